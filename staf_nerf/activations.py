@@ -1,0 +1,250 @@
+"""Activations of coordinate networks: modules that own parameters and know how the layer before them starts.
+
+Conventions: an activation maps pre-activations z (..., n) to (..., n); frequencies are radians per unit of z. Each has
+`initialize_(linear, first=…)`, its paper's initialisation of the linear layer before it, so that a baseline is one
+class here and one name in a preset.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+from staf_nerf import initialization as init
+from staf_nerf.initialization import Initialization
+from staf_nerf.kernels import staf
+
+Sharing = Literal["layer", "neuron", "network"]
+
+
+class Activation(nn.Module):
+    """What the activations have in common: torch's default for the layer before them, and real values."""
+
+    complex_valued = False
+    """Whether the outputs are complex, so that the layers that follow need complex weights."""
+
+    def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
+        """Initialises the linear layer before this activation, in place; `first`: it reads the coordinates."""
+        init.torch_weight_(linear.weight, generator)
+        init.uniform_(linear.bias, 1.0 / math.sqrt(linear.in_features), generator)
+
+
+class STAF(Activation):
+    """The trainable Fourier sum σ(z) = Σᵢ Cᵢ sin(Ωᵢ z + Φᵢ), i = 1…τ (arXiv 2502.00869).
+
+    Args:
+        num_features: n, the size of the last dimension of z.
+        num_frequencies: τ, the number of sinusoids.
+        sharing: "layer": the n features share one set of parameters, of shape (τ,). "neuron": each feature has its
+            own, (τ, n). "network": like "layer", and `CoordinateMLP` gives the same module to all its layers.
+        omega: Scale of the frequencies, radians per unit of z.
+        initialization: "normalized" (ours: fixed variance and gain), "siren" (one sine), "theorem" or "published";
+            see `staf_nerf.initialization`.
+        generator: Source of the draws of "theorem" and "published".
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        num_frequencies: int = 5,
+        sharing: Sharing = "layer",
+        omega: float = 30.0,
+        initialization: Initialization = "normalized",
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if num_features < 1:
+            raise ValueError(f"num_features must be >= 1, got {num_features}")
+        if num_frequencies < 1:
+            raise ValueError(f"num_frequencies must be >= 1, got {num_frequencies}")
+        if sharing not in ("layer", "neuron", "network"):
+            raise ValueError(f"sharing must be 'layer', 'neuron' or 'network', got {sharing!r}")
+        if not (omega > 0.0 and math.isfinite(omega)):
+            raise ValueError(f"omega must be positive and finite, got {omega}")
+        if initialization not in init.INITIALIZATIONS:
+            raise ValueError(f"initialization must be one of {sorted(init.INITIALIZATIONS)}, got {initialization!r}")
+        self.num_features = num_features
+        self.num_frequencies = num_frequencies
+        self.sharing: Sharing = sharing
+        self.omega = omega
+        self.initialization: Initialization = initialization
+        shape = (num_frequencies, num_features) if sharing == "neuron" else (num_frequencies,)
+        sinusoids = init.INITIALIZATIONS[initialization](shape, omega, generator)
+        self.amplitude = nn.Parameter(sinusoids.amplitude)
+        self.frequency = nn.Parameter(sinusoids.frequency)
+        self.phase = nn.Parameter(sinusoids.phase)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return staf(z, self.amplitude, self.frequency, self.phase)
+
+    def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
+        if self.initialization in ("theorem", "published"):  # torch's default, as in the published code
+            super().initialize_(linear, first=first, generator=generator)
+        else:
+            _siren_(linear, omega=self.omega, first=first, generator=generator)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, num_frequencies={self.num_frequencies}, sharing={self.sharing!r}, "
+            f"omega={self.omega:g}, initialization={self.initialization!r}"
+        )
+
+
+class Sine(Activation):
+    """sin(ω z): SIREN (arXiv 2006.09661)."""
+
+    def __init__(self, num_features: int, *, omega: float = 30.0) -> None:
+        super().__init__()
+        self.omega = omega
+
+    def forward(self, z: Tensor) -> Tensor:
+        return _in_float32(lambda x: torch.sin(self.omega * x), z)
+
+    def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
+        _siren_(linear, omega=self.omega, first=first, generator=generator)
+
+    def extra_repr(self) -> str:
+        return f"omega={self.omega:g}"
+
+
+class FINER(Activation):
+    """sin(ω (|z| + 1) z): a sine whose frequency grows with |z| (arXiv 2312.02434).
+
+    Its first layer's biases are drawn from U(-k, k) with k = `first_bias`: the set of frequencies that the network can
+    use. The derivative is the formula's own; the published code holds |z| + 1 constant in it.
+    """
+
+    def __init__(self, num_features: int, *, omega: float = 30.0, first_bias: float = 1.0) -> None:
+        super().__init__()
+        self.omega, self.first_bias = omega, first_bias
+
+    def forward(self, z: Tensor) -> Tensor:
+        return _in_float32(lambda x: torch.sin(self.omega * (x.abs() + 1.0) * x), z)
+
+    def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
+        _siren_(linear, omega=self.omega, first=first, generator=generator)
+        if first:
+            init.uniform_(linear.bias, self.first_bias, generator)
+
+    def extra_repr(self) -> str:
+        return f"omega={self.omega:g}, first_bias={self.first_bias:g}"
+
+
+class Gaussian(Activation):
+    """exp(-z² / (2 s²)) with s = `width` (arXiv 2111.15135; 0.05 is that paper's for images)."""
+
+    def __init__(self, num_features: int, *, width: float = 0.05) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, z: Tensor) -> Tensor:
+        return _in_float32(lambda x: torch.exp(-0.5 * (x / self.width).square()), z)
+
+    def extra_repr(self) -> str:
+        return f"width={self.width:g}"
+
+
+class Gabor(Activation):
+    """The complex wavelet exp(jωz - |s z|²): WIRE (arXiv 2301.05187). Real or complex z, complex output."""
+
+    complex_valued = True
+
+    def __init__(self, num_features: int, *, omega: float = 20.0, scale: float = 10.0) -> None:
+        super().__init__()
+        self.omega, self.scale = omega, scale
+
+    def forward(self, z: Tensor) -> Tensor:
+        if z.dtype in (torch.float16, torch.bfloat16):  # there is no useful complex half
+            z = z.float()
+        magnitude = z.real.square() + z.imag.square() if z.is_complex() else z.square()
+        return torch.exp(1j * self.omega * z - self.scale**2 * magnitude)
+
+    def extra_repr(self) -> str:
+        return f"omega={self.omega:g}, scale={self.scale:g}"
+
+
+class ReLU(Activation):
+    """max(z, 0), with He's weights and zero biases."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.relu(z)
+
+    def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
+        init.he_weight_(linear.weight, generator)
+        nn.init.zeros_(linear.bias)
+
+
+ACTIVATIONS: dict[str, type[Activation]] = {
+    "staf": STAF,
+    "sine": Sine,
+    "finer": FINER,
+    "gaussian": Gaussian,
+    "gabor": Gabor,
+    "relu": ReLU,
+}
+
+ActivationFactory = Callable[[int], Activation]
+"""Makes a new activation for the hidden layer of that index; never hands out one instance twice by accident."""
+
+
+def activation_factory(
+    name: str,
+    num_features: int,
+    *,
+    first_omega: float = 30.0,
+    hidden_omega: float = 30.0,
+    generator: Generator | None = None,
+    **options: Any,
+) -> ActivationFactory:
+    """Returns a factory of the activation called `name`, with `options` for its constructor.
+
+    `first_omega` goes to layer 0 and `hidden_omega` to the others, where the activation has a frequency.
+
+    Raises:
+        ValueError: If the name or an option is unknown; the message lists the known ones.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {name!r}")
+    kind = ACTIVATIONS[name]
+    known = set(inspect.signature(kind).parameters) - {"num_features"}
+    if unknown := sorted(set(options) - (known - {"omega", "generator"})):
+        raise ValueError(
+            f"options of {name!r} must be among {sorted(known - {'omega', 'generator'})}, got {', '.join(unknown)}"
+        )
+    if "generator" in known:
+        options = {**options, "generator": generator}
+
+    def make(layer: int) -> Activation:
+        omega = {"omega": first_omega if layer == 0 else hidden_omega} if "omega" in known else {}
+        return kind(num_features, **omega, **options)
+
+    if options.get("sharing") != "network":
+        return make
+    shared = make(0)
+    return lambda layer: shared
+
+
+def _siren_(linear: nn.Linear, *, omega: float, first: bool, generator: Generator | None) -> None:
+    init.siren_weight_(linear.weight, omega=omega, first=first, generator=generator)
+    # The published code of SIREN leaves torch's default biases: phases of a random offset.
+    init.uniform_(linear.bias, 1.0 / math.sqrt(linear.in_features), generator)
+
+
+def _in_float32(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Applies `function` in float32 where z is half precision: the argument of a sine needs its digits."""
+    if z.dtype not in (torch.float16, torch.bfloat16):
+        return function(z)
+    with torch.autocast(z.device.type, enabled=False):
+        return function(z.float()).to(z.dtype)

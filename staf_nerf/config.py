@@ -1,0 +1,203 @@
+"""Configuration: frozen dataclasses whose docstrings are the help texts, and whose defaults live here.
+
+Nothing here imports torch. A preset (`staf_nerf.presets`) lists only what differs from these defaults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+def _check_range(config, **bounds: tuple[float, float]) -> None:
+    """Raises ValueError for the first named value outside its closed interval, or not a finite number."""
+    for name, (low, high) in bounds.items():
+        value = getattr(config, name)
+        if not (math.isfinite(value) and low <= value <= high):
+            accepted = f">= {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+            raise ValueError(f"{name} must be {accepted}, got {value}")
+
+
+def _check_choice(config, **choices: tuple[str, ...]) -> None:
+    for name, accepted in choices.items():
+        if getattr(config, name) not in accepted:
+            raise ValueError(f"{name} must be one of {list(accepted)}, got {getattr(config, name)!r}")
+
+
+@dataclass(frozen=True)
+class FieldConfig:
+    """A coordinate network and the encoding before it: the table [field] that all kinds of signals share."""
+
+    encoding: Literal["identity", "fourier", "octaves", "hash"] = "identity"
+    """What the network reads: coordinates, random Fourier features, NeRF's positional encoding, or a hash grid."""
+    num_levels: int = 8
+    """Hash grid: number of grids."""
+    features_per_level: int = 2
+    """Hash grid: features of a grid point."""
+    log2_table_size: int = 15
+    """Hash grid: base-2 logarithm of the most rows that a level has."""
+    base_resolution: int = 16
+    """Hash grid: cells along an axis of the coarsest grid."""
+    max_resolution: int = 512
+    """Hash grid: cells along an axis of the finest grid."""
+    feature_scale: float = 10.0
+    """Hash grid: factor on its features. They start near 1e-4, where a network learns slowly."""
+    encoding_frequencies: int = 10
+    """Fourier features: number of frequencies (of octaves on each axis for "octaves")."""
+    encoding_scale: float = 10.0
+    """Random Fourier features: standard deviation of the frequencies, cycles per unit."""
+    activation: Literal["staf", "sine", "finer", "gaussian", "gabor", "relu"] = "staf"
+    """Activation of the hidden layers."""
+    hidden_features: int = 64
+    """Width of the hidden layers."""
+    hidden_layers: int = 1
+    """Number of hidden layers."""
+    first_omega: float = 30.0
+    """Frequency scale of the first layer, radians per unit; for the activations that have one."""
+    hidden_omega: float = 30.0
+    """Frequency scale of the other hidden layers."""
+    num_frequencies: int = 5
+    """STAF: number of sinusoids."""
+    sharing: Literal["layer", "neuron", "network"] = "layer"
+    """STAF: who shares a set of amplitudes, frequencies and phases."""
+    initialization: Literal["normalized", "siren", "theorem", "published"] = "normalized"
+    """STAF: how amplitudes, frequencies and phases start."""
+
+    def __post_init__(self) -> None:
+        counts = ("num_levels", "features_per_level", "encoding_frequencies", "hidden_features", "num_frequencies")
+        _check_range(self, **dict.fromkeys(counts, (1, math.inf)), hidden_layers=(0, math.inf))
+        _check_range(self, log2_table_size=(1, 30), base_resolution=(2, self.max_resolution))
+        _check_range(self, feature_scale=(1e-6, 1e6), encoding_scale=(1e-6, 1e6))
+        _check_range(self, first_omega=(1e-6, 1e6), hidden_omega=(1e-6, 1e6))
+        _check_choice(
+            self,
+            encoding=("identity", "fourier", "octaves", "hash"),
+            activation=("staf", "sine", "finer", "gaussian", "gabor", "relu"),
+            sharing=("layer", "neuron", "network"),
+            initialization=("normalized", "siren", "theorem", "published"),
+        )
+
+
+@dataclass(frozen=True)
+class ColorConfig:
+    """The colour network of a radiance field: from the geometry's features, the direction and the appearance."""
+
+    geometry_features: int = 15
+    """Features that the density network hands to the colour network."""
+    direction_encoding: Literal["harmonics", "identity"] = "harmonics"
+    """Spherical harmonics up to degree 3, or the direction's three numbers."""
+    hidden_features: int = 64
+    """Width of the hidden layers."""
+    hidden_layers: int = 2
+    """Number of hidden layers. Their activation is the field's."""
+    first_omega: float = 1.0
+    """Frequency scale of the first layer, radians per unit."""
+    hidden_omega: float = 1.0
+    """Frequency scale of the other hidden layers."""
+    appearance_features: int = 32
+    """Size of the embedding of each training photo's exposure and white balance; 0: none."""
+
+    def __post_init__(self) -> None:
+        _check_range(self, geometry_features=(1, math.inf), hidden_features=(1, math.inf), hidden_layers=(0, math.inf))
+        _check_range(self, appearance_features=(0, math.inf), first_omega=(1e-6, 1e6), hidden_omega=(1e-6, 1e6))
+        _check_choice(self, direction_encoding=("harmonics", "identity"))
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """Where along its ray a colour is computed: proposal networks first, the radiance field then."""
+
+    proposal_samples: tuple[int, ...] = (64, 32)
+    """Samples of each round of proposals, along a ray."""
+    field_samples: int = 24
+    """Samples of the radiance field, along a ray."""
+    near: float = 0.05
+    """Where a ray starts, in units of the scene (cameras lie in [-1, 1])."""
+    far: float = 1000.0
+    """Where a ray ends."""
+    proposal_warmup: int = 500
+    """Steps over which the proposal networks' updates become rarer."""
+    proposal_update_every: int = 5
+    """After the warm-up, the proposal networks learn every so many steps."""
+    interlevel_weight: float = 1.0
+    """Weight of the loss that makes the proposals bound the field's weights."""
+    distortion_weight: float = 0.002
+    """Weight of the loss that draws a ray's weights together."""
+
+    def __post_init__(self) -> None:
+        if not self.proposal_samples or min(self.proposal_samples) < 1:
+            raise ValueError(f"proposal_samples must be one or more numbers >= 1, got {self.proposal_samples}")
+        _check_range(self, field_samples=(1, math.inf), proposal_update_every=(1, math.inf))
+        _check_range(self, proposal_warmup=(0, math.inf))
+        _check_range(self, interlevel_weight=(0, math.inf), distortion_weight=(0, math.inf))
+        _check_range(self, near=(0, math.inf), far=(self.near, math.inf))
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a radiance field is trained: steps, rays and learning rates."""
+
+    steps: int = 3000
+    """Number of training steps."""
+    rays_per_step: int = 1024
+    """Rays in a step."""
+    rays_per_chunk: int = 8192
+    """Rays that are rendered at a time when a whole picture is."""
+    learning_rate: float = 1e-2
+    """Adam's learning rate for the encoding (and for all of a field that has no hash grid)."""
+    network_learning_rate: float = 1e-2
+    """Adam's learning rate for the networks' weights and biases."""
+    activation_learning_rate: float = 1e-2
+    """Adam's learning rate for amplitudes, frequencies and phases."""
+    final_learning_rate: float = 0.05
+    """Learning rates decay exponentially to this part of their start."""
+    camera_optimizer: bool = False
+    """Corrects the camera poses, late and slowly. In a short run it moves them away from the held-out ones."""
+    camera_learning_rate: float = 1e-4
+    """Adam's learning rate for the poses."""
+    camera_warmup: int = 1000
+    """Steps over which the poses' learning rate rises to its full value."""
+    max_image_size: int = 480
+    """Longest side, in pixels, of the images to train on; larger ones are made smaller by a whole factor."""
+    viewer_resolution: int = 164
+    """Longest side, in pixels, of the viewer's pictures: a larger one holds up the training longer."""
+
+    def __post_init__(self) -> None:
+        _check_range(self, steps=(1, math.inf), rays_per_step=(1, math.inf), rays_per_chunk=(1, math.inf))
+        rates = ("learning_rate", "network_learning_rate", "activation_learning_rate", "camera_learning_rate")
+        _check_range(self, **dict.fromkeys(rates, (0.0, 10.0)), final_learning_rate=(1e-6, 1.0))
+        _check_range(self, camera_warmup=(0, math.inf), max_image_size=(16, math.inf), viewer_resolution=(64, 2048))
+
+
+@dataclass(frozen=True)
+class RadianceConfig:
+    """All of a radiance-field method: what a preset in `method_configs/` sets."""
+
+    description: str = ""
+    """One line for `ns-train --help`."""
+    field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
+    """The density network and its encoding."""
+    color: ColorConfig = dataclasses.field(default_factory=ColorConfig)
+    """The colour network."""
+    proposal: FieldConfig = dataclasses.field(
+        default_factory=lambda: FieldConfig(
+            encoding="hash",
+            num_levels=5,
+            log2_table_size=13,
+            max_resolution=128,
+            activation="relu",
+            hidden_features=16,
+        )
+    )
+    """The first proposal network; the finest grid of each further one has twice the resolution."""
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+    """Samples along rays."""
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    """Steps, rays and learning rates."""
+
+
+def known_keys(config) -> list[str]:
+    """The names that a table for this dataclass may set."""
+    return [item.name for item in dataclasses.fields(config)]

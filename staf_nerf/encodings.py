@@ -1,0 +1,326 @@
+"""Encodings: fixed or trainable features of coordinates, put before a network.
+
+Conventions: coordinates (..., d) lie in [-1, 1]; each encoding is a module with `in_features` and `out_features` that
+maps (..., in_features) to (..., out_features). The hash grid's layout (corner order, dense levels, primes, scales) is
+that of instant-ngp and tiny-cuda-nn, so that either can read the other's table.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+Implementation = Literal["auto", "tcnn", "torch"]
+
+PRIMES = (1, 2654435761, 805459861)
+"""Factors of the spatial hash, one a dimension (instant-ngp, arXiv 2201.05989, equation 4)."""
+
+
+class Identity(nn.Module):
+    """The coordinates themselves."""
+
+    def __init__(self, in_features: int) -> None:
+        super().__init__()
+        self.in_features = self.out_features = in_features
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class FourierFeatures(nn.Module):
+    """Sines and cosines of coordinates: (..., d) -> (..., 2 m).
+
+    Args:
+        in_features: d.
+        num_frequencies: m for "random"; for "octaves" the frequencies a dimension, so that m = d · num_frequencies.
+        scale: Standard deviation of the random frequencies, in cycles per unit; unused by "octaves".
+        kind: "random": frequencies drawn from N(0, scale²) (Tancik et al., arXiv 2006.10739). "octaves": 2⁰ to
+            2^(num_frequencies - 1) half cycles per unit on each axis, NeRF's positional encoding (arXiv 2003.08934).
+        include_input: Puts the coordinates before the features, which makes d + 2 m of them.
+        generator: Source of the random frequencies.
+
+    Raises:
+        ValueError: If `num_frequencies` is below 1 or `kind` is unknown.
+    """
+
+    frequencies: Tensor
+
+    def __init__(
+        self,
+        in_features: int,
+        *,
+        num_frequencies: int,
+        scale: float = 10.0,
+        kind: Literal["random", "octaves"] = "random",
+        include_input: bool = False,
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if num_frequencies < 1:
+            raise ValueError(f"num_frequencies must be >= 1, got {num_frequencies}")
+        if kind == "random":
+            frequencies = 2.0 * math.pi * scale * torch.randn(num_frequencies, in_features, generator=generator)
+        elif kind == "octaves":
+            octaves = math.pi * 2.0 ** torch.arange(num_frequencies)
+            frequencies = torch.kron(torch.eye(in_features), octaves[:, None])
+        else:
+            raise ValueError(f"kind must be 'random' or 'octaves', got {kind!r}")
+        self.register_buffer("frequencies", frequencies)  # (m, d), radians per unit
+        self.in_features = in_features
+        self.include_input = include_input
+        self.out_features = 2 * len(frequencies) + (in_features if include_input else 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        arguments = x @ self.frequencies.to(x.dtype).T
+        features = [x] if self.include_input else []
+        return torch.cat([*features, torch.sin(arguments), torch.cos(arguments)], -1)
+
+
+class SphericalHarmonics(nn.Module):
+    """Real spherical harmonics of unit directions up to degree 3: (..., 3) -> (..., 16), for colour by view."""
+
+    in_features = 3
+    out_features = 16
+
+    def forward(self, directions: Tensor) -> Tensor:
+        x, y, z = directions.unbind(-1)
+        xx, yy, zz, one = x * x, y * y, z * z, torch.ones_like(x)
+        return torch.stack(
+            [
+                0.28209479177387814 * one,
+                0.4886025119029199 * y,
+                0.4886025119029199 * z,
+                0.4886025119029199 * x,
+                1.0925484305920792 * x * y,
+                1.0925484305920792 * y * z,
+                0.31539156525252005 * (3.0 * zz - 1.0),
+                1.0925484305920792 * x * z,
+                0.5462742152960396 * (xx - yy),
+                0.5900435899266435 * y * (3.0 * xx - yy),
+                2.890611442640554 * x * y * z,
+                0.4570457994644658 * y * (5.0 * zz - 1.0),
+                0.3731763325901154 * z * (5.0 * zz - 3.0),
+                0.4570457994644658 * x * (5.0 * zz - 1.0),
+                1.445305721320277 * z * (xx - yy),
+                0.5900435899266435 * x * (xx - 3.0 * yy),
+            ],
+            -1,
+        )
+
+
+class HashGrid(nn.Module):
+    """A multiresolution grid of trainable features, hashed where it is fine (instant-ngp, arXiv 2201.05989).
+
+    Args:
+        in_features: d, 2 or 3.
+        num_levels: L, the number of grids.
+        features_per_level: F, the features of a grid point.
+        log2_table_size: A level has at most 2**log2_table_size rows; a grid with more points is hashed into them.
+        base_resolution: Cells along an axis of the coarsest grid.
+        max_resolution: Cells along an axis of the finest grid.
+        feature_scale: Factor on the output. The table starts in ±1e-4, as everywhere; a network behind it learns
+            sooner where its inputs, and so the table's gradients, are larger.
+        implementation: "torch", "tcnn" (tiny-cuda-nn; needs CUDA) or "auto": tcnn where it can be used.
+        generator: Source of the initial features.
+
+    Gradients flow to the table and to the coordinates, and through both again. Coordinates outside [-1, 1] are
+    clamped to it.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        RuntimeError: If "tcnn" is asked for and tiny-cuda-nn or a CUDA device is missing.
+    """
+
+    multipliers: Tensor
+    scales: Tensor
+    rows: Tensor
+    offsets: Tensor
+
+    def __init__(
+        self,
+        in_features: int = 3,
+        *,
+        num_levels: int = 16,
+        features_per_level: int = 2,
+        log2_table_size: int = 19,
+        base_resolution: int = 16,
+        max_resolution: int = 2048,
+        feature_scale: float = 1.0,
+        implementation: Implementation = "torch",
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        if in_features not in (2, 3):
+            raise ValueError(f"in_features must be 2 or 3, got {in_features}")
+        for name, value in (("num_levels", num_levels), ("features_per_level", features_per_level)):
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
+        if not 1 <= log2_table_size <= 30:
+            raise ValueError(f"log2_table_size must be between 1 and 30, got {log2_table_size}")
+        if not 2 <= base_resolution <= max_resolution:
+            raise ValueError(
+                "base_resolution must be >= 2 and max_resolution no less, got "
+                f"base_resolution={base_resolution}, max_resolution={max_resolution}"
+            )
+        self.in_features = in_features
+        self.out_features = num_levels * features_per_level
+        self.features_per_level = features_per_level
+        self.feature_scale = feature_scale
+        growth = (max_resolution / base_resolution) ** (1.0 / max(num_levels - 1, 1))
+        self.tcnn = None
+        if choose_implementation(implementation) == "tcnn":
+            self.tcnn = _tcnn_grid(
+                in_features, num_levels, features_per_level, log2_table_size, base_resolution, growth
+            )
+            return
+
+        scales = [base_resolution * growth**level - 1.0 for level in range(num_levels)]
+        points = [math.ceil(scale) + 1 for scale in scales]  # grid points along an axis
+        rows = [min(2**log2_table_size, math.ceil(p**in_features / 8) * 8) for p in points]
+        dense = [p**in_features <= size for p, size in zip(points, rows, strict=True)]
+        self.num_dense = sum(dense)  # the coarse levels come first
+        multipliers = [
+            [p**axis if is_dense else PRIMES[axis] for p, is_dense in zip(points, dense, strict=True)]
+            for axis in range(in_features)
+        ]
+        offsets = [0, *itertools.accumulate(rows)]
+        self.register_buffer("scales", torch.tensor(scales), persistent=False)  # (L,)
+        self.register_buffer("multipliers", torch.tensor(multipliers).to(torch.int32), persistent=False)  # (d, L)
+        self.register_buffer("rows", torch.tensor(rows, dtype=torch.int32), persistent=False)
+        self.register_buffer("offsets", torch.tensor(offsets[:-1], dtype=torch.int32), persistent=False)
+        self.table = nn.Parameter(2e-4 * torch.rand(offsets[-1], features_per_level, generator=generator) - 1e-4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        unit = (0.5 * x + 0.5).clamp(0.0, 1.0).reshape(-1, self.in_features)
+        if self.tcnn is not None:
+            features = self.tcnn(unit).to(x.dtype)
+        else:
+            corners, fraction = self.corners(unit)
+            features = _Interpolate.apply(fraction, self.table, corners).transpose(0, 1).flatten(1)
+        if self.feature_scale != 1.0:
+            features = features * self.feature_scale
+        return features.reshape(*x.shape[:-1], self.out_features)
+
+    def corners(self, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows of the table around each point, and where in its cell the point lies.
+
+        Args:
+            unit: Points (B, d) in [0, 1].
+
+        Returns:
+            Rows (L, B, 2**d), the first axis changing fastest, and fractions (d, L, B) in [0, 1).
+        """
+        position = unit.T.contiguous()[:, None, :] * self.scales[:, None].to(unit.dtype) + 0.5
+        cell = position.detach().floor()
+        # int32 wraps around as the uint32 of the other implementations does; the mask below drops the sign.
+        low = cell.int() * self.multipliers[:, :, None]
+        high = low + self.multipliers[:, :, None]
+        n, sizes = self.num_dense, self.rows[:, None, None]
+        dense = _combine(low[:, :n], high[:, :n], torch.add) % sizes[:n]
+        hashed = _combine(low[:, n:], high[:, n:], torch.bitwise_xor) & (sizes[n:] - 1)
+        return torch.cat([dense, hashed]) + self.offsets[:, None, None], position - cell
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, out_features={self.out_features}, feature_scale={self.feature_scale:g}"
+
+
+def _combine(low: Tensor, high: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """(d, L, B) twice -> (L, B, 2**d): every choice of low or high an axis, combined; axis 0 changes fastest."""
+    choices = [low[-1], high[-1]]
+    for axis in range(len(low) - 2, -1, -1):
+        choices = [operation(side[axis], rest) for rest in choices for side in (low, high)]
+    return torch.stack(choices, -1)
+
+
+def _corner_weights(fraction: Tensor) -> Tensor:
+    """Multilinear weights (L, B, 2**d) of the corners, from fractions (d, L, B)."""
+    return _combine(1.0 - fraction, fraction, torch.mul)
+
+
+class _Interpolate(torch.autograd.Function):
+    """Weighted sums (L, B, F) of table rows: one gather forwards, one scatter a feature backwards."""
+
+    @staticmethod
+    def forward(ctx, fraction: Tensor, table: Tensor, corners: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(fraction, table, corners)
+        weights = _corner_weights(fraction).to(table.dtype).flatten(0, 1)
+        bags = nn.functional.embedding_bag(corners.flatten(0, 1), table, mode="sum", per_sample_weights=weights)
+        return bags.reshape(*corners.shape[:2], table.shape[1])
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        # In operations that autograd follows, so that this pass can be differentiated in its turn.
+        fraction, table, corners = ctx.saved_tensors
+        to_fraction = to_table = None
+        if ctx.needs_input_grad[1]:
+            weights, rows, zeros = _corner_weights(fraction), corners.flatten().long(), table.new_zeros(len(table))
+            shares = ((weights * feature[..., None]).flatten() for feature in grad.unbind(-1))
+            to_table = torch.stack([zeros.scatter_add(0, rows, share) for share in shares], -1)
+        if ctx.needs_input_grad[0]:
+            agreement = (nn.functional.embedding(corners, table) * grad[..., None, :]).sum(-1)  # (L, B, 2**d)
+            to_fraction = _weight_gradient(fraction, agreement)
+        return to_fraction, to_table, None
+
+
+def _weight_gradient(fraction: Tensor, agreement: Tensor) -> Tensor:
+    """The gradient (d, L, B) of Σ agreement · weights by the fractions."""
+    low, high, one = 1.0 - fraction, fraction, torch.ones_like(fraction[0])
+    gradients = []
+    for axis in range(len(fraction)):
+        below = [-one if a == axis else low[a] for a in range(len(fraction))]
+        above = [one if a == axis else high[a] for a in range(len(fraction))]
+        gradients.append((_combine(torch.stack(below), torch.stack(above), torch.mul) * agreement).sum(-1))
+    return torch.stack(gradients)
+
+
+# --- tiny-cuda-nn ----------------------------------------------------------------------------------------------------
+
+
+def choose_implementation(implementation: Implementation) -> Literal["tcnn", "torch"]:
+    """Resolves "auto": tiny-cuda-nn where it imports and a CUDA device exists, else torch.
+
+    Raises:
+        ValueError: If the name is unknown.
+        RuntimeError: If "tcnn" is asked for and cannot be used.
+    """
+    if implementation not in ("auto", "tcnn", "torch"):
+        raise ValueError(f"implementation must be 'auto', 'tcnn' or 'torch', got {implementation!r}")
+    if implementation == "torch" or (implementation == "auto" and not torch.cuda.is_available()):
+        return "torch"
+    if _import_tcnn() is not None and torch.cuda.is_available():
+        return "tcnn"
+    if implementation == "tcnn":
+        raise RuntimeError("implementation 'tcnn' needs tiny-cuda-nn's torch bindings and a CUDA device; use 'auto'")
+    return "torch"
+
+
+@functools.cache
+def _import_tcnn():
+    try:
+        import tinycudann  # pyright: ignore[reportMissingImports]
+    except (ImportError, OSError):
+        print("staf_nerf: tiny-cuda-nn is not installed, its encodings run in torch")
+        return None
+    return tinycudann
+
+
+def _tcnn_grid(dimensions: int, levels: int, features: int, log2_size: int, base: int, growth: float) -> nn.Module:
+    tcnn = _import_tcnn()
+    assert tcnn is not None
+    return tcnn.Encoding(
+        n_input_dims=dimensions,
+        encoding_config={
+            "otype": "HashGrid",
+            "n_levels": levels,
+            "n_features_per_level": features,
+            "log2_hashmap_size": log2_size,
+            "base_resolution": base,
+            "per_level_scale": growth,
+        },
+    )

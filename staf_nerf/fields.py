@@ -1,0 +1,186 @@
+"""Fields: functions of space as an encoding and a coordinate network, with heads that give quantities a meaning.
+
+Conventions: coordinates (..., d) in [-1, 1]; density is per unit length in whatever units the ray distances have; rgb
+in [0, 1]; directions are unit vectors.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+
+from staf_nerf.activations import STAF
+from staf_nerf.config import ColorConfig, FieldConfig
+from staf_nerf.encodings import FourierFeatures, HashGrid, Identity, Implementation, SphericalHarmonics
+from staf_nerf.mlp import CoordinateMLP
+
+MAX_LOG_DENSITY = 15.0
+"""Log-density is held below this, where its exponential is still far from overflow."""
+
+
+class NeuralField(nn.Module):
+    """An encoding, then a coordinate network: (..., in_features) -> (..., out_features).
+
+    Args:
+        in_features: Number of coordinates.
+        out_features: Number of values.
+        config: Encoding and network.
+        implementation: Of a hash grid; see `HashGrid`.
+        generator: Source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        config: FieldConfig,
+        *,
+        implementation: Implementation = "torch",
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoding = make_encoding(in_features, config, implementation=implementation, generator=generator)
+        self.mlp = make_mlp(self.encoding.out_features, out_features, config, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(self.encoding(x))
+
+
+class RadianceField(nn.Module):
+    """Density everywhere, and a colour for each direction of view.
+
+    Args:
+        config: The density network and its encoding.
+        color: The colour network; its activation is that of `config`.
+        average_density: Density where the density network gives 0, as it nearly does at the start.
+        implementation: Of a hash grid; see `HashGrid`.
+        generator: Source of the initial weights.
+    """
+
+    def __init__(
+        self,
+        config: FieldConfig,
+        color: ColorConfig,
+        *,
+        average_density: float = 1.0,
+        implementation: Implementation = "torch",
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.average_density = average_density
+        self.appearance_features = color.appearance_features
+        self.geometry = NeuralField(
+            3, 1 + color.geometry_features, config, implementation=implementation, generator=generator
+        )
+        self.direction_encoding = SphericalHarmonics() if color.direction_encoding == "harmonics" else Identity(3)
+        head = FieldConfig(
+            activation=config.activation,
+            hidden_features=color.hidden_features,
+            hidden_layers=color.hidden_layers,
+            first_omega=color.first_omega,
+            hidden_omega=color.hidden_omega,
+            num_frequencies=config.num_frequencies,
+            sharing=config.sharing,
+            initialization=config.initialization,
+        )
+        width = color.geometry_features + self.direction_encoding.out_features + color.appearance_features
+        self.color_mlp = make_mlp(width, 3, head, generator=generator)
+
+    def density(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Density (..., 1) at positions (..., 3), and the geometry features (..., g) that `color` reads."""
+        raw = self.geometry(positions)
+        return self.average_density * truncated_exp(raw[..., :1]), raw[..., 1:]
+
+    def color(self, features: Tensor, directions: Tensor, appearance: Tensor | None = None) -> Tensor:
+        """Colour (..., 3) in [0, 1] from geometry features (..., g), unit directions (..., 3), appearance (..., a).
+
+        Raises:
+            ValueError: If the field has an appearance embedding and `appearance` is None.
+        """
+        if self.appearance_features and appearance is None:
+            raise ValueError(f"appearance must be a tensor of {self.appearance_features} features, got None")
+        parts = [features, self.direction_encoding(directions)]
+        if self.appearance_features and appearance is not None:
+            parts.append(appearance)
+        return torch.sigmoid(self.color_mlp(torch.cat(parts, -1)))
+
+    def forward(self, positions: Tensor, directions: Tensor, appearance: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Density (..., 1) and colour (..., 3)."""
+        density, features = self.density(positions)
+        return density, self.color(features, directions, appearance)
+
+
+def truncated_exp(x: Tensor) -> Tensor:
+    """exp(x) held at exp(15) above 15, with a gradient there too, so that what is opaque can become thin again."""
+    held = x.clamp(max=MAX_LOG_DENSITY)
+    return torch.exp(x + (held - x).detach())
+
+
+def make_encoding(
+    in_features: int,
+    config: FieldConfig,
+    *,
+    implementation: Implementation = "torch",
+    generator: Generator | None = None,
+) -> nn.Module:
+    """The encoding that a configuration names, with `in_features` and `out_features`."""
+    if config.encoding == "hash":
+        return HashGrid(
+            in_features,
+            num_levels=config.num_levels,
+            features_per_level=config.features_per_level,
+            log2_table_size=config.log2_table_size,
+            base_resolution=config.base_resolution,
+            max_resolution=config.max_resolution,
+            feature_scale=config.feature_scale,
+            implementation=implementation,
+            generator=generator,
+        )
+    if config.encoding == "identity":
+        return Identity(in_features)
+    return FourierFeatures(
+        in_features,
+        num_frequencies=config.encoding_frequencies,
+        scale=config.encoding_scale,
+        kind="random" if config.encoding == "fourier" else "octaves",
+        include_input=config.encoding == "octaves",
+        generator=generator,
+    )
+
+
+def make_mlp(
+    in_features: int, out_features: int, config: FieldConfig, *, generator: Generator | None = None
+) -> CoordinateMLP:
+    """The coordinate network of a configuration."""
+    options = {}
+    if config.activation == "staf":
+        options = {
+            "num_frequencies": config.num_frequencies,
+            "sharing": config.sharing,
+            "initialization": config.initialization,
+        }
+    return CoordinateMLP(
+        in_features,
+        out_features,
+        hidden_features=config.hidden_features,
+        hidden_layers=config.hidden_layers,
+        activation=config.activation,
+        first_omega=config.first_omega,
+        hidden_omega=config.hidden_omega,
+        generator=generator,
+        **options,
+    )
+
+
+def parameter_groups(module: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Splits a module's parameters by what they are: "encoding", "activation" (C, Ω and Φ) and "network"."""
+    groups: dict[str, list[nn.Parameter]] = {"encoding": [], "activation": [], "network": []}
+    seen: set[int] = set()
+    for child in module.modules():
+        kind = "encoding" if isinstance(child, HashGrid) else "activation" if isinstance(child, STAF) else "network"
+        parameters = child.parameters(recurse=kind == "encoding")
+        for parameter in parameters:
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                groups[kind].append(parameter)
+    return groups

@@ -1,0 +1,134 @@
+"""Initialisations of the trainable Fourier sum and of the linear layers before it.
+
+Conventions: a sum has τ sinusoids of amplitude C, frequency Ω (radians per unit) and phase Φ (radians); `shape` is (τ,)
+or (τ, n). The variance that each function states is that of σ(z) where the arguments Ωᵢ z + Φᵢ are spread evenly over
+the circle, independently of each other; its gain is the root mean square of σ'(z) over that of σ(z).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+Initialization = Literal["normalized", "siren", "theorem", "published"]
+
+HARMONICS = (1.0, 2.0, 0.5, 3.0, 1.5)
+"""Ω / ω of the first sinusoids: the carrier, its octaves and what lies between; further ones follow as 4, 5, 6, …"""
+
+SIDE_AMPLITUDE = 0.05
+"""Amplitude of the sinusoids beside the carrier, relative to it: enough to receive gradients from the first step."""
+
+
+class Sinusoids(NamedTuple):
+    """The parameters of a Fourier sum, each of shape (τ,) or (τ, n)."""
+
+    amplitude: Tensor
+    frequency: Tensor
+    phase: Tensor
+
+
+def normalized(shape: tuple[int, ...], omega: float, generator: Generator | None = None) -> Sinusoids:
+    """Our default: a carrier at ω and weak harmonics, with variance exactly 1/2 and gain exactly ω.
+
+    ΣC² = 1 gives the variance of one sine, ΣC²Ω² = ω²ΣC² its gain, whatever τ is and in every layer of every network:
+    nothing is drawn. So the weights of SIREN suit it, and τ = 1 is `Sine`.
+    """
+    ratios = (*HARMONICS, *(float(i - 1) for i in range(len(HARMONICS), shape[0])))[: shape[0]]
+    frequency = torch.tensor(ratios)
+    amplitude = torch.full((shape[0],), SIDE_AMPLITUDE)
+    amplitude[0] = 1.0
+    amplitude = amplitude / amplitude.square().sum().sqrt()
+    frequency = omega * frequency / (amplitude.square() * frequency.square()).sum().sqrt()
+    return _repeat(Sinusoids(amplitude, frequency, torch.zeros(shape[0])), shape)
+
+
+def siren(shape: tuple[int, ...], omega: float, generator: Generator | None = None) -> Sinusoids:
+    """One sine of amplitude 1 at ω, the others silent: variance 1/2, gain ω (SIREN, arXiv 2006.09661)."""
+    amplitude = torch.zeros(shape[0])
+    amplitude[0] = 1.0
+    frequency = normalized((shape[0],), omega).frequency
+    return _repeat(Sinusoids(amplitude, frequency * (omega / frequency[0]), torch.zeros(shape[0])), shape)
+
+
+def theorem(shape: tuple[int, ...], omega: float, generator: Generator | None = None) -> Sinusoids:
+    """The paper's theorem: σ(z) is exactly N(0, 1) over draws of (C, Φ), for every z, Ω and τ. Variance 1.
+
+    |C| is Rayleigh with E[C²] = 2/τ, as sign(X)√|X| with X ~ Laplace(0, 2/τ), and Φ ~ U(-π, π): each term is then a
+    Gaussian of variance 1/τ, with no central limit. It speaks of draws: with one draw for a whole layer, the variance
+    within one network varies from draw to draw. Ω ~ U(0, ω) as in the published code.
+    """
+    return _laplace(shape, omega, 2.0 / shape[0], generator)
+
+
+def published(shape: tuple[int, ...], omega: float, generator: Generator | None = None) -> Sinusoids:
+    """The published code's draws: X ~ Laplace(0, 1/(2τ)), so E[C²] = 1/(2τ) and the variance is 1/4, not 1."""
+    return _laplace(shape, omega, 0.5 / shape[0], generator)
+
+
+INITIALIZATIONS: dict[str, Callable[..., Sinusoids]] = {
+    "normalized": normalized,
+    "siren": siren,
+    "theorem": theorem,
+    "published": published,
+}
+
+
+def variance(amplitude: Tensor) -> Tensor:
+    """The variance ½ Σᵢ Cᵢ² of a Fourier sum with evenly spread arguments; (τ, …) -> (…)."""
+    return 0.5 * amplitude.square().sum(0)
+
+
+def gain(amplitude: Tensor, frequency: Tensor) -> Tensor:
+    """The root mean square slope over the root mean square value, √(ΣC²Ω² / ΣC²); (τ, …) -> (…), radians per unit."""
+    return ((amplitude * frequency).square().sum(0) / amplitude.square().sum(0)).sqrt()
+
+
+def _repeat(sinusoids: Sinusoids, shape: tuple[int, ...]) -> Sinusoids:
+    if len(shape) == 1:
+        return sinusoids
+    return Sinusoids(*(values[:, None].repeat(1, shape[1]) for values in sinusoids))
+
+
+def _laplace(shape: tuple[int, ...], omega: float, scale: float, generator: Generator | None) -> Sinusoids:
+    uniform = 1.0 - torch.rand(shape, generator=generator, dtype=torch.float64)  # in (0, 1]: the log is finite
+    sign = torch.randint(0, 2, shape, generator=generator) * 2.0 - 1.0
+    amplitude = sign * (-scale * uniform.log()).sqrt()
+    frequency = omega * torch.rand(shape, generator=generator)
+    phase = math.pi * (2.0 * torch.rand(shape, generator=generator) - 1.0)
+    return Sinusoids(amplitude.to(frequency.dtype), frequency, phase)
+
+
+# --- linear layers ---------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def uniform_(tensor: Tensor, bound: float, generator: Generator | None = None) -> Tensor:
+    """Fills `tensor` in place from U(-bound, bound): variance bound²/3."""
+    if tensor.is_complex():
+        torch.view_as_real(tensor).uniform_(-bound, bound, generator=generator)
+        return tensor
+    return tensor.uniform_(-bound, bound, generator=generator)
+
+
+def siren_weight_(weight: Tensor, *, omega: float, first: bool, generator: Generator | None = None) -> Tensor:
+    """SIREN's weights (n_out, n_in): U(±1/n_in) in the first layer, U(±√(6/n_in)/ω) after it.
+
+    With inputs of variance 1/2, as a sine gives them, the arguments ω z of a hidden layer have variance 1
+    (arXiv 2006.09661, section 3.2 and appendix 1.5).
+    """
+    fan_in = weight.shape[1]
+    return uniform_(weight, 1.0 / fan_in if first else math.sqrt(6.0 / fan_in) / omega, generator)
+
+
+def torch_weight_(weight: Tensor, generator: Generator | None = None) -> Tensor:
+    """torch's default for a linear layer (n_out, n_in): U(±1/√n_in), variance 1/(3 n_in)."""
+    return uniform_(weight, 1.0 / math.sqrt(weight.shape[1]), generator)
+
+
+def he_weight_(weight: Tensor, generator: Generator | None = None) -> Tensor:
+    """He's weights for ReLU (n_out, n_in): U(±√(6/n_in)), variance 2/n_in, which ReLU halves (arXiv 1502.01852)."""
+    return uniform_(weight, math.sqrt(6.0 / weight.shape[1]), generator)

@@ -1,0 +1,141 @@
+"""The trainable Fourier sum in plain torch: any dtype, any device, twice differentiable.
+
+Conventions: z has shape (..., n); amplitude, frequency and phase have shape (τ,), one set for all features, or
+(τ, n), a set for each feature. With θᵢ = Ωᵢ z + Φᵢ,
+
+    σ(z) = Σᵢ Cᵢ sin θᵢ.
+
+No tensor of shape (..., n, τ) is ever made: the sum runs over i, and only z is kept for the backward pass, where the
+sines are computed again. Source of σ: arXiv 2502.00869, section 3.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def staf(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
+    """Evaluates σ(z) = Σᵢ Cᵢ sin(Ωᵢ z + Φᵢ).
+
+    Args:
+        z: Pre-activations, (..., n). Half precision is computed in float32 and rounded once, at the end.
+        amplitude: C, (τ,) or (τ, n).
+        frequency: Ω, the shape of `amplitude`; radians per unit of z.
+        phase: Φ, the shape of `amplitude`; radians.
+
+    Returns:
+        The activation, of the shape and dtype of `z`.
+
+    Raises:
+        ValueError: If the parameters' shapes differ, or fit neither (τ,) nor (τ, n).
+    """
+    if not amplitude.shape == frequency.shape == phase.shape:
+        raise ValueError(
+            "amplitude, frequency and phase must have one shape, got "
+            f"{tuple(amplitude.shape)}, {tuple(frequency.shape)}, {tuple(phase.shape)}"
+        )
+    if amplitude.ndim not in (1, 2) or (amplitude.ndim == 2 and amplitude.shape[1:] != z.shape[-1:]):
+        raise ValueError(
+            f"amplitude must have shape (τ,) or (τ, n) with z of shape (..., n), got {tuple(amplitude.shape)} "
+            f"with z of shape {tuple(z.shape)}"
+        )
+    if z.dtype not in (torch.float16, torch.bfloat16):
+        return _Sum.apply(z, amplitude, frequency, phase)
+    # The spacing of fp16 near 3000 is 2: an argument in half precision is noise.
+    with torch.autocast(z.device.type, enabled=False):
+        return _Sum.apply(z.float(), amplitude.float(), frequency.float(), phase.float()).to(z.dtype)
+
+
+def _sum_over_batch(terms: Tensor, parameter: Tensor) -> Tensor:
+    """Sums (..., n) to the shape () or (n,) of one sinusoid's parameter."""
+    return terms.sum() if parameter.ndim == 0 else terms.reshape(-1, terms.shape[-1]).sum(0)
+
+
+class _Sum(torch.autograd.Function):
+    """σ(z), with a backward pass that is itself differentiable."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
+        total = torch.zeros_like(z)
+        for c, w, p in zip(amplitude, frequency, phase, strict=True):
+            total = total + c * torch.sin(w * z + p)
+        return total
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _SumBackward.apply(grad, *ctx.saved_tensors)
+
+    @staticmethod
+    def jvp(ctx, *tangents: Tensor | None):  # pyright: ignore[reportIncompatibleMethodOverride]
+        z, *parameters = ctx.saved_tensors
+        zeros = [torch.zeros_like(x) for x in (z, *parameters)]
+        vz, *directions = [zero if v is None else v for v, zero in zip(tangents, zeros, strict=True)]
+        return directional_derivative(z, *parameters, vz, *directions)
+
+
+class _SumBackward(torch.autograd.Function):
+    """The gradients of <g, σ(z)> with respect to z, C, Ω and Φ."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(grad: Tensor, z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor):
+        slope = torch.zeros_like(z)
+        grads: list[tuple[Tensor, Tensor, Tensor]] = []
+        for c, w, p in zip(amplitude, frequency, phase, strict=True):
+            theta = w * z + p
+            g_cos = grad * torch.cos(theta)
+            slope = slope + (c * w) * g_cos
+            grads.append(
+                (
+                    _sum_over_batch(grad * torch.sin(theta), c),
+                    c * _sum_over_batch(g_cos * z, c),
+                    c * _sum_over_batch(g_cos, c),
+                )
+            )
+        return slope, *(torch.stack(column) for column in zip(*grads, strict=True))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, vz: Tensor, vc: Tensor, vw: Tensor, vp: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        # <v, gradients of <g, σ>> = <g, derivative of σ along v>: its gradients, in operations that autograd follows.
+        grad, z, amplitude, frequency, phase = ctx.saved_tensors
+        to_grad, to_z = torch.zeros_like(z), torch.zeros_like(z)
+        grads: list[tuple[Tensor, Tensor, Tensor]] = []
+        for c, w, p, vci, vwi, vpi in zip(amplitude, frequency, phase, vc, vw, vp, strict=True):
+            theta = w * z + p
+            sin, cos = torch.sin(theta), torch.cos(theta)
+            turn = w * vz + vwi * z + vpi  # how θᵢ moves along v
+            to_grad = to_grad + vci * sin + c * turn * cos
+            along = grad * (vci * cos - c * turn * sin)  # <g, ·> differentiated by θᵢ
+            to_z = to_z + w * along + (c * vwi) * (grad * cos)
+            grads.append(
+                (
+                    _sum_over_batch(grad * turn * cos, c),
+                    _sum_over_batch(along * z + c * (grad * vz * cos), c),
+                    _sum_over_batch(along, c),
+                )
+            )
+        return to_grad, to_z, *(torch.stack(column) for column in zip(*grads, strict=True))
+
+
+def directional_derivative(
+    z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, vz: Tensor, vc: Tensor, vw: Tensor, vp: Tensor
+) -> Tensor:
+    """The derivative of σ(z) as (z, C, Ω, Φ) moves along (vz, vc, vw, vp); the shape of z."""
+    total = torch.zeros_like(z)
+    for c, w, p, vci, vwi, vpi in zip(amplitude, frequency, phase, vc, vw, vp, strict=True):
+        theta = w * z + p
+        total = total + vci * torch.sin(theta) + c * (w * vz + vwi * z + vpi) * torch.cos(theta)
+    return total

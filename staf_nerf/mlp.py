@@ -1,0 +1,99 @@
+"""The coordinate network: linear layers with an activation of their own between them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from staf_nerf import initialization as init
+from staf_nerf.activations import Activation, ActivationFactory, activation_factory
+
+
+class CoordinateMLP(nn.Module):
+    """Linear, σ, linear, σ, …, linear: (..., in_features) -> (..., out_features).
+
+    Args:
+        in_features: Size of the input's last dimension.
+        out_features: Size of the output's last dimension.
+        hidden_features: Width of the hidden layers.
+        hidden_layers: Number of hidden layers, each a linear map followed by the activation. 0 gives a linear map.
+        activation: A name in `staf_nerf.activations.ACTIVATIONS`, or a factory `layer_index -> Activation`.
+        first_omega: Frequency scale of layer 0, for a named activation that has one.
+        hidden_omega: Frequency scale of the other layers.
+        generator: Source of the initial weights.
+        **options: Options of a named activation, such as `num_frequencies` or `sharing`.
+
+    An activation whose values are complex (Gabor) gets complex weights after it; the output is the real part.
+
+    Raises:
+        ValueError: If an argument is out of range or unknown.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        hidden_features: int = 256,
+        hidden_layers: int = 3,
+        activation: str | ActivationFactory = "staf",
+        first_omega: float = 30.0,
+        hidden_omega: float = 30.0,
+        generator: Generator | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("in_features", in_features, 1),
+            ("out_features", out_features, 1),
+            ("hidden_features", hidden_features, 1),
+            ("hidden_layers", hidden_layers, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} must be >= {least}, got {value}")
+        if isinstance(activation, str):
+            activation = activation_factory(
+                activation,
+                hidden_features,
+                first_omega=first_omega,
+                hidden_omega=hidden_omega,
+                generator=generator,
+                **options,
+            )
+        elif options:
+            raise ValueError(f"options are for a named activation, got {', '.join(sorted(options))} with a factory")
+        self.in_features, self.out_features = in_features, out_features
+        self.linears = nn.ModuleList()
+        self.activations = nn.ModuleList()
+        width, dtype, last = in_features, torch.get_default_dtype(), None
+        for layer in range(hidden_layers):
+            sigma = activation(layer)
+            linear = nn.Linear(width, hidden_features, dtype=dtype)
+            sigma.initialize_(linear, first=layer == 0, generator=generator)
+            self.linears.append(linear)
+            self.activations.append(sigma)
+            width, last = hidden_features, sigma
+            if sigma.complex_valued:
+                dtype = torch.complex64 if torch.get_default_dtype() == torch.float32 else torch.complex128
+        self.output = nn.Linear(width, out_features, dtype=dtype)
+        _initialize_output_(self.output, last, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for linear, sigma in zip(self.linears, self.activations, strict=True):
+            x = sigma(linear(x))
+        y = self.output(x)
+        return y.real if y.is_complex() else y
+
+
+def _initialize_output_(linear: nn.Linear, last: Activation | None, generator: Generator | None) -> None:
+    """The linear layer at the end continues the hidden ones' scale (as in SIREN's published code), with zero biases."""
+    omega = getattr(last, "omega", None)
+    if omega is not None and not getattr(last, "complex_valued", False):
+        bound = math.sqrt(6.0 / linear.in_features) / omega
+        init.uniform_(linear.weight, min(bound, 1.0 / math.sqrt(linear.in_features)), generator)
+    else:
+        init.torch_weight_(linear.weight, generator)
+    init.uniform_(linear.bias, 0.0)

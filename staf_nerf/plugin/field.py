@@ -1,0 +1,108 @@
+"""nerfstudio fields around ours: ray samples in, density and colour out.
+
+Conventions: nerfstudio's scene coordinates. With contraction all of space is mapped into the ball (order 2) or cube
+(order ∞) of radius 2, and halved to our [-1, 1]; without, the scene box is mapped to [-1, 1] and nothing is outside.
+"""
+
+from __future__ import annotations
+
+import torch
+from nerfstudio.cameras.rays import RaySamples
+from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.field_components.embedding import Embedding
+from nerfstudio.field_components.field_heads import FieldHeadNames
+from nerfstudio.field_components.spatial_distortions import SpatialDistortion
+from nerfstudio.fields.base_field import Field
+from torch import Tensor
+
+from staf_nerf.config import ColorConfig, FieldConfig
+from staf_nerf.encodings import Implementation
+from staf_nerf.fields import NeuralField, RadianceField, truncated_exp
+
+
+class _SpaceField(Field):
+    """What both fields need: from a ray sample's position to coordinates in [-1, 1]."""
+
+    aabb: Tensor
+
+    def __init__(self, aabb: Tensor, contraction: SpatialDistortion | None) -> None:
+        super().__init__()
+        self.register_buffer("aabb", aabb)
+        self.contraction = contraction
+
+    def coordinates(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor]:
+        """Coordinates (..., 3) in [-1, 1], and whether a sample lies in the scene (..., 1)."""
+        positions = ray_samples.frustums.get_positions()
+        if self.contraction is not None:
+            coordinates = 0.5 * self.contraction(positions)
+        else:
+            coordinates = 2.0 * SceneBox.get_normalized_positions(positions, self.aabb) - 1.0
+        inside = (coordinates.abs() < 1.0).all(-1, keepdim=True)
+        return coordinates * inside, inside
+
+
+class ProposalField(_SpaceField):
+    """A small density field that tells where along a ray it is worth looking."""
+
+    def __init__(
+        self,
+        aabb: Tensor,
+        contraction: SpatialDistortion | None,
+        config: FieldConfig,
+        *,
+        implementation: Implementation = "auto",
+    ) -> None:
+        super().__init__(aabb, contraction)
+        self.field = NeuralField(3, 1, config, implementation=implementation)
+
+    def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, None]:
+        coordinates, inside = self.coordinates(ray_samples)
+        return truncated_exp(self.field(coordinates)) * inside, None
+
+    def get_outputs(self, ray_samples: RaySamples, density_embedding: Tensor | None = None) -> dict:
+        return {}
+
+
+class StafField(_SpaceField):
+    """A `RadianceField` for nerfstudio's renderers, with an appearance embedding for each training photo.
+
+    At evaluation the embedding is the mean of the training photos'. To put this field into a model of your own, give
+    it the scene box, the number of training photos and two configurations.
+    """
+
+    def __init__(
+        self,
+        aabb: Tensor,
+        num_images: int,
+        config: FieldConfig,
+        color: ColorConfig,
+        *,
+        contraction: SpatialDistortion | None = None,
+        implementation: Implementation = "auto",
+    ) -> None:
+        super().__init__(aabb, contraction)
+        self.field = RadianceField(config, color, implementation=implementation)
+        features = color.appearance_features
+        self.appearance = Embedding(num_images, features) if features else None
+        if self.appearance is not None:  # a common start, so that the mean at evaluation is a photo's own neighbour
+            torch.nn.init.zeros_(self.appearance.embedding.weight)
+
+    def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor]:
+        coordinates, inside = self.coordinates(ray_samples)
+        density, features = self.field.density(coordinates)
+        return density * inside, features
+
+    def get_outputs(
+        self, ray_samples: RaySamples, density_embedding: Tensor | None = None
+    ) -> dict[FieldHeadNames, Tensor]:
+        assert density_embedding is not None
+        directions = ray_samples.frustums.directions
+        appearance = None
+        if self.appearance is not None:
+            if self.training:
+                assert ray_samples.camera_indices is not None
+                appearance = self.appearance(ray_samples.camera_indices.squeeze(-1))
+            else:
+                mean = self.appearance.mean(dim=0)
+                appearance = mean.expand(*directions.shape[:-1], mean.shape[-1])
+        return {FieldHeadNames.RGB: self.field.color(density_embedding, directions, appearance)}

@@ -1,0 +1,100 @@
+"""The methods that `ns-train` shows: a preset from `method_configs/`, for this machine's device, as a trainer's config.
+
+This module is loaded for every nerfstudio command, whatever the method: it stays light and must not fail.
+"""
+
+from __future__ import annotations
+
+import torch
+from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
+from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
+from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from staf_nerf.config import RadianceConfig
+from staf_nerf.plugin.dataparser import CaptureDataParserConfig
+from staf_nerf.plugin.model import StafModelConfig
+from staf_nerf.plugin.pipeline import StafPipelineConfig
+from staf_nerf.plugin.trainer import FusedAdamConfig, StafTrainerConfig
+from staf_nerf.presets import Device, load_preset
+
+ADAM_EPS = 1e-15
+"""Adam's epsilon, small because a hash grid's gradients are (instant-ngp, arXiv 2201.05989, section 4)."""
+
+
+def detect_device() -> Device:
+    """The device to train on: "cuda", "mps", else "cpu"."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def trainer_config(name: str, preset: RadianceConfig, device: Device) -> StafTrainerConfig:
+    """nerfstudio's configuration of a method from its preset."""
+    training = preset.training
+    rates = {
+        "proposal_networks": training.learning_rate,
+        "encoding": training.learning_rate,
+        "network": training.network_learning_rate,
+        "activation": training.activation_learning_rate,
+    }
+    optimizers = {
+        group: {
+            "optimizer": FusedAdamConfig(lr=rate, eps=ADAM_EPS),
+            "scheduler": ExponentialDecaySchedulerConfig(
+                lr_final=rate * training.final_learning_rate, max_steps=training.steps
+            ),
+        }
+        for group, rate in rates.items()
+    }
+    optimizers["camera_opt"] = {
+        "optimizer": FusedAdamConfig(lr=training.camera_learning_rate, eps=ADAM_EPS),
+        "scheduler": ExponentialDecaySchedulerConfig(
+            lr_final=training.camera_learning_rate * training.final_learning_rate,
+            max_steps=training.steps,
+            warmup_steps=training.camera_warmup,
+            lr_pre_warmup=0.0,
+        ),
+    }
+    return StafTrainerConfig(
+        method_name=name,
+        steps_per_eval_batch=max(training.steps // 6, 1),
+        steps_per_eval_image=max(training.steps // 6, 1),
+        steps_per_eval_all_images=training.steps + 1,
+        steps_per_save=max(training.steps // 3, 1),
+        max_num_iterations=training.steps,
+        mixed_precision=device == "cuda",
+        machine=MachineConfig(device_type=device),
+        viewer=ViewerConfig(websocket_host="127.0.0.1", num_rays_per_chunk=training.rays_per_chunk),
+        vis="viewer+tensorboard",
+        optimizers=optimizers,
+        pipeline=StafPipelineConfig(
+            viewer_resolution=training.viewer_resolution,
+            datamanager=VanillaDataManagerConfig(
+                dataparser=CaptureDataParserConfig(max_image_size=training.max_image_size),
+                train_num_rays_per_batch=training.rays_per_step,
+                eval_num_rays_per_batch=training.rays_per_step,
+            ),
+            model=StafModelConfig(
+                field=preset.field,
+                color=preset.color,
+                proposal=preset.proposal,
+                sampling=preset.sampling,
+                camera_optimizer=CameraOptimizerConfig(mode="SO3xR3" if training.camera_optimizer else "off"),
+                eval_num_rays_per_chunk=training.rays_per_chunk,
+            ),
+        ),
+    )
+
+
+def method(name: str) -> MethodSpecification:
+    """The method of a shipped preset, for the device of this machine."""
+    device = detect_device()
+    preset = load_preset(name, device)
+    return MethodSpecification(config=trainer_config(name, preset, device), description=preset.description)
+
+
+staf_nerf = method("staf-nerf")
+staf_nerf_mlp = method("staf-nerf-mlp")
+siren_nerf = method("siren-nerf")

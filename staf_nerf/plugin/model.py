@@ -1,0 +1,188 @@
+"""The nerfstudio model: nerfacto's sampling, losses and outputs around STAF fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.field_components.spatial_distortions import SceneContraction
+from nerfstudio.model_components.losses import MSELoss
+from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler, UniformSampler
+from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer, RGBRenderer
+from nerfstudio.model_components.scene_colliders import AABBBoxCollider, NearFarCollider
+from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.models.nerfacto import NerfactoModel
+from nerfstudio.utils import writer
+from torch import Tensor, nn
+from torchmetrics.functional import structural_similarity_index_measure
+from torchmetrics.image import PeakSignalNoiseRatio
+
+from staf_nerf.activations import STAF
+from staf_nerf.config import ColorConfig, FieldConfig, RadianceConfig, SamplingConfig
+from staf_nerf.encodings import Implementation
+from staf_nerf.fields import parameter_groups
+from staf_nerf.plugin.field import ProposalField, StafField
+
+FORMAT_VERSION = 1
+"""Version of the checkpoints' content: raised when an older program could not use a newer file."""
+
+STEPS_PER_HISTOGRAM = 100
+"""Steps between two histograms of the frequencies in TensorBoard."""
+
+
+@dataclass
+class StafModelConfig(ModelConfig):
+    """The model of the STAF methods."""
+
+    _target: type = dataclasses.field(default_factory=lambda: StafModel)
+    field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
+    """The density network and its encoding."""
+    color: ColorConfig = dataclasses.field(default_factory=ColorConfig)
+    """The colour network."""
+    proposal: FieldConfig = dataclasses.field(default_factory=lambda: RadianceConfig().proposal)
+    """The first proposal network; the finest grid of each further one has twice the resolution."""
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+    """Samples along rays."""
+    camera_optimizer: CameraOptimizerConfig = dataclasses.field(
+        default_factory=lambda: CameraOptimizerConfig(mode="off")
+    )
+    """Correction of the camera poses."""
+    background_color: Literal["auto", "random", "last_sample", "black", "white"] = "auto"
+    """Colour behind the scene. "auto": random where the photos have transparency, else the last sample's."""
+    implementation: Implementation = "auto"
+    """Of the hash grids: tiny-cuda-nn's where it can be used, or torch's."""
+    # What the methods that we inherit from nerfacto read from its configuration.
+    predict_normals = False
+    use_gradient_scaling = False
+    use_proposal_weight_anneal = True
+    proposal_weights_anneal_slope = 10.0
+    proposal_weights_anneal_max_num_iters = 1000
+
+    @property
+    def num_proposal_iterations(self) -> int:
+        return len(self.sampling.proposal_samples)
+
+    @property
+    def interlevel_loss_mult(self) -> float:
+        return self.sampling.interlevel_weight
+
+    @property
+    def distortion_loss_mult(self) -> float:
+        return self.sampling.distortion_weight
+
+
+class StafModel(NerfactoModel):
+    """nerfacto with STAF fields, hash grids that are quick on a CPU, and nothing that needs a download."""
+
+    config: StafModelConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    field: StafField  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def populate_modules(self) -> None:
+        Model.populate_modules(self)  # nerfacto's own would build LPIPS, whose weights are a download
+        config, sampling = self.config, self.config.sampling
+        metadata = self.kwargs.get("metadata", {})
+        bounded = bool(metadata.get("bounded"))
+        background = config.background_color
+        if background == "auto":
+            background = "random" if metadata.get("has_alpha") else "last_sample"
+
+        contraction = None if bounded else SceneContraction(order=float("inf"))
+        aabb, implementation = self.scene_box.aabb, config.implementation
+        self.field = StafField(
+            aabb,
+            self.num_train_data,
+            config.field,
+            config.color,
+            contraction=contraction,
+            implementation=implementation,
+        )
+        self.proposal_networks = nn.ModuleList()
+        for i in range(config.num_proposal_iterations):
+            proposal = dataclasses.replace(config.proposal, max_resolution=config.proposal.max_resolution * 2**i)
+            self.proposal_networks.append(ProposalField(aabb, contraction, proposal, implementation=implementation))
+        self.density_fns = [network.density_fn for network in self.proposal_networks]
+        self.camera_optimizer = config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")
+
+        self.proposal_sampler = ProposalNetworkSampler(
+            num_nerf_samples_per_ray=sampling.field_samples,
+            num_proposal_samples_per_ray=sampling.proposal_samples,
+            num_proposal_network_iterations=config.num_proposal_iterations,
+            single_jitter=True,
+            update_sched=self._proposal_interval,
+            initial_sampler=UniformSampler(single_jitter=True) if bounded else None,
+        )
+        if bounded:
+            self.collider = AABBBoxCollider(self.scene_box, near_plane=sampling.near)
+        else:
+            self.collider = NearFarCollider(near_plane=sampling.near, far_plane=sampling.far)
+
+        self.renderer_rgb = RGBRenderer(background_color=background)
+        self.renderer_accumulation = AccumulationRenderer()
+        self.renderer_depth = DepthRenderer(method="median")
+        self.renderer_expected_depth = DepthRenderer(method="expected")
+        self.rgb_loss = MSELoss()
+        self.psnr = PeakSignalNoiseRatio(data_range=1.0)
+        self.ssim = structural_similarity_index_measure
+        self.step = 0
+        self.register_buffer("format_version", torch.tensor(FORMAT_VERSION))
+
+    def _proposal_interval(self, step: int) -> float:
+        """Steps between updates of the proposal networks: from 1, rising over the warm-up."""
+        sampling = self.config.sampling
+        warm = np.interp(step, [0, max(sampling.proposal_warmup, 1)], [0, sampling.proposal_update_every])
+        return float(np.clip(warm, 1, sampling.proposal_update_every))
+
+    def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
+        groups = {"proposal_networks": list(self.proposal_networks.parameters()), **parameter_groups(self.field)}
+        self.camera_optimizer.get_param_groups(param_groups=groups)
+        return {name: parameters for name, parameters in groups.items() if parameters}
+
+    def get_training_callbacks(self, training_callback_attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
+        return [
+            *super().get_training_callbacks(training_callback_attributes),
+            TrainingCallback(
+                where_to_run=[TrainingCallbackLocation.AFTER_TRAIN_ITERATION],
+                update_every_num_iters=STEPS_PER_HISTOGRAM,
+                func=self._write_histograms,
+            ),
+        ]
+
+    def _write_histograms(self, step: int) -> None:
+        """Frequencies and amplitudes of each layer, to TensorBoard where it is on."""
+        boards = [w.tb_writer for w in writer.EVENT_WRITERS if isinstance(w, writer.TensorboardWriter)]
+        for name, module in self.field.named_modules():
+            if boards and isinstance(module, STAF):
+                for board in boards:
+                    board.add_histogram(f"frequency/{name}", module.frequency.detach(), step)
+                    board.add_histogram(f"amplitude/{name}", module.amplitude.detach(), step)
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        lpips = load_lpips()
+        # The method of nerfacto calls self.lpips: without its weights a number that is dropped again.
+        self.__dict__["lpips"] = lpips.to(self.device) if lpips is not None else lambda *_: torch.nan
+        metrics, images = super().get_image_metrics_and_images(outputs, batch)
+        if lpips is None:
+            metrics.pop("lpips")
+        return metrics, images
+
+
+@functools.cache
+def load_lpips() -> nn.Module | None:
+    """LPIPS where the weights of its AlexNet are already on this disk, else None: nothing is downloaded."""
+    from torchvision.models import AlexNet_Weights
+
+    name = Path(AlexNet_Weights.IMAGENET1K_V1.url).name
+    if not (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file():
+        return None
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    return LearnedPerceptualImagePatchSimilarity(normalize=True)

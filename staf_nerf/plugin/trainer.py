@@ -1,0 +1,152 @@
+"""The nerfstudio trainer: the stock loop, with checkpoints that survive a full disk, a move and an interruption.
+
+A checkpoint holds plain Python numbers beside its tensors, so that torch's safe loading accepts it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils.decorators import check_main_thread
+from nerfstudio.utils.rich_utils import CONSOLE
+
+
+@dataclass
+class FusedAdamConfig(AdamOptimizerConfig):
+    """Adam in one pass over memory: a hash grid's table makes it a large part of a step on a CPU."""
+
+    fused: bool = True
+    """Whether to use torch's fused implementation."""
+
+
+@dataclass
+class StafTrainerConfig(TrainerConfig):
+    """The experiment of a STAF method."""
+
+    _target: type = dataclasses.field(default_factory=lambda: StafTrainer)
+
+    def get_base_dir(self) -> Path:
+        """The run's folder: where its config.yml was read from, so that it can be moved, else where it was trained."""
+        found = _loaded_from()
+        if found is not None and (found / self.relative_model_dir).is_dir():
+            return found
+        return super().get_base_dir()
+
+    def get_checkpoint_dir(self) -> Path:
+        folder = super().get_checkpoint_dir()
+        if _loaded_from() is not None:
+            for checkpoint in sorted(folder.glob("step-*.ckpt"))[-1:]:
+                check_readable(checkpoint)
+        return folder
+
+    def save_config(self) -> None:
+        self.make_paths_absolute()
+        super().save_config()
+
+    def make_paths_absolute(self) -> None:
+        """Makes the paths to data independent of the folder that a later command is run in."""
+        manager = self.pipeline.datamanager
+        for holder in (manager, getattr(manager, "dataparser", None), self):
+            data = getattr(holder, "data", None)
+            if holder is not None and data is not None and data != Path():
+                holder.data = Path(data).expanduser().absolute()
+
+
+def _loaded_from() -> Path | None:
+    """The folder of the config.yml that nerfstudio's `eval_setup` is reading, if it is.
+
+    nerfstudio derives a run's folder from the working directory and the names in the file, and does not tell the
+    configuration where it was read from; the caller's frame knows.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "eval_setup" and isinstance(path := frame.f_locals.get("config_path"), Path):
+            return path.absolute().parent
+        frame = frame.f_back
+    return None
+
+
+def check_readable(checkpoint: Path) -> None:
+    """Raises ValueError if a checkpoint file is truncated or is none."""
+    if not zipfile.is_zipfile(checkpoint):
+        raise ValueError(f"the checkpoint {checkpoint} is truncated or not a checkpoint ({checkpoint.stat().st_size} bytes)")
+
+
+def plain(state: Any) -> Any:
+    """A copy of nested containers in which numpy's scalars, which safe loading refuses, are Python's."""
+    if isinstance(state, np.generic):
+        return state.item()
+    if isinstance(state, Mapping):
+        return {key: plain(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(plain(value) for value in state)
+    return state
+
+
+class StafTrainer(Trainer):
+    """The stock trainer, with safer checkpoints."""
+
+    config: StafTrainerConfig
+
+    def train(self) -> None:
+        try:
+            super().train()
+        except KeyboardInterrupt:
+            self.save_checkpoint(self.step)
+            CONSOLE.print(f"Interrupted at step {self.step}; saved. To go on:\n{self.resume_command()}", soft_wrap=True)
+            raise
+
+    def resume_command(self) -> str:
+        """The command that goes on from the last checkpoint."""
+        data = self.config.pipeline.datamanager.dataparser.data  # pyright: ignore[reportAttributeAccessIssue]
+        return f"ns-train {self.config.method_name} --data {data} --load-dir {self.checkpoint_dir}"
+
+    def _load_checkpoint(self) -> None:
+        candidates = [self.config.load_checkpoint] if self.config.load_checkpoint is not None else []
+        if self.config.load_dir is not None:
+            if not (candidates := sorted(self.config.load_dir.glob("step-*.ckpt"))[-1:]):
+                raise FileNotFoundError(f"no checkpoint (step-*.ckpt) in {self.config.load_dir}")
+        for checkpoint in candidates:
+            check_readable(checkpoint)
+        super()._load_checkpoint()
+
+    @check_main_thread
+    def save_checkpoint(self, step: int) -> None:
+        """Saves to a file beside the folder and moves it in: what was there stays until the new one is whole.
+
+        Raises:
+            OSError: If it cannot be written; earlier checkpoints are as they were.
+        """
+        self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
+        partial = self.checkpoint_dir.parent / f"{path.name}.partial"
+        model = getattr(self.pipeline, "module", self.pipeline)
+        state = {
+            "step": step,
+            "pipeline": model.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.optimizers.items()},
+            "schedulers": {name: scheduler.state_dict() for name, scheduler in self.optimizers.schedulers.items()},
+            "scalers": self.grad_scaler.state_dict(),
+        }
+        try:
+            torch.save(plain(state), partial)
+            os.replace(partial, path)
+        except (OSError, RuntimeError) as error:  # torch's zip writer raises RuntimeError on a full disk
+            partial.unlink(missing_ok=True)
+            kept = sorted(file.name for file in self.checkpoint_dir.glob("step-*.ckpt"))
+            raise OSError(f"could not save {path}: {error}; kept: {', '.join(kept) or 'none'}") from error
+        if self.config.save_only_latest_checkpoint:
+            for other in self.checkpoint_dir.glob("*.ckpt"):
+                if other != path:
+                    other.unlink()

@@ -1,0 +1,96 @@
+"""Presets: TOML files over the dataclasses of `staf_nerf.config`.
+
+A preset lists what differs from the defaults; its tables [cpu] and [cuda] hold what differs on that device, with the
+same tables inside. An unknown key or a value of the wrong kind is an error that names the accepted ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from staf_nerf.config import RadianceConfig, known_keys
+
+Device = Literal["cpu", "cuda", "mps"]
+DEVICES: tuple[Device, ...] = ("cpu", "cuda", "mps")
+
+ConfigT = TypeVar("ConfigT")
+
+
+def resource(folder: str) -> Path:
+    """A folder that is shipped with the package: beside it in a checkout, inside it where it is installed."""
+    package = Path(__file__).resolve().parent
+    for candidate in (package / folder, package.parent / folder):
+        if candidate.is_dir():
+            return candidate
+    raise FileNotFoundError(f"the folder {folder!r} is missing from this installation of staf_nerf ({package})")
+
+
+def preset_names() -> list[str]:
+    """The presets that are shipped, by name."""
+    return sorted(path.stem for path in resource("method_configs").glob("*.toml"))
+
+
+def load_preset(name_or_path: str | Path, device: Device) -> RadianceConfig:
+    """Reads a preset for a device.
+
+    Args:
+        name_or_path: A shipped preset's name, or a path that ends in .toml.
+        device: "cpu", "cuda" or "mps"; "mps" uses its own table if there is one, else the table [cpu].
+
+    Raises:
+        ValueError: If the preset, a key or a value is not a known or accepted one.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = resource("method_configs") / f"{name_or_path}.toml"
+        if not path.is_file():
+            raise ValueError(f"preset must be one of {preset_names()} or a .toml file, got {str(name_or_path)!r}")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is not valid TOML: {error}") from error
+    by_device = {key: table.pop(key) for key in DEVICES if key in table}
+    fallback = by_device.get("cpu", {}) if device == "mps" else {}
+    try:
+        config = override(RadianceConfig(), table)
+        return override(config, by_device.get(device, fallback))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def override(config: ConfigT, table: Mapping[str, Any], where: str = "") -> ConfigT:
+    """A copy of a dataclass with the values of `table`, which may hold tables for the dataclasses inside it.
+
+    Raises:
+        ValueError: If a key is unknown, or a value is of the wrong kind or out of range.
+    """
+    changes: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known_keys(config):
+            inside = f" in [{where}]" if where else ""
+            raise ValueError(f"unknown key {key!r}{inside}; the known ones are {', '.join(known_keys(config))}")
+        path = f"{where}.{key}" if where else key
+        changes[key] = _convert(getattr(config, key), value, path)
+    try:
+        return dataclasses.replace(config, **changes)  # pyright: ignore[reportArgumentType]
+    except ValueError as error:
+        raise ValueError(f"[{where}] {error}" if where and not str(error).startswith("[") else str(error)) from error
+
+
+def _convert(old: Any, new: Any, path: str) -> Any:
+    """The value of a table, checked against the kind of the value it replaces."""
+    if dataclasses.is_dataclass(old):
+        if not isinstance(new, Mapping):
+            raise ValueError(f"{path} must be a table, got {new!r}")
+        return override(old, new, path)
+    if isinstance(old, tuple) and isinstance(new, list):
+        return tuple(_convert(old[0], item, path) for item in new)
+    if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
+        return float(new)
+    if type(new) is not type(old):
+        raise ValueError(f"{path} must be of type {type(old).__name__}, got {new!r}")
+    return new
