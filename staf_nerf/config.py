@@ -143,7 +143,7 @@ class TrainingConfig:
     """Number of training steps."""
     rays_per_step: int = 1024
     """Rays in a step."""
-    rays_per_chunk: int = 8192
+    rays_per_chunk: int = 2048
     """Rays that are rendered at a time when a whole picture is."""
     learning_rate: float = 1e-2
     """Adam's learning rate for the encoding (and for all of a field that has no hash grid)."""

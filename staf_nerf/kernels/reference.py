@@ -14,6 +14,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+BLOCK = 2**18
+"""Elements that a CPU works on at a time: its temporaries then stay in the cache (twice as fast at 2**20 elements)."""
+
 
 def staf(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
     """Evaluates σ(z) = Σᵢ Cᵢ sin(Ωᵢ z + Φᵢ).
@@ -40,16 +43,24 @@ def staf(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tens
             f"amplitude must have shape (τ,) or (τ, n) with z of shape (..., n), got {tuple(amplitude.shape)} "
             f"with z of shape {tuple(z.shape)}"
         )
-    if z.dtype not in (torch.float16, torch.bfloat16):
-        return _Sum.apply(z, amplitude, frequency, phase)
-    # The spacing of fp16 near 3000 is 2: an argument in half precision is noise.
-    with torch.autocast(z.device.type, enabled=False):
-        return _Sum.apply(z.float(), amplitude.float(), frequency.float(), phase.float()).to(z.dtype)
+    if z.dtype in (torch.float16, torch.bfloat16):
+        # The spacing of fp16 near 3000 is 2: an argument in half precision is noise.
+        with torch.autocast(z.device.type, enabled=False):
+            return staf(z.float(), amplitude.float(), frequency.float(), phase.float()).to(z.dtype)
+    if z.device.type == "cpu" and z.ndim > 1 and z.numel() >= 2 * BLOCK:
+        rows = max(BLOCK * z.shape[0] // z.numel(), 1)
+        return torch.cat([_Sum.apply(block, amplitude, frequency, phase) for block in z.split(rows)])
+    return _Sum.apply(z, amplitude, frequency, phase)
 
 
-def _sum_over_batch(terms: Tensor, parameter: Tensor) -> Tensor:
+def _sum(terms: Tensor, parameter: Tensor) -> Tensor:
     """Sums (..., n) to the shape () or (n,) of one sinusoid's parameter."""
     return terms.sum() if parameter.ndim == 0 else terms.reshape(-1, terms.shape[-1]).sum(0)
+
+
+def _inner(first: Tensor, second: Tensor, parameter: Tensor) -> Tensor:
+    """`_sum` of a product, which a dot product forms without a temporary."""
+    return torch.dot(first.reshape(-1), second.reshape(-1)) if parameter.ndim == 0 else _sum(first * second, parameter)
 
 
 class _Sum(torch.autograd.Function):
@@ -61,7 +72,7 @@ class _Sum(torch.autograd.Function):
     def forward(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
         total = torch.zeros_like(z)
         for c, w, p in zip(amplitude, frequency, phase, strict=True):
-            total = total + c * torch.sin(w * z + p)
+            total = torch.addcmul(total, c, torch.sin(torch.addcmul(p, w, z)))
         return total
 
     @staticmethod
@@ -91,16 +102,10 @@ class _SumBackward(torch.autograd.Function):
         slope = torch.zeros_like(z)
         grads: list[tuple[Tensor, Tensor, Tensor]] = []
         for c, w, p in zip(amplitude, frequency, phase, strict=True):
-            theta = w * z + p
+            theta = torch.addcmul(p, w, z)
             g_cos = grad * torch.cos(theta)
-            slope = slope + (c * w) * g_cos
-            grads.append(
-                (
-                    _sum_over_batch(grad * torch.sin(theta), c),
-                    c * _sum_over_batch(g_cos * z, c),
-                    c * _sum_over_batch(g_cos, c),
-                )
-            )
+            slope = torch.addcmul(slope, c * w, g_cos)
+            grads.append((_inner(grad, torch.sin(theta), c), c * _inner(g_cos, z, c), c * _sum(g_cos, c)))
         return slope, *(torch.stack(column) for column in zip(*grads, strict=True))
 
     @staticmethod
@@ -122,9 +127,9 @@ class _SumBackward(torch.autograd.Function):
             to_z = to_z + w * along + (c * vwi) * (grad * cos)
             grads.append(
                 (
-                    _sum_over_batch(grad * turn * cos, c),
-                    _sum_over_batch(along * z + c * (grad * vz * cos), c),
-                    _sum_over_batch(along, c),
+                    _sum(grad * turn * cos, c),
+                    _sum(along * z + c * (grad * vz * cos), c),
+                    _sum(along, c),
                 )
             )
         return to_grad, to_z, *(torch.stack(column) for column in zip(*grads, strict=True))

@@ -20,6 +20,23 @@ from staf_nerf.encodings import Implementation
 from staf_nerf.fields import NeuralField, RadianceField, truncated_exp
 
 
+UNSEEN_WEIGHT = 1e-4
+"""At evaluation the colour of a sample that has less weight on its ray is not computed: under half a grey level of 255
+even if all samples of a ray were left out."""
+
+
+class CubeContraction(SpatialDistortion):
+    """All of space into the cube of half side 2: x where |x|∞ ≤ 1, else (2 - 1/|x|∞) x/|x|∞ (mip-NeRF 360, order ∞).
+
+    nerfstudio's `SceneContraction(order=inf)` without its norm over an axis of three, which is slow on a CPU.
+    """
+
+    def forward(self, positions: Tensor) -> Tensor:
+        x, y, z = positions.abs().unbind(-1)
+        size = torch.maximum(torch.maximum(x, y), z).clamp(min=1.0)[..., None]
+        return positions * ((2.0 - 1.0 / size) / size)
+
+
 class _SpaceField(Field):
     """What both fields need: from a ray sample's position to coordinates in [-1, 1]."""
 
@@ -98,11 +115,24 @@ class StafField(_SpaceField):
         assert density_embedding is not None
         directions = ray_samples.frustums.directions
         appearance = None
-        if self.appearance is not None:
-            if self.training:
-                assert ray_samples.camera_indices is not None
-                appearance = self.appearance(ray_samples.camera_indices.squeeze(-1))
-            else:
-                mean = self.appearance.mean(dim=0)
-                appearance = mean.expand(*directions.shape[:-1], mean.shape[-1])
-        return {FieldHeadNames.RGB: self.field.color(density_embedding, directions, appearance)}
+        if self.appearance is not None and self.training:
+            assert ray_samples.camera_indices is not None
+            appearance = self.appearance(ray_samples.camera_indices.squeeze(-1))
+        return {FieldHeadNames.RGB: self._color(density_embedding, directions, appearance)}
+
+    def forward(self, ray_samples: RaySamples, compute_normals: bool = False) -> dict[FieldHeadNames, Tensor]:
+        """Density and colour; at evaluation, colour only where a sample is seen."""
+        if self.training or compute_normals:
+            return super().forward(ray_samples, compute_normals=compute_normals)
+        density, features = self.get_density(ray_samples)
+        seen = ray_samples.get_weights(density)[..., 0] > UNSEEN_WEIGHT
+        seen[..., -1] = True  # the last sample's colour may be the background's
+        rgb = features.new_zeros(*seen.shape, 3)
+        rgb[seen] = self._color(features[seen], ray_samples.frustums.directions[seen], None)
+        return {FieldHeadNames.DENSITY: density, FieldHeadNames.RGB: rgb}
+
+    def _color(self, features: Tensor, directions: Tensor, appearance: Tensor | None) -> Tensor:
+        if self.appearance is not None and appearance is None:
+            mean = self.appearance.mean(dim=0)
+            appearance = mean.expand(*directions.shape[:-1], mean.shape[-1])
+        return self.field.color(features, directions, appearance)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
-from nerfstudio.field_components.spatial_distortions import SceneContraction
 from nerfstudio.model_components.losses import MSELoss
 from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler, UniformSampler
 from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer, RGBRenderer
@@ -28,7 +27,7 @@ from staf_nerf.activations import STAF
 from staf_nerf.config import ColorConfig, FieldConfig, RadianceConfig, SamplingConfig
 from staf_nerf.encodings import Implementation
 from staf_nerf.fields import parameter_groups
-from staf_nerf.plugin.field import ProposalField, StafField
+from staf_nerf.plugin.field import CubeContraction, ProposalField, StafField
 
 FORMAT_VERSION = 1
 """Version of the checkpoints' content: raised when an older program could not use a newer file."""
@@ -93,7 +92,7 @@ class StafModel(NerfactoModel):
         if background == "auto":
             background = "random" if metadata.get("has_alpha") else "last_sample"
 
-        contraction = None if bounded else SceneContraction(order=float("inf"))
+        contraction = None if bounded else CubeContraction()
         aabb, implementation = self.scene_box.aabb, config.implementation
         self.field = StafField(
             aabb,

@@ -45,13 +45,17 @@ class StafPipeline(VanillaPipeline):
                 f"the checkpoint has format version {int(version)}, this staf_nerf reads up to {FORMAT_VERSION}: "
                 "install a newer staf_nerf"
             )
-        try:
-            super().load_pipeline(loaded_state, step)
-        except RuntimeError as error:
+        # The stock method loads what fits and leaves the rest as it was drawn, without a word.
+        own = self.state_dict()
+        odd = sorted(key for key in own.keys() ^ state.keys() if key.startswith("_model."))
+        odd += sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
+        if odd:
+            names = ", ".join(key.removeprefix("_model.") for key in odd[:3])
             raise ValueError(
-                f"the checkpoint does not fit this method and its configuration (was it trained by another method, or "
-                f"with other sizes?): {error}"
-            ) from error
+                "the checkpoint does not fit this method and its configuration (was it trained by another method, on "
+                f"another capture, or with other sizes?): {len(odd)} parameters differ, such as {names}"
+            )
+        super().load_pipeline(loaded_state, step)
 
 
 class _ViewerStart(ViewerControl):

@@ -26,8 +26,9 @@ from nerfstudio.utils.rich_utils import CONSOLE
 class FusedAdamConfig(AdamOptimizerConfig):
     """Adam in one pass over memory: a hash grid's table makes it a large part of a step on a CPU."""
 
-    fused: bool = True
-    """Whether to use torch's fused implementation."""
+    def setup(self, params: list[torch.nn.Parameter]) -> torch.optim.Adam:
+        fused = all(parameter.is_floating_point() for parameter in params)  # torch has no fused one for complex weights
+        return torch.optim.Adam(params, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay, fused=fused)
 
 
 @dataclass
@@ -98,6 +99,13 @@ class StafTrainer(Trainer):
     """The stock trainer, with safer checkpoints."""
 
     config: StafTrainerConfig
+    latest_loss = float("nan")
+    """The loss of the last step."""
+
+    def train_iteration(self, step: int):
+        loss, losses, metrics = super().train_iteration(step)
+        self.latest_loss = float(loss.detach())
+        return loss, losses, metrics
 
     def train(self) -> None:
         try:

@@ -1,0 +1,1 @@
+"""Benchmarks: what produces the figures in the README, as JSON with seeds, versions and commit."""

@@ -1,0 +1,257 @@
+"""Radiance fields compared on one capture: the same images, split and rays, at equal steps or equal wall-clock.
+
+Every method trains on this process's threads; PSNR and SSIM are those of the final weights on the held-out images.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import gc
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from staf_nerf.presets import load_preset, override, preset_names
+
+CALIBRATION_STEPS = 40
+"""Steps that are timed to find how many fit into a wall-clock budget."""
+
+STOCK_SMALL: dict[str, Any] = {
+    "implementation": "torch",
+    "num_levels": 8,
+    "log2_hashmap_size": 15,
+    "max_res": 512,
+    "num_proposal_samples_per_ray": (64, 32),
+    "num_nerf_samples_per_ray": 24,
+}
+"""nerfacto's sizes for a CPU; the rest of it is stock."""
+
+
+@dataclass(frozen=True)
+class NerfBenchmark:
+    """Trains methods on a capture and reports their quality and cost."""
+
+    data: Path
+    """The capture."""
+    methods: tuple[str, ...] = ("staf-nerf", "staf-nerf+relu", "nerfacto")
+    """Presets, each with changes after "+": an activation ("staf-nerf+relu") or a key ("staf-nerf+field.num_levels=4");
+    or "nerfacto": nerfstudio's own, at its small CPU sizes."""
+    downscale_factor: int | None = None
+    """Whole factor by which the images are made smaller."""
+    seeds: tuple[int, ...] = (0, 1)
+    """One run a seed and method."""
+    budget: Literal["steps", "minutes"] = "steps"
+    """What is equal."""
+    amount: float = 900.0
+    """Steps, or minutes of wall-clock time of training."""
+    rays: int = 1024
+    """Rays a step."""
+    held_out: Literal["test", "val"] = "test"
+    """Views to score: "val" is for choosing settings."""
+    output: Path | None = None
+    """JSON file; a run that it already holds is not run again."""
+
+
+def run(benchmark: NerfBenchmark) -> dict[str, Any]:
+    """Runs what is missing and returns all rows, with the means and deviations over seeds."""
+    rows: list[dict[str, Any]] = []
+    if benchmark.output is not None and benchmark.output.is_file():
+        rows = json.loads(benchmark.output.read_text())["rows"]
+    for seed in benchmark.seeds:
+        for method in benchmark.methods:
+            cell = {
+                "method": method,
+                "seed": seed,
+                "budget": benchmark.budget,
+                "amount": benchmark.amount,
+                "rays": benchmark.rays,
+                "downscale_factor": benchmark.downscale_factor,
+                "held_out": benchmark.held_out,
+            }
+            if any(all(row[name] == value for name, value in cell.items()) for row in rows):
+                continue
+            rows.append({**cell, **_run_one(benchmark, method, seed)})
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+            if benchmark.output is not None:
+                benchmark.output.write_text(json.dumps(report(benchmark, rows), indent=1) + "\n")
+            gc.collect()
+    return report(benchmark, rows)
+
+
+def report(benchmark: NerfBenchmark, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rows, their summary over seeds, and what is needed to repeat them."""
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["method"], row["budget"], row["amount"], row["downscale_factor"]), []).append(row)
+    summary = []
+    for (method, budget, amount, factor), cells in groups.items():
+        entry = {"method": method, "budget": budget, "amount": amount, "downscale_factor": factor, "runs": len(cells)}
+        for name in ("psnr", "ssim", "seconds", "steps", "rays_per_second", "parameters"):
+            values = torch.tensor([float(cell[name]) for cell in cells])
+            entry[name] = round(float(values.mean()), 4)
+            entry[f"{name}_std"] = round(float(values.std(correction=1)), 4) if len(cells) > 1 else None
+        summary.append(entry)
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    ).stdout.strip()
+    return {
+        "summary": summary,
+        "rows": rows,
+        "data": benchmark.data.name,
+        "command": " ".join(["staf", *sys.argv[1:]]),
+        "versions": {name: version(name) for name in ("torch", "nerfstudio", "staf-nerf")},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "commit": commit or None,
+    }
+
+
+def _run_one(benchmark: NerfBenchmark, method: str, seed: int) -> dict[str, Any]:
+    from staf_nerf.plugin import run as runs
+
+    steps = int(benchmark.amount)
+    with tempfile.TemporaryDirectory() as folder, without_lpips():
+        if benchmark.budget == "minutes":
+            timed = runs.set_up(_config(benchmark, method, CALIBRATION_STEPS, Path(folder)), seed=seed)
+            start = time.perf_counter()
+            runs.train(timed)
+            steps = int(60.0 * benchmark.amount * CALIBRATION_STEPS / (time.perf_counter() - start))
+        config = _config(benchmark, method, steps, Path(folder))
+        trainer = runs.set_up(config, seed=seed, test_mode=benchmark.held_out)
+        start = time.perf_counter()
+        runs.train(trainer)
+        seconds = time.perf_counter() - start
+        scores = runs.evaluate(trainer.pipeline.model, trainer.pipeline.datamanager)
+        parameters = sum(p.numel() for p in trainer.pipeline.model.parameters())
+    return {
+        "steps": steps,
+        "psnr": scores["psnr"],
+        "ssim": scores["ssim"],
+        "seconds": seconds,
+        "rays_per_second": steps * benchmark.rays / seconds,
+        "parameters": parameters,
+        "views": [view["psnr"] for view in scores["views"]],
+    }
+
+
+def _config(benchmark: NerfBenchmark, method: str, steps: int, folder: Path):
+    name, *changes = method.split("+")
+    config = _stock(steps) if name == "nerfacto" else _ours(name, changes, steps)
+    manager = config.pipeline.datamanager
+    manager.data = benchmark.data
+    manager.dataparser.downscale_factor = benchmark.downscale_factor
+    manager.train_num_rays_per_batch = manager.eval_num_rays_per_batch = benchmark.rays
+    config.max_num_iterations = steps
+    config.steps_per_save = steps + 1
+    config.output_dir = folder
+    config.experiment_name = "bench"
+    config.timestamp = str(steps)
+    return config
+
+
+def _ours(name: str, changes: list[str], steps: int):
+    from staf_nerf.plugin.methods import detect_device, trainer_config
+
+    device = detect_device()
+    preset = load_preset(name, device)
+    for change in changes:
+        key, _, value = change.partition("=") if "=" in change else ("field.activation", "", change)
+        table: Any = _parse(value)
+        for part in reversed(key.split(".")):
+            table = {part: table}
+        preset = override(preset, table)
+    training = dataclasses.replace(preset.training, steps=steps)
+    return trainer_config(name, dataclasses.replace(preset, training=training), device)
+
+
+def _parse(text: str) -> Any:
+    with contextlib.suppress(json.JSONDecodeError):
+        return json.loads(text)
+    return text
+
+
+def _stock(steps: int):
+    """nerfstudio's nerfacto, with its small CPU sizes, our dataparser's images, and its schedule at this length."""
+    from nerfstudio.configs.method_configs import all_methods
+    from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
+
+    from staf_nerf.plugin.dataparser import CaptureDataParserConfig
+    from staf_nerf.plugin.methods import detect_device
+
+    config = copy.deepcopy(all_methods["nerfacto"])
+    config.pipeline.datamanager = VanillaDataManagerConfig(dataparser=CaptureDataParserConfig(max_image_size=None))
+    for key, value in STOCK_SMALL.items():
+        setattr(config.pipeline.model, key, value)
+    config.machine.device_type = detect_device()
+    # A copy of the dictionary: nerfstudio's default one must stay as it is.
+    config.optimizers = copy.deepcopy(dict(config.optimizers))
+    for group in config.optimizers.values():
+        if group["scheduler"] is not None:
+            group["scheduler"].max_steps = steps
+    return config
+
+
+@contextlib.contextmanager
+def without_lpips() -> Iterator[None]:
+    """Stock methods build LPIPS, whose weights are a download: while this holds, they build a blank in its place."""
+    import torchmetrics.image.lpip as module
+
+    class Blank(torch.nn.Module):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__()
+
+        def forward(self, *images: torch.Tensor) -> float:
+            return float("nan")
+
+    original = module.LearnedPerceptualImagePatchSimilarity
+    module.LearnedPerceptualImagePatchSimilarity = Blank  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        module.LearnedPerceptualImagePatchSimilarity = original  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def main(benchmark: NerfBenchmark) -> None:
+    """Checks the names, runs, prints a table, and JSON where no file is given."""
+    from rich.console import Console
+    from rich.table import Table
+
+    for method in benchmark.methods:
+        if (name := method.split("+")[0]) not in (known := [*preset_names(), "nerfacto"]):
+            raise ValueError(f"methods must start with one of {known}, got {name!r}")
+    result = run(benchmark)
+    table = Table(title=f"{result['data']}, {result['threads']} threads")
+    for column in ("method", "budget", "factor", "runs", "steps", "PSNR", "SSIM", "rays/s", "seconds", "parameters"):
+        table.add_column(column)
+    for row in result["summary"]:
+        deviation = f" ± {row['psnr_std']:.2f}" if row["psnr_std"] is not None else ""
+        table.add_row(
+            row["method"],
+            f"{row['amount']:g} {row['budget']}",
+            str(row["downscale_factor"]),
+            str(row["runs"]),
+            f"{row['steps']:.0f}",
+            f"{row['psnr']:.2f}{deviation}",
+            f"{row['ssim']:.3f}",
+            f"{row['rays_per_second']:.0f}",
+            f"{row['seconds']:.0f}",
+            f"{row['parameters']:,.0f}",
+        )
+    Console().print(table)
+    if benchmark.output is None:
+        print(json.dumps(result, indent=1))
+
+

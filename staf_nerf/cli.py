@@ -1,0 +1,63 @@
+"""The command `staf`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional
+
+from staf_nerf.bench.nerf import NerfBenchmark
+
+
+def demo(
+    *,
+    method: str = "staf-nerf",
+    data: Path | None = None,
+    steps: int | None = None,
+    output: Path = Path("outputs/demo"),
+    seed: int = 0,
+    frames: int = 40,
+) -> None:
+    """Trains a radiance field on the scene that is shipped, evaluates it and makes pictures and a film of it.
+
+    Args:
+        method: Preset to train.
+        data: Capture to train on; the scene that is shipped, if not given.
+        steps: Training steps; the preset's, if not given.
+        output: Folder for the results.
+        seed: Of all random numbers.
+        frames: Frames of the turntable film; 0: no film.
+    """
+    from staf_nerf.plugin import demo as module
+
+    try:
+        module.demo(method=method, data=data, steps=steps, output=output, seed=seed, frames=frames)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def bench(what: Positional[Literal["nerf"]], benchmark: OmitArgPrefixes[NerfBenchmark]) -> None:
+    """Compares methods at equal cost; JSON out, a table on screen.
+
+    Args:
+        what: "nerf": radiance fields on a capture.
+        benchmark: What to compare.
+    """
+    from staf_nerf.bench import nerf
+
+    nerf.main(benchmark)
+
+
+def main() -> None:
+    """Entry point of `staf`."""
+    try:
+        tyro.extras.subcommand_cli_from_dict({"demo": demo, "bench": bench}, prog="staf")
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"staf: {error}")
+
+
+if __name__ == "__main__":
+    main()

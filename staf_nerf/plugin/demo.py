@@ -1,0 +1,263 @@
+"""The demo: trains a method on the scene that we ship, evaluates it, and makes pictures and a film of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.engine.trainer import Trainer
+from nerfstudio.models.base_model import Model
+from nerfstudio.utils.rich_utils import CONSOLE as NERFSTUDIO_CONSOLE
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
+from rich.table import Table
+from torch import Tensor
+
+from staf_nerf.plugin import run
+from staf_nerf.plugin.methods import detect_device, trainer_config
+from staf_nerf.plugin.trainer import StafTrainer
+from staf_nerf.presets import load_preset, override, resource
+
+HELD_OUT_CHECKS = 20
+"""How often, over a run, the progress bar's held-out view is rendered."""
+FRAMES_PER_SECOND = 16
+
+
+def demo(*, method: str, data: Path | None, steps: int | None, output: Path, seed: int, frames: int) -> Path:
+    """Trains, evaluates on all test views, and writes metrics, a contact sheet and a turntable film.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        KeyboardInterrupt: After a checkpoint was saved, when the user stops the training.
+    """
+    console = Console()
+    device = detect_device()
+    preset = load_preset(method, device)
+    if steps is not None:
+        preset = override(preset, {"training": {"steps": steps}})
+    config = trainer_config(method, preset, device)
+    config.pipeline.datamanager.data = data or resource("scenes") / "tin_robot"
+    config.output_dir, config.experiment_name = output.parent.absolute(), output.name
+    console.print(f"Training {method} on {config.pipeline.datamanager.data} ({device}); Ctrl-C saves and stops.")
+    with _quiet():
+        trainer = run.set_up(config, seed=seed, test_mode="val")
+    assert isinstance(trainer, StafTrainer)
+    folder = config.get_base_dir()
+    rays = preset.training.rays_per_step
+    start = time.perf_counter()
+    try:
+        with _progress(console, trainer, rays) as on_step, _quiet():
+            run.train(trainer, on_step)
+    except KeyboardInterrupt:
+        console.print(f"Stopped and saved at step {trainer.step}. To go on:\n  {trainer.resume_command()}", soft_wrap=True)
+        raise
+    seconds = time.perf_counter() - start
+
+    model = trainer.pipeline.model
+    with _quiet():
+        manager = config.pipeline.datamanager.setup(device=trainer.device, test_mode="test", world_size=1, local_rank=0)
+    total = len(manager.eval_dataset)
+    shown: dict[int, list[np.ndarray]] = {}
+    with Progress(TextColumn("test views"), BarColumn(), MofNCompleteColumn(), console=console) as progress:
+        task = progress.add_task("", total=total)
+
+        def on_view(i: int, outputs: dict[str, Any], batch: dict[str, Any]) -> None:
+            if i in _spread(total, 4):
+                shown[i] = panels(batch["image"], outputs["rgb"], outputs["depth"])
+            progress.advance(task)
+
+        started = time.perf_counter()
+        scores = run.evaluate(model, manager, on_view)
+        evaluation = time.perf_counter() - started
+
+    pixels = sum(int(camera.height) * int(camera.width) for camera in manager.eval_dataset.cameras)
+    metrics = {
+        "psnr": scores["psnr"],
+        "ssim": scores["ssim"],
+        "test_views": total,
+        "training_seconds": round(seconds, 1),
+        "steps": preset.training.steps,
+        "training_rays_per_second": round(preset.training.steps * rays / seconds),
+        "rendering_rays_per_second": round(pixels / evaluation),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "method": method,
+        "seed": seed,
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "views": scores["views"],
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    contact_sheet(list(shown.values()), folder / "contact_sheet.png")
+    if frames:
+        film(model, turntable(manager.train_dataset.cameras, frames), folder / "turntable.mp4", console)
+    _report(console, metrics, folder, trainer)
+    return folder
+
+
+def _spread(total: int, count: int) -> list[int]:
+    """`count` indices spread evenly over `total`."""
+    return sorted({round(i) for i in np.linspace(0, total - 1, min(count, total))})
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds nerfstudio's own messages back."""
+    before, NERFSTUDIO_CONSOLE.quiet = NERFSTUDIO_CONSOLE.quiet, True
+    try:
+        yield
+    finally:
+        NERFSTUDIO_CONSOLE.quiet = before
+
+
+@contextmanager
+def _progress(console: Console, trainer: StafTrainer, rays: int) -> Iterator[run.OnStep]:
+    """A live bar: step, loss, PSNR on a held-out view, rays per second, time left."""
+    steps = trainer.config.max_num_iterations
+    every = max(steps // HELD_OUT_CHECKS, 1)
+    camera, truth = held_out_view(trainer)
+    columns = (
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}  held-out PSNR {task.fields[psnr]:.2f} dB  {task.fields[speed]:.0f} rays/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=steps, loss=math.nan, psnr=math.nan, speed=0.0)
+        clock = {"start": time.perf_counter(), "step": trainer.step}
+
+        def on_step(_: Trainer, step: int) -> None:
+            if step % 10 == 9:
+                now = time.perf_counter()
+                speed = (step - clock["step"]) * rays / max(now - clock["start"], 1e-9)
+                clock.update(start=now, step=step)
+                progress.update(task, completed=step + 1, loss=trainer.latest_loss, speed=speed)
+            if step % every == every - 1:
+                progress.update(task, psnr=view_psnr(trainer.pipeline.model, camera, truth))
+                clock.update(start=time.perf_counter(), step=step)
+
+        yield on_step
+        progress.update(task, completed=steps)
+
+
+def held_out_view(trainer: StafTrainer) -> tuple[Cameras, Tensor]:
+    """The first held-out camera at half its size, and its photo (H, W, 3 or 4), averaged to that size."""
+    manager = trainer.pipeline.datamanager
+    camera, batch = next(iter(manager.fixed_indices_eval_dataloader))  # pyright: ignore[reportAttributeAccessIssue]
+    image = batch["image"]
+    height, width = image.shape[0] // 2, image.shape[1] // 2
+    small = image[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1).mean((1, 3))
+    camera = camera.to("cpu")
+    camera.rescale_output_resolution(0.5, scale_rounding_mode="floor")
+    return camera.to(trainer.device), small.to(trainer.device)
+
+
+@torch.no_grad()
+def view_psnr(model: Model, camera: Cameras, truth: Tensor) -> float:
+    """PSNR of one view, rendered with the weights as they are."""
+    model.eval()
+    rgb = model.get_outputs_for_camera(camera)["rgb"]
+    truth = model.renderer_rgb.blend_background(truth)  # pyright: ignore[reportAttributeAccessIssue,reportCallIssue]
+    model.train()
+    return -10.0 * math.log10(float((rgb - truth).square().mean()))
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def panels(truth: Tensor, rgb: Tensor, depth: Tensor) -> list[np.ndarray]:
+    """Truth, render, error and depth of one view, each (H, W, 3) in [0, 1]."""
+    from matplotlib import colormaps
+
+    truth_np, rgb_np = (image[..., :3].cpu().numpy() for image in (truth, rgb))
+    error = np.abs(truth_np - rgb_np).mean(-1)
+    near = 1.0 / depth[..., 0].clamp(min=1e-6).cpu().numpy()
+    low, high = np.percentile(near, (2, 98))
+    scaled = np.clip((near - low) / max(high - low, 1e-9), 0, 1)
+    return [truth_np, rgb_np, colormaps["magma"](np.clip(error / 0.25, 0, 1))[..., :3], colormaps["viridis"](scaled)[..., :3]]
+
+
+def contact_sheet(rows: list[list[np.ndarray]], path: Path) -> None:
+    """A picture with a row for each view: truth, render, error, depth."""
+    from matplotlib.figure import Figure
+
+    titles = ("truth", "render", "error (0 to 0.25)", "nearness")
+    height, width = rows[0][0].shape[:2]
+    figure = Figure(figsize=(3.0 * len(titles), (3.0 * height / width) * len(rows) + 0.35), dpi=128, layout="constrained")
+    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    for row, line in zip(rows, axes, strict=True):
+        for image, axis in zip(row, line, strict=True):
+            axis.imshow(image, interpolation="nearest")
+            axis.set_axis_off()
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=11)
+    figure.savefig(path)
+
+
+def turntable(cameras: Cameras, count: int) -> Cameras:
+    """Cameras on a circle around what the given ones look at, at their mean height and distance, z up."""
+    poses = cameras.camera_to_worlds.cpu().double()
+    origins, axes = poses[:, :, 3], -poses[:, :, 2]
+    # The point nearest to all optical axes: least squares over the projectors orthogonal to them.
+    projectors = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]
+    center = torch.linalg.lstsq(projectors.sum(0), (projectors @ origins[:, :, None]).sum(0)).solution[:, 0]
+    offsets = origins - center
+    radius, height = offsets[:, :2].norm(dim=-1).mean(), offsets[:, 2].mean()
+    angles = torch.arange(count, dtype=torch.float64) * (2 * math.pi / count)
+    directions = torch.stack([radius * angles.cos(), radius * angles.sin(), height.expand(count)], -1)
+    back = torch.nn.functional.normalize(directions, dim=-1)
+    right = torch.nn.functional.normalize(torch.linalg.cross(torch.tensor([[0.0, 0.0, 1.0]]).double(), back), dim=-1)
+    up = torch.linalg.cross(back, right)
+    made = torch.stack([right, up, back, center + directions], -1).float()
+    first = cameras[0]
+    return Cameras(
+        camera_to_worlds=made,
+        fx=float(first.fx),
+        fy=float(first.fy),
+        cx=float(first.cx),
+        cy=float(first.cy),
+        width=int(first.width),
+        height=int(first.height),
+    )
+
+
+@torch.no_grad()
+def film(model: Model, cameras: Cameras, path: Path, console: Console) -> None:
+    """Renders the cameras to an H.264 film."""
+    model.eval()
+    pictures = []
+    for i in track(range(len(cameras)), description="turntable", console=console):
+        rgb = model.get_outputs_for_camera(cameras[i : i + 1].to(model.device))["rgb"]
+        height, width = rgb.shape[0] // 2 * 2, rgb.shape[1] // 2 * 2  # H.264 wants even sizes
+        pictures.append((rgb[:height, :width] * 255.0).round().byte().cpu().numpy())
+    imageio.imwrite(path, np.stack(pictures), plugin="pyav", codec="libx264", fps=FRAMES_PER_SECOND)
+    model.train()
+
+
+def _report(console: Console, metrics: dict[str, Any], folder: Path, trainer: StafTrainer) -> None:
+    table = Table(title="staf demo", show_header=False)
+    for name, value in metrics.items():
+        if not isinstance(value, list):
+            table.add_row(name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else f"{value}")
+    console.print(table)
+    config = shlex.quote(str(folder / "config.yml"))
+    commands = {
+        "look at": folder / "contact_sheet.png",
+        "view it": f"ns-viewer --load-config {config}",
+        "train on": trainer.resume_command(),
+        "evaluate": f"ns-eval --load-config {config} --output-path {shlex.quote(str(folder / 'eval.json'))}",
+        "render": f"ns-render interpolate --load-config {config} --output-path {shlex.quote(str(folder / 'path.mp4'))}",
+    }
+    for name, command in commands.items():
+        console.print(f"[bold]{name:>9}[/bold]  {command}", soft_wrap=True, highlight=False)

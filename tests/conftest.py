@@ -1,0 +1,61 @@
+"""What tests share: where the real data lies, one thread setting, and a small capture that is made on the spot."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def data(name: str) -> Path:
+    """A folder of real data, or a skip that says where it was looked for."""
+    folder = Path(os.environ.get("STAF_DATA", ROOT.parent / "shared" / "data")) / name
+    if not folder.exists():
+        pytest.skip(f"the data {folder} is absent (STAF_DATA names its folder)")
+    return folder
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Reduced images go to a temporary folder, not to the user's cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def pose(angle: float, distance: float = 3.0) -> list[list[float]]:
+    """A camera on a circle, looking at the origin (OpenGL axes, z up)."""
+    position = distance * np.array([math.cos(angle), math.sin(angle), 0.4])
+    backward = position / np.linalg.norm(position)
+    right = np.cross([0.0, 0.0, 1.0], backward)
+    right /= np.linalg.norm(right)
+    up = np.cross(backward, right)
+    matrix = np.eye(4)
+    matrix[:3] = np.stack([right, up, backward, position], 1)
+    return matrix.tolist()
+
+
+def write_capture(folder: Path, *, count: int = 6, size: tuple[int, int] = (24, 16), mode: str = "RGB") -> dict:
+    """A capture in nerfstudio's format: `count` random images of `size` (width, height). Returns the listing."""
+    (folder / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    frames = []
+    for i in range(count):
+        channels = {"RGB": 3, "RGBA": 4}[mode]
+        pixels = rng.integers(0, 256, (size[1], size[0], channels), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{i:03d}.png")
+        frames.append({"file_path": f"images/{i:03d}.png", "transform_matrix": pose(2 * math.pi * i / count)})
+    meta = {"fl_x": 20.0, "fl_y": 21.0, "cx": 12.5, "cy": 8.0, "w": size[0], "h": size[1], "k1": 0.01, "frames": frames}
+    (folder / "transforms.json").write_text(json.dumps(meta))
+    return meta

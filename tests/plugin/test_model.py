@@ -1,0 +1,96 @@
+"""The nerfstudio model: gradients, backgrounds, contraction, and quality on a small run."""
+
+import pytest
+import torch
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.field_components.spatial_distortions import SceneContraction
+
+from staf_nerf.plugin.field import CubeContraction
+from staf_nerf.plugin.model import load_lpips
+from tests.conftest import write_capture
+from tests.plugin.test_checkpoints import trainer
+
+
+def rays(count=16):
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
+    return RayBundle(
+        origins=torch.zeros(count, 3),
+        directions=directions,
+        pixel_area=torch.full((count, 1), 1e-4),
+        camera_indices=torch.zeros(count, 1, dtype=torch.long),
+        metadata={"directions_norm": torch.ones(count, 1)},
+    )
+
+
+def test_contraction_is_nerfstudio_s(generator):
+    x = 5 * torch.randn(200, 7, 3, generator=generator)
+    torch.testing.assert_close(CubeContraction()(x), SceneContraction(order=float("inf"))(x))
+    assert CubeContraction()(torch.zeros(1, 3)).tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_every_parameter_learns_and_colours_are_in_range(tmp_path):
+    made = trainer(tmp_path)
+    made.train_iteration(0)
+    model = made.pipeline.model
+    dead = [name for name, p in model.named_parameters() if p.numel() and (p.grad is None or not p.grad.isfinite().all())]
+    assert not dead
+    model.eval()
+    outputs = model(rays())
+    assert ((outputs["rgb"] >= 0) & (outputs["rgb"] <= 1)).all()
+    assert ((outputs["accumulation"] >= 0) & (outputs["accumulation"] <= 1 + 1e-5)).all()
+
+
+def test_leaving_out_unseen_colours_changes_less_than_half_a_grey_level(tmp_path, monkeypatch):
+    from staf_nerf.plugin import field
+
+    made = trainer(tmp_path)
+    model = made.pipeline.model.eval()
+    with torch.no_grad():
+        some = model(rays(200))["rgb"]
+        monkeypatch.setattr(field, "UNSEEN_WEIGHT", -1.0)
+        full = model(rays(200))["rgb"]
+    assert (some - full).abs().max() < 0.5 / 255
+
+
+def test_transparent_photos_train_with_a_random_background(tmp_path):
+    write_capture(tmp_path / "capture", mode="RGBA")
+    assert trainer(tmp_path).pipeline.model.renderer_rgb.background_color == "random"
+
+
+def test_opaque_photos_train_with_the_last_sample_behind(tmp_path):
+    assert trainer(tmp_path).pipeline.model.renderer_rgb.background_color == "last_sample"
+
+
+def test_the_camera_optimizer_receives_gradients_through_the_hash_grid(tmp_path):
+    made = trainer(tmp_path, changes={"training": {"camera_optimizer": True}})
+    made.train_iteration(0)
+    adjustment = made.pipeline.model.camera_optimizer.pose_adjustment
+    assert adjustment.grad is not None
+    assert adjustment.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("activation", ["relu", "sine", "finer", "gaussian", "gabor"])
+def test_other_activations_are_one_key(tmp_path, activation):
+    made = trainer(tmp_path, changes={"field": {"activation": activation}})
+    loss, _, _ = made.train_iteration(0)
+    assert loss.isfinite()
+
+
+@pytest.mark.parametrize("method", ["staf-nerf", "staf-nerf-mlp", "siren-nerf"])
+def test_equal_seeds_give_equal_weights(tmp_path, method):
+    from staf_nerf.plugin import run
+
+    weights = []
+    for _ in range(2):
+        made = trainer(tmp_path, method)
+        run.train(made)
+        weights.append([p.detach().clone() for p in made.pipeline.model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def test_lpips_is_absent_without_its_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    load_lpips.cache_clear()
+    assert load_lpips() is None
+    load_lpips.cache_clear()

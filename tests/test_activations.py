@@ -1,0 +1,115 @@
+import copy
+import io
+
+import pytest
+import torch
+
+from staf_nerf import STAF, CoordinateMLP, Sine
+from staf_nerf.activations import ACTIVATIONS, FINER, Gabor, Gaussian, activation_factory
+
+
+def test_one_frequency_of_amplitude_one_and_phase_zero_is_sine_to_the_bit(generator):
+    z = torch.randn(64, 8, generator=generator)
+    assert torch.equal(STAF(8, num_frequencies=1, omega=30.0)(z), Sine(8, omega=30.0)(z))
+
+
+def test_siren_initialisation_is_sine_whatever_the_number_of_frequencies(generator):
+    z = torch.randn(64, 8, generator=generator)
+    torch.testing.assert_close(STAF(8, initialization="siren")(z), Sine(8)(z), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("sharing", "shape"), [("layer", (5,)), ("network", (5,)), ("neuron", (5, 8))])
+def test_sharing_decides_the_shape_of_the_parameters(sharing, shape):
+    staf = STAF(8, sharing=sharing)
+    assert {name: tuple(p.shape) for name, p in staf.named_parameters()} == dict.fromkeys(
+        ("amplitude", "frequency", "phase"), shape
+    )
+
+
+@pytest.mark.parametrize(("sharing", "sets"), [("layer", 3), ("neuron", 3), ("network", 1)])
+def test_each_layer_has_its_own_parameters_unless_the_network_shares_them(sharing, sets):
+    mlp = CoordinateMLP(2, 1, hidden_features=8, hidden_layers=3, sharing=sharing)
+    assert len([name for name, _ in mlp.named_parameters() if name.endswith("amplitude")]) == sets
+    mlp(torch.ones(4, 2)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in mlp.parameters())
+
+
+def test_neuron_sharing_gives_a_gradient_to_each_neuron_alone(generator):
+    staf = STAF(4, sharing="neuron")
+    staf(torch.randn(10, 4, generator=generator))[:, 2].sum().backward()
+    touched = staf.frequency.grad.abs().sum(0) > 0
+    assert touched.tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("shape", [(8,), (0, 8), (1, 8), (2, 3, 8)])
+def test_every_activation_keeps_shape_and_double_precision(name, shape):
+    sigma = activation_factory(name, 8)(0).double()
+    y = sigma(torch.zeros(shape, dtype=torch.float64))
+    assert y.shape == shape
+    assert y.dtype == (torch.complex128 if sigma.complex_valued else torch.float64)
+
+
+@pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - {"gabor", "relu"}))
+def test_smooth_activations_have_exact_first_and_second_derivatives(name, generator):
+    sigma = activation_factory(name, 3, hidden_omega=2.0)(1).double()
+    z = 0.3 * torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    z = torch.where(z.abs() < 0.01, 0.05, z).requires_grad_()  # FINER's second derivative jumps at 0
+    assert torch.autograd.gradcheck(sigma, (z,))
+    assert torch.autograd.gradgradcheck(sigma, (z,))
+
+
+@pytest.mark.parametrize("name", ["staf", "sine", "finer", "gaussian"])
+def test_autocast_computes_the_argument_in_float32(name, generator):
+    sigma = activation_factory(name, 8, first_omega=3000.0)(0)
+    z = torch.randn(32, 8, generator=generator).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(sigma(z), sigma(z.float()).bfloat16())
+
+
+def test_values_of_the_other_papers_formulas():
+    z = torch.tensor([0.0, 0.1, -0.2])
+    torch.testing.assert_close(FINER(3, omega=30.0)(z), torch.sin(30.0 * (z.abs() + 1) * z))
+    torch.testing.assert_close(Gaussian(3, width=0.05)(z), torch.exp(-(z**2) / (2 * 0.05**2)))
+    expected = torch.exp(20j * z) * torch.exp(-((10.0 * z) ** 2))
+    torch.testing.assert_close(Gabor(3)(z), expected)
+
+
+def test_finer_first_biases_reach_as_far_as_asked(generator):
+    mlp = CoordinateMLP(2, 1, activation="finer", first_bias=5.0, generator=generator)
+    assert 4.5 < mlp.linears[0].bias.abs().max() <= 5.0
+    assert mlp.linears[1].bias.abs().max() <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_frequencies": 0}, "num_frequencies must be >= 1, got 0"),
+        ({"sharing": "all"}, "sharing must be 'layer', 'neuron' or 'network', got 'all'"),
+        ({"omega": -1.0}, "omega must be positive and finite, got -1.0"),
+        ({"omega": float("nan")}, "omega must be positive and finite, got nan"),
+        ({"initialization": "best"}, "initialization must be one of .*'normalized'.* got 'best'"),
+    ],
+)
+def test_bad_arguments_are_named_with_what_is_accepted(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        STAF(8, **arguments)
+
+
+def test_unknown_names_and_options_list_the_known_ones():
+    with pytest.raises(ValueError, match=r"activation must be one of .*'staf'.*got 'swish'"):
+        CoordinateMLP(2, 1, activation="swish")
+    with pytest.raises(ValueError, match=r"options of 'staf' must be among .*'num_frequencies'.*got tau"):
+        CoordinateMLP(2, 1, tau=3)
+
+
+def test_state_survives_copying_and_saving(generator):
+    staf = STAF(8, initialization="theorem", generator=generator)
+    buffer = io.BytesIO()
+    torch.save(staf.state_dict(), buffer)
+    buffer.seek(0)
+    other = STAF(8)
+    other.load_state_dict(torch.load(buffer))
+    z = torch.randn(4, 8, generator=generator)
+    assert torch.equal(other(z), staf(z))
+    assert torch.equal(copy.deepcopy(staf)(z), staf(z))

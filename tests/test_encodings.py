@@ -1,0 +1,141 @@
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from staf_nerf import encodings
+from staf_nerf.encodings import FourierFeatures, HashGrid, Identity, SphericalHarmonics
+from tests.reference import oracles
+
+SMALL = {"num_levels": 5, "log2_table_size": 8, "base_resolution": 3, "max_resolution": 40}
+
+
+def grid(dimensions, generator, **changes):
+    made = HashGrid(dimensions, **{**SMALL, **changes}, generator=generator).double()
+    with torch.no_grad():
+        made.table.copy_(torch.randn(made.table.shape, generator=generator, dtype=torch.float64))
+    return made
+
+
+def tables(made):
+    starts = [*made.offsets.tolist(), len(made.table)]
+    return [made.table[a:b].detach().numpy() for a, b in zip(starts, starts[1:], strict=False)]
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_hash_grid_equals_the_definition_in_uint32_arithmetic(dimensions, generator):
+    made = grid(dimensions, generator)
+    assert 0 < made.num_dense < 5  # both kinds of levels are there
+    x = 2 * torch.rand(40, dimensions, generator=generator) - 1
+    x[0], x[1] = -1.0, 1.0
+    growth = (40 / 3) ** (1 / 4)
+    expected = [oracles.hash_grid(p.numpy(), tables(made), 3, growth, 8) for p in (0.5 * x + 0.5)]
+    # The position is formed in float32 by both, its fractions then differ by an ulp of 40: 4e-6, times the table.
+    np.testing.assert_allclose(made(x).detach().numpy(), np.stack(expected), atol=5e-5)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_hash_grid_gradients_reach_table_and_positions_twice(dimensions, generator):
+    made = grid(dimensions, generator, num_levels=3, log2_table_size=5)
+    x = (1.8 * torch.rand(4, dimensions, generator=generator, dtype=torch.float64) - 0.9).requires_grad_()
+    table = made.table.detach().clone().requires_grad_()
+
+    def encode(x, table):
+        return torch.func.functional_call(made, {"table": table}, (x,))
+
+    assert torch.autograd.gradcheck(encode, (x, table), eps=1e-7, atol=1e-5)
+    assert torch.autograd.gradgradcheck(encode, (x, table), eps=1e-7, atol=1e-4)
+
+
+def test_hash_grid_is_continuous_across_cells(generator):
+    made = grid(3, generator)
+    x = torch.linspace(-1, 1, 20_001, dtype=torch.float64)[:, None] * torch.ones(3, dtype=torch.float64)
+    steps = made(x).diff(dim=0).abs().max()
+    # Finest cells are 2/40 wide and values differ by at most about 8: the steepest slope times the step.
+    assert steps < 8 * 3 * 40 / 2 * 1e-4
+
+
+@pytest.mark.parametrize("shape", [(3,), (0, 3), (1, 3), (2, 4, 3)])
+def test_hash_grid_takes_any_leading_shape(shape, generator):
+    made = HashGrid(3, **SMALL, generator=generator)
+    y = made(torch.zeros(shape))
+    assert y.shape == (*shape[:-1], 10)
+    y.sum().backward()
+    assert made.table.grad is not None
+
+
+def test_positions_outside_are_clamped(generator):
+    made = grid(3, generator)
+    far, edge = torch.tensor([[5.0, -7.0, 0.3]]), torch.tensor([[1.0, -1.0, 0.3]])
+    assert torch.equal(made(far), made(edge))
+
+
+def test_feature_scale_multiplies_the_features():
+    plain, scaled = (HashGrid(3, **SMALL, feature_scale=s, generator=torch.Generator().manual_seed(1)) for s in (1.0, 10.0))
+    x = torch.rand(5, 3)
+    torch.testing.assert_close(scaled(x), 10.0 * plain(x))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"in_features": 4}, "in_features must be 2 or 3, got 4"),
+        ({"num_levels": 0}, "num_levels must be >= 1, got 0"),
+        ({"log2_table_size": 40}, "log2_table_size must be between 1 and 30, got 40"),
+        ({"base_resolution": 64, "max_resolution": 8}, "base_resolution=64, max_resolution=8"),
+        ({"implementation": "cuda"}, "implementation must be 'auto', 'tcnn' or 'torch', got 'cuda'"),
+    ],
+)
+def test_bad_hash_grids_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        HashGrid(**{"in_features": 3, **arguments})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
+def test_without_cuda_auto_is_torch_and_silent_and_tcnn_is_an_error(capsys):
+    assert HashGrid(3, **SMALL, implementation="auto").tcnn is None
+    assert capsys.readouterr().out == ""
+    with pytest.raises(RuntimeError, match="needs tiny-cuda-nn's torch bindings and a CUDA device"):
+        HashGrid(3, **SMALL, implementation="tcnn")
+
+
+def test_absence_of_tiny_cuda_nn_on_a_gpu_prints_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "tinycudann", None)
+    encodings._import_tcnn.cache_clear()
+    assert [encodings.choose_implementation("auto") for _ in range(3)] == ["torch"] * 3
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    encodings._import_tcnn.cache_clear()
+
+
+def test_identity_returns_the_coordinates():
+    x = torch.rand(4, 2)
+    assert Identity(2)(x) is x
+
+
+def test_octaves_are_sines_and_cosines_of_powers_of_two():
+    encoding = FourierFeatures(2, num_frequencies=3, kind="octaves", include_input=True)
+    x, y = 0.3, -0.7
+    arguments = [math.pi * 2**k * v for v in (x, y) for k in range(3)]
+    expected = [x, y, *map(math.sin, arguments), *map(math.cos, arguments)]
+    torch.testing.assert_close(encoding(torch.tensor([x, y])), torch.tensor(expected))
+    assert encoding.out_features == 14
+
+
+def test_random_fourier_features_give_a_gaussian_kernel(generator):
+    encoding = FourierFeatures(1, num_frequencies=20_000, scale=0.5, generator=generator)
+    x = torch.tensor([[0.0], [0.1], [0.4]])
+    features = encoding(x)
+    kernel = features @ features[0] / 20_000
+    expected = torch.exp(-2 * (math.pi * 0.5 * x[:, 0]) ** 2)
+    torch.testing.assert_close(kernel, expected, atol=5 / math.sqrt(20_000), rtol=0)  # five deviations of a mean
+
+
+def test_spherical_harmonics_are_orthonormal(generator):
+    directions = torch.randn(400_000, 3, generator=generator, dtype=torch.float64)
+    values = SphericalHarmonics()(directions / directions.norm(dim=-1, keepdim=True))
+    gram = 4 * math.pi * values.T @ values / len(values)
+    # Means of 400 000 draws of products with a deviation of about 1.5.
+    torch.testing.assert_close(gram, torch.eye(16, dtype=torch.float64), atol=0.015, rtol=0)

@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from staf_nerf import ColorConfig, FieldConfig, NeuralField, RadianceField
+from staf_nerf.fields import parameter_groups, truncated_exp
+
+SMALL_GRID = FieldConfig(encoding="hash", num_levels=3, log2_table_size=8, max_resolution=32, hidden_features=16)
+
+
+@pytest.mark.parametrize("encoding", ["identity", "fourier", "octaves", "hash"])
+@pytest.mark.parametrize("shape", [(3,), (0, 3), (2, 5, 3)])
+def test_neural_field_maps_any_leading_shape(encoding, shape):
+    config = FieldConfig(encoding=encoding, num_levels=2, log2_table_size=6, max_resolution=32, hidden_features=8)
+    field = NeuralField(3, 2, config)
+    assert field(torch.zeros(shape)).shape == (*shape[:-1], 2)
+
+
+@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "relu"])
+def test_radiance_field_gives_positive_density_and_colours_in_range(activation, generator):
+    config = FieldConfig(activation=activation, hidden_features=16, hidden_layers=2)
+    field = RadianceField(config, ColorConfig(appearance_features=4), generator=generator)
+    positions = 2 * torch.rand(6, 5, 3, generator=generator) - 1
+    directions = torch.nn.functional.normalize(torch.randn(6, 5, 3, generator=generator), dim=-1)
+    density, rgb = field(positions, directions, torch.zeros(6, 5, 4))
+    assert density.shape == (6, 5, 1)
+    assert (density > 0).all()
+    assert rgb.shape == (6, 5, 3)
+    assert ((rgb >= 0) & (rgb <= 1)).all()
+
+
+def test_density_does_not_depend_on_the_direction_and_colour_does(generator):
+    field = RadianceField(SMALL_GRID, ColorConfig(appearance_features=0), generator=generator)
+    positions = torch.rand(4, 3, generator=generator)
+    up, side = torch.tensor([0.0, 0.0, 1.0]).expand(4, 3), torch.tensor([1.0, 0.0, 0.0]).expand(4, 3)
+    (density_a, rgb_a), (density_b, rgb_b) = field(positions, up), field(positions, side)
+    assert torch.equal(density_a, density_b)
+    assert (rgb_a - rgb_b).abs().max() > 1e-3
+
+
+def test_missing_appearance_is_an_error():
+    field = RadianceField(SMALL_GRID, ColorConfig(appearance_features=4))
+    with pytest.raises(ValueError, match="appearance must be a tensor of 4 features, got None"):
+        field(torch.zeros(1, 3), torch.zeros(1, 3))
+
+
+def test_truncated_exp_is_exp_below_its_limit_and_keeps_a_gradient_above():
+    x = torch.tensor([-3.0, 2.0, 40.0], dtype=torch.float64, requires_grad=True)
+    y = truncated_exp(x)
+    torch.testing.assert_close(y[:2], x[:2].exp())
+    assert y[2].isfinite()
+    y.sum().backward()
+    assert x.grad[2] > 0
+
+
+def test_groups_hold_every_parameter_once():
+    field = RadianceField(SMALL_GRID, ColorConfig())
+    groups = parameter_groups(field)
+    listed = [id(p) for parameters in groups.values() for p in parameters]
+    assert sorted(listed) == sorted(id(p) for p in field.parameters())
+    assert [p.shape for p in groups["encoding"]] == [field.geometry.encoding.table.shape]
+    assert len(groups["activation"]) == 3 * 3  # C, Ω and Φ of one density and two colour layers
+
+
+def test_gradient_with_respect_to_positions_is_that_of_finite_differences(generator):
+    field = RadianceField(SMALL_GRID, ColorConfig(appearance_features=0), generator=generator).double()
+    x = (torch.rand(3, 3, generator=generator, dtype=torch.float64) - 0.5).requires_grad_()
+    assert torch.autograd.gradcheck(lambda p: field.density(p)[0], (x,), eps=1e-7, atol=1e-5)

@@ -1,0 +1,100 @@
+import math
+
+import pytest
+import torch
+from torch.func import functional_call, jacrev, vmap
+
+from staf_nerf import STAF, CoordinateMLP
+from staf_nerf.activations import ACTIVATIONS
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+@pytest.mark.parametrize("shape", [(2,), (0, 2), (5, 2), (2, 3, 2)])
+def test_any_leading_shape_gives_real_outputs(activation, shape):
+    mlp = CoordinateMLP(2, 3, hidden_features=16, hidden_layers=2, activation=activation)
+    y = mlp(torch.ones(shape))
+    assert y.shape == (*shape[:-1], 3)
+    assert y.dtype == torch.float32
+    assert y.isfinite().all()
+
+
+def test_it_is_linear_maps_with_activations_between(generator):
+    mlp = CoordinateMLP(2, 3, hidden_features=8, hidden_layers=2, generator=generator).double()
+    x = torch.randn(5, 2, generator=generator, dtype=torch.float64)
+    expected = x
+    for linear, sigma in zip(mlp.linears, mlp.activations, strict=True):
+        z = expected @ linear.weight.T + linear.bias
+        expected = sum(
+            c * torch.sin(w * z + p) for c, w, p in zip(sigma.amplitude, sigma.frequency, sigma.phase, strict=True)
+        )
+    expected = expected @ mlp.output.weight.T + mlp.output.bias
+    torch.testing.assert_close(mlp(x), expected)
+
+
+def test_equal_generators_make_equal_networks():
+    first, second = (CoordinateMLP(2, 1, generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_a_factory_is_called_once_a_layer_with_its_index():
+    asked = []
+
+    def factory(layer):
+        asked.append(layer)
+        return STAF(8, num_frequencies=layer + 1)
+
+    mlp = CoordinateMLP(2, 1, hidden_features=8, hidden_layers=3, activation=factory)
+    assert asked == [0, 1, 2]
+    assert [sigma.num_frequencies for sigma in mlp.activations] == [1, 2, 3]
+
+
+def test_jacobian_of_the_parameters_through_torch_func(generator):
+    mlp = CoordinateMLP(2, 1, hidden_features=8, hidden_layers=2, generator=generator).double()
+    parameters = dict(mlp.named_parameters())
+    x = torch.randn(4, 2, generator=generator, dtype=torch.float64)
+
+    def one(values, point):
+        return functional_call(mlp, values, (point,))[0]
+
+    rows = vmap(jacrev(one), (None, 0))(parameters, x)
+    for i in range(len(x)):
+        expected = torch.autograd.grad(mlp(x[i]).sum(), list(parameters.values()))
+        for name, gradient in zip(parameters, expected, strict=True):
+            torch.testing.assert_close(rows[name][i], gradient)
+
+
+def test_complex_layers_follow_a_complex_activation():
+    mlp = CoordinateMLP(2, 3, hidden_features=8, hidden_layers=2, activation="gabor")
+    assert [linear.weight.dtype for linear in mlp.linears] == [torch.float32, torch.complex64]
+    assert mlp.output.weight.dtype == torch.complex64
+
+
+def test_no_hidden_layer_is_a_linear_map(generator):
+    mlp = CoordinateMLP(2, 1, hidden_layers=0)
+    a, b = torch.randn(2, 3, 2, generator=generator)
+    torch.testing.assert_close(mlp(a) + mlp(b), mlp(a + b) + mlp(torch.zeros(3, 2)))
+
+
+@pytest.mark.parametrize("name", ["in_features", "out_features", "hidden_features"])
+def test_sizes_below_one_are_refused(name):
+    sizes = {"in_features": 2, "out_features": 1, name: 0}
+    with pytest.raises(ValueError, match=f"{name} must be >= 1, got 0"):
+        CoordinateMLP(**sizes)
+
+
+@pytest.mark.parametrize("activation", ["staf", "sine"])
+def test_a_small_network_learns_an_image_to_35_db(activation):
+    generator = torch.Generator().manual_seed(0)
+    axis = torch.linspace(-1, 1, 48)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    coordinates = torch.stack([x, y], -1).reshape(-1, 2)
+    target = 0.5 + 0.25 * (torch.sin(9 * x * y) + torch.sign(torch.sin(12 * x) * torch.sin(9 * y))).reshape(-1, 1)
+    mlp = CoordinateMLP(2, 1, hidden_features=64, hidden_layers=2, activation=activation, generator=generator)
+    optimizer = torch.optim.Adam(mlp.parameters(), lr=2e-3)
+    for _ in range(400):
+        optimizer.zero_grad()
+        loss = (mlp(coordinates) - target).square().mean()
+        loss.backward()
+        optimizer.step()
+    psnr = -10 * math.log10((mlp(coordinates) - target).square().mean())
+    assert psnr > 35.0

@@ -1,0 +1,84 @@
+import dataclasses
+
+import pytest
+
+from staf_nerf.config import FieldConfig, RadianceConfig, SamplingConfig, TrainingConfig
+from staf_nerf.presets import DEVICES, load_preset, override, preset_names
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["siren-nerf", "staf-nerf", "staf-nerf-mlp"])
+def test_every_shipped_preset_loads_on_every_device(name, device):
+    preset = load_preset(name, device)
+    assert name in preset_names()
+    assert preset.description
+
+
+def test_siren_differs_from_the_encoding_free_method_in_its_activation_alone():
+    staf, siren = load_preset("staf-nerf-mlp", "cpu"), load_preset("siren-nerf", "cpu")
+    changed = dataclasses.replace(siren, field=dataclasses.replace(siren.field, activation="staf"))
+    assert dataclasses.replace(changed, description="") == dataclasses.replace(staf, description="")
+
+
+def test_a_gpu_run_is_larger_than_a_cpu_run():
+    cpu, cuda = load_preset("staf-nerf", "cpu"), load_preset("staf-nerf", "cuda")
+    assert cuda.field.log2_table_size > cpu.field.log2_table_size
+    assert cuda.training.rays_per_step > cpu.training.rays_per_step
+    assert load_preset("staf-nerf", "mps").field == cpu.field
+
+
+def test_tables_override_defaults_and_devices_override_tables(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('[field]\nnum_levels = 4\n[cuda.field]\nnum_levels = 12\n[sampling]\nproposal_samples = [8]\n')
+    assert load_preset(path, "cpu").field == FieldConfig(num_levels=4)
+    assert load_preset(path, "cuda").field.num_levels == 12
+    assert load_preset(path, "cpu").sampling.proposal_samples == (8,)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[field]\nlevels = 4\n", r"mine.toml: unknown key 'levels' in \[field\]; the known ones are encoding, num_lev"),
+        ("[feild]\n", "unknown key 'feild'; the known ones are description, field"),
+        ("[cpu.field]\nlevels = 4\n", r"unknown key 'levels' in \[field\]"),
+        ("[field]\nnum_levels = 0\n", r"\[field\] num_levels must be >= 1, got 0"),
+        ("[field]\nfirst_omega = nan\n", r"\[field\] first_omega must be between 1e-06 and 1e\+06, got nan"),
+        ("[field]\nnum_levels = 'four'\n", "field.num_levels must be of type int, got 'four'"),
+        ("[field]\nactivation = 'swish'\n", r"activation must be one of \['staf', .* got 'swish'"),
+        ("[training]\nfinal_learning_rate = 2\n", "final_learning_rate must be between 1e-06 and 1, got 2"),
+        ("[sampling]\nproposal_samples = []\n", "proposal_samples must be one or more numbers >= 1"),
+        ("field = 3\n", "field must be a table, got 3"),
+        ("[field\n", "mine.toml is not valid TOML"),
+    ],
+)
+def test_bad_presets_are_refused_with_what_is_accepted(tmp_path, text, message):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_preset(path, "cpu")
+
+
+def test_unknown_preset_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"preset must be one of \['siren-nerf', 'staf-nerf', 'staf-nerf-mlp'\]"):
+        load_preset("nerf", "cpu")
+
+
+@pytest.mark.parametrize("config", [FieldConfig(), SamplingConfig(), TrainingConfig(), RadianceConfig()])
+def test_every_key_has_a_help_text_and_configurations_are_frozen(config):
+    import ast
+    import inspect
+
+    (body,) = ast.parse(inspect.getsource(type(config))).body
+    kinds = [type(node).__name__ for node in body.body]
+    assigned = [i for i, kind in enumerate(kinds) if kind == "AnnAssign"]
+    assert assigned
+    assert all(kinds[i + 1] == "Expr" for i in assigned)
+    name = dataclasses.fields(config)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(config, name, None)
+
+
+def test_override_leaves_the_original_as_it_was():
+    config = RadianceConfig()
+    changed = override(config, {"field": {"num_levels": 3}})
+    assert (config.field.num_levels, changed.field.num_levels) == (8, 3)
