@@ -22,7 +22,14 @@ PRIMES = (1, 2654435761, 805459861)
 """Factors of the spatial hash, one a dimension (instant-ngp, arXiv 2201.05989, equation 4)."""
 
 
-class Identity(nn.Module):
+class Encoding(nn.Module):
+    """What the encodings have in common: the sizes of their last dimensions."""
+
+    in_features: int
+    out_features: int
+
+
+class Identity(Encoding):
     """The coordinates themselves."""
 
     def __init__(self, in_features: int) -> None:
@@ -33,7 +40,7 @@ class Identity(nn.Module):
         return x
 
 
-class FourierFeatures(nn.Module):
+class FourierFeatures(Encoding):
     """Sines and cosines of coordinates: (..., d) -> (..., 2 m).
 
     Args:
@@ -82,7 +89,7 @@ class FourierFeatures(nn.Module):
         return torch.cat([*features, torch.sin(arguments), torch.cos(arguments)], -1)
 
 
-class SphericalHarmonics(nn.Module):
+class SphericalHarmonics(Encoding):
     """Real spherical harmonics of unit directions up to degree 3: (..., 3) -> (..., 16), for colour by view."""
 
     in_features = 3
@@ -114,7 +121,7 @@ class SphericalHarmonics(nn.Module):
         )
 
 
-class HashGrid(nn.Module):
+class HashGrid(Encoding):
     """A multiresolution grid of trainable features, hashed where it is fine (instant-ngp, arXiv 2201.05989).
 
     Args:
@@ -247,14 +254,14 @@ class _Interpolate(torch.autograd.Function):
     """Weighted sums (L, B, F) of table rows: one gather forwards, one scatter a feature backwards."""
 
     @staticmethod
-    def forward(ctx, fraction: Tensor, table: Tensor, corners: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx, fraction: Tensor, table: Tensor, corners: Tensor) -> Tensor:
         ctx.save_for_backward(fraction, table, corners)
         weights = _corner_weights(fraction).to(table.dtype).flatten(0, 1)
         bags = nn.functional.embedding_bag(corners.flatten(0, 1), table, mode="sum", per_sample_weights=weights)
         return bags.reshape(*corners.shape[:2], table.shape[1])
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx, grad: Tensor):
         # In operations that autograd follows, so that this pass can be differentiated in its turn.
         fraction, table, corners = ctx.saved_tensors
         to_fraction = to_table = None

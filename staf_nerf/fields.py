@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from staf_nerf.activations import STAF
 from staf_nerf.config import ColorConfig, FieldConfig
-from staf_nerf.encodings import FourierFeatures, HashGrid, Identity, Implementation, SphericalHarmonics
+from staf_nerf.encodings import Encoding, FourierFeatures, HashGrid, Identity, Implementation, SphericalHarmonics
 from staf_nerf.mlp import CoordinateMLP
 
 MAX_LOG_DENSITY = 15.0
@@ -122,7 +122,7 @@ def make_encoding(
     *,
     implementation: Implementation = "torch",
     generator: Generator | None = None,
-) -> nn.Module:
+) -> Encoding:
     """The encoding that a configuration names, with `in_features` and `out_features`."""
     if config.encoding == "hash":
         return HashGrid(

@@ -1,3 +1,4 @@
+import itertools
 import math
 import sys
 
@@ -21,7 +22,7 @@ def grid(dimensions, generator, **changes):
 
 def tables(made):
     starts = [*made.offsets.tolist(), len(made.table)]
-    return [made.table[a:b].detach().numpy() for a, b in zip(starts, starts[1:], strict=False)]
+    return [made.table[a:b].detach().numpy() for a, b in itertools.pairwise(starts)]
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -73,7 +74,9 @@ def test_positions_outside_are_clamped(generator):
 
 
 def test_feature_scale_multiplies_the_features():
-    plain, scaled = (HashGrid(3, **SMALL, feature_scale=s, generator=torch.Generator().manual_seed(1)) for s in (1.0, 10.0))
+    plain, scaled = (
+        HashGrid(3, **SMALL, feature_scale=s, generator=torch.Generator().manual_seed(1)) for s in (1.0, 10.0)
+    )
     x = torch.rand(5, 3)
     torch.testing.assert_close(scaled(x), 10.0 * plain(x))
 

@@ -29,7 +29,7 @@ def test_a_gpu_run_is_larger_than_a_cpu_run():
 
 def test_tables_override_defaults_and_devices_override_tables(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text('[field]\nnum_levels = 4\n[cuda.field]\nnum_levels = 12\n[sampling]\nproposal_samples = [8]\n')
+    path.write_text("[field]\nnum_levels = 4\n[cuda.field]\nnum_levels = 12\n[sampling]\nproposal_samples = [8]\n")
     assert load_preset(path, "cpu").field == FieldConfig(num_levels=4)
     assert load_preset(path, "cuda").field.num_levels == 12
     assert load_preset(path, "cpu").sampling.proposal_samples == (8,)
@@ -38,7 +38,10 @@ def test_tables_override_defaults_and_devices_override_tables(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[field]\nlevels = 4\n", r"mine.toml: unknown key 'levels' in \[field\]; the known ones are encoding, num_lev"),
+        (
+            "[field]\nlevels = 4\n",
+            r"mine.toml: unknown key 'levels' in \[field\]; the known ones are encoding, num",
+        ),
         ("[feild]\n", "unknown key 'feild'; the known ones are description, field"),
         ("[cpu.field]\nlevels = 4\n", r"unknown key 'levels' in \[field\]"),
         ("[field]\nnum_levels = 0\n", r"\[field\] num_levels must be >= 1, got 0"),

@@ -147,9 +147,9 @@ def _run_one(benchmark: NerfBenchmark, method: str, seed: int) -> dict[str, Any]
     }
 
 
-def _config(benchmark: NerfBenchmark, method: str, steps: int, folder: Path):
+def _config(benchmark: NerfBenchmark, method: str, steps: int, folder: Path) -> Any:
     name, *changes = method.split("+")
-    config = _stock(steps) if name == "nerfacto" else _ours(name, changes, steps)
+    config: Any = _stock(steps) if name == "nerfacto" else _ours(name, changes, steps)
     manager = config.pipeline.datamanager
     manager.data = benchmark.data
     manager.dataparser.downscale_factor = benchmark.downscale_factor
@@ -253,5 +253,3 @@ def main(benchmark: NerfBenchmark) -> None:
     Console().print(table)
     if benchmark.output is None:
         print(json.dumps(result, indent=1))
-
-

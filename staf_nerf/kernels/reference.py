@@ -11,6 +11,8 @@ sines are computed again. Source of σ: arXiv 2502.00869, section 3.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -81,15 +83,14 @@ class _Sum(torch.autograd.Function):
         ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx, grad: Tensor):
         return _SumBackward.apply(grad, *ctx.saved_tensors)
 
     @staticmethod
-    def jvp(ctx, *tangents: Tensor | None):  # pyright: ignore[reportIncompatibleMethodOverride]
-        z, *parameters = ctx.saved_tensors
-        zeros = [torch.zeros_like(x) for x in (z, *parameters)]
-        vz, *directions = [zero if v is None else v for v, zero in zip(tangents, zeros, strict=True)]
-        return directional_derivative(z, *parameters, vz, *directions)
+    def jvp(ctx, *tangents: Tensor | None):
+        inputs = ctx.saved_tensors
+        directions = [torch.zeros_like(x) if v is None else v for v, x in zip(tangents, inputs, strict=True)]
+        return _directional_derivative(inputs, directions)
 
 
 class _SumBackward(torch.autograd.Function):
@@ -113,7 +114,7 @@ class _SumBackward(torch.autograd.Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx, vz: Tensor, vc: Tensor, vw: Tensor, vp: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx, vz: Tensor, vc: Tensor, vw: Tensor, vp: Tensor):
         # <v, gradients of <g, σ>> = <g, derivative of σ along v>: its gradients, in operations that autograd follows.
         grad, z, amplitude, frequency, phase = ctx.saved_tensors
         to_grad, to_z = torch.zeros_like(z), torch.zeros_like(z)
@@ -135,12 +136,12 @@ class _SumBackward(torch.autograd.Function):
         return to_grad, to_z, *(torch.stack(column) for column in zip(*grads, strict=True))
 
 
-def directional_derivative(
-    z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, vz: Tensor, vc: Tensor, vw: Tensor, vp: Tensor
-) -> Tensor:
-    """The derivative of σ(z) as (z, C, Ω, Φ) moves along (vz, vc, vw, vp); the shape of z."""
+def _directional_derivative(inputs: Sequence[Tensor], directions: Sequence[Tensor]) -> Tensor:
+    """The derivative of σ(z) as (z, C, Ω, Φ) moves along `directions`; the shape of z."""
+    z, *parameters = inputs
+    vz, *moves = directions
     total = torch.zeros_like(z)
-    for c, w, p, vci, vwi, vpi in zip(amplitude, frequency, phase, vc, vw, vp, strict=True):
+    for c, w, p, vc, vw, vp in zip(*parameters, *moves, strict=True):
         theta = w * z + p
-        total = total + vci * torch.sin(theta) + c * (w * vz + vwi * z + vpi) * torch.cos(theta)
+        total = total + vc * torch.sin(theta) + c * (w * vz + vw * z + vp) * torch.cos(theta)
     return total

@@ -153,7 +153,7 @@ def prepare(
 _LISTS = tuple(f"{split}_filenames" for split in SPLITS)
 
 
-# --- the three kinds, each to {"frames": [...], "train_filenames": [...], ...} with absolute paths ---------------------
+# --- the three kinds, each to {"frames": [...], "train_filenames": [...], ...} with absolute paths -------------------
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def _read_blender(folder: Path, data: Path) -> dict[str, Any]:
 def _read_colmap(folder: Path, data: Path) -> dict[str, Any]:
     from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParser, ColmapDataParserConfig
 
-    images = next((name for name in ("images", "rgb", "input", ".") if (data / name).is_dir()))
+    images = next(name for name in ("images", "rgb", "input", ".") if (data / name).is_dir())
     config = ColmapDataParserConfig(data=data, images_path=Path(images), colmap_path=folder.relative_to(data))
     try:
         meta = ColmapDataParser(config)._get_all_images_and_cameras(folder)
@@ -238,7 +238,7 @@ def _complete(lists: dict[str, list[str]]) -> dict[str, list[str]]:
     return {"val_filenames": held_out, "test_filenames": held_out, **lists}
 
 
-# --- checks ----------------------------------------------------------------------------------------------------------
+# --- checks --------------------------------------------------------------------------------------------------------
 
 
 def _check_pose(frame: dict[str, Any]) -> None:
@@ -289,7 +289,7 @@ def _check_intrinsics(frame: dict[str, Any], source: Path) -> None:
         raise CaptureError(f"the intrinsics of {frame['file_path']} must be finite and positive, got {numbers}")
 
 
-# --- smaller images --------------------------------------------------------------------------------------------------
+# --- smaller images ------------------------------------------------------------------------------------------------
 
 
 def reduce_image(image: np.ndarray, factor: int) -> np.ndarray:
@@ -314,7 +314,7 @@ def _reduce(job: tuple[dict[str, Any], Path, int, bool]) -> tuple[str, str]:
     if not target.is_file():
         image = np.asarray(_colour(original))
         if merge and "mask_path" in frame:
-            mask = _read_mask(frame, image.shape[:2])
+            mask = _read_mask(frame, (image.shape[0], image.shape[1]))
             alpha = image[..., 3:] if image.shape[2] == 4 else np.full_like(image[..., :1], 255)
             image = np.concatenate([image[..., :3], np.minimum(alpha, mask[..., None])], -1)
         _save_whole(target, reduce_image(image, factor))

@@ -1,4 +1,4 @@
-"""The nerfstudio dataparser for captures of any accepted kind: it prepares them and leaves the parsing to the stock one."""
+"""The nerfstudio dataparser for captures of any kind: it prepares them and leaves the parsing to the stock one."""
 
 from __future__ import annotations
 

@@ -61,7 +61,9 @@ def demo(*, method: str, data: Path | None, steps: int | None, output: Path, see
         with _progress(console, trainer, rays) as on_step, _quiet():
             run.train(trainer, on_step)
     except KeyboardInterrupt:
-        console.print(f"Stopped and saved at step {trainer.step}. To go on:\n  {trainer.resume_command()}", soft_wrap=True)
+        console.print(
+            f"Stopped and saved at step {trainer.step}. To go on:\n  {trainer.resume_command()}", soft_wrap=True
+        )
         raise
     seconds = time.perf_counter() - start
 
@@ -130,7 +132,9 @@ def _progress(console: Console, trainer: StafTrainer, rays: int) -> Iterator[run
     columns = (
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}  held-out PSNR {task.fields[psnr]:.2f} dB  {task.fields[speed]:.0f} rays/s"),
+        TextColumn(
+            "loss {task.fields[loss]:.4f}  held-out PSNR {task.fields[psnr]:.2f} dB  {task.fields[speed]:.0f} rays/s"
+        ),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
@@ -153,8 +157,8 @@ def _progress(console: Console, trainer: StafTrainer, rays: int) -> Iterator[run
 
 def held_out_view(trainer: StafTrainer) -> tuple[Cameras, Tensor]:
     """The first held-out camera at half its size, and its photo (H, W, 3 or 4), averaged to that size."""
-    manager = trainer.pipeline.datamanager
-    camera, batch = next(iter(manager.fixed_indices_eval_dataloader))  # pyright: ignore[reportAttributeAccessIssue]
+    manager: Any = trainer.pipeline.datamanager
+    camera, batch = next(iter(manager.fixed_indices_eval_dataloader))
     image = batch["image"]
     height, width = image.shape[0] // 2, image.shape[1] // 2
     small = image[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1).mean((1, 3))
@@ -185,7 +189,12 @@ def panels(truth: Tensor, rgb: Tensor, depth: Tensor) -> list[np.ndarray]:
     near = 1.0 / depth[..., 0].clamp(min=1e-6).cpu().numpy()
     low, high = np.percentile(near, (2, 98))
     scaled = np.clip((near - low) / max(high - low, 1e-9), 0, 1)
-    return [truth_np, rgb_np, colormaps["magma"](np.clip(error / 0.25, 0, 1))[..., :3], colormaps["viridis"](scaled)[..., :3]]
+    return [
+        truth_np,
+        rgb_np,
+        colormaps["magma"](np.clip(error / 0.25, 0, 1))[..., :3],
+        colormaps["viridis"](scaled)[..., :3],
+    ]
 
 
 def contact_sheet(rows: list[list[np.ndarray]], path: Path) -> None:
@@ -194,7 +203,9 @@ def contact_sheet(rows: list[list[np.ndarray]], path: Path) -> None:
 
     titles = ("truth", "render", "error (0 to 0.25)", "nearness")
     height, width = rows[0][0].shape[:2]
-    figure = Figure(figsize=(3.0 * len(titles), (3.0 * height / width) * len(rows) + 0.35), dpi=128, layout="constrained")
+    figure = Figure(
+        figsize=(3.0 * len(titles), (3.0 * height / width) * len(rows) + 0.35), dpi=128, layout="constrained"
+    )
     axes = figure.subplots(len(rows), len(titles), squeeze=False)
     for row, line in zip(rows, axes, strict=True):
         for image, axis in zip(row, line, strict=True):

@@ -19,7 +19,6 @@ from staf_nerf.config import ColorConfig, FieldConfig
 from staf_nerf.encodings import Implementation
 from staf_nerf.fields import NeuralField, RadianceField, truncated_exp
 
-
 UNSEEN_WEIGHT = 1e-4
 """At evaluation the colour of a sample that has less weight on its ray is not computed: under half a grey level of 255
 even if all samples of a ray were left out."""

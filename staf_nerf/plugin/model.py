@@ -80,8 +80,8 @@ class StafModelConfig(ModelConfig):
 class StafModel(NerfactoModel):
     """nerfacto with STAF fields, hash grids that are quick on a CPU, and nothing that needs a download."""
 
-    config: StafModelConfig  # pyright: ignore[reportIncompatibleVariableOverride]
-    field: StafField  # pyright: ignore[reportIncompatibleVariableOverride]
+    config: StafModelConfig
+    field: StafField
 
     def populate_modules(self) -> None:
         Model.populate_modules(self)  # nerfacto's own would build LPIPS, whose weights are a download
@@ -143,7 +143,9 @@ class StafModel(NerfactoModel):
         self.camera_optimizer.get_param_groups(param_groups=groups)
         return {name: parameters for name, parameters in groups.items() if parameters}
 
-    def get_training_callbacks(self, training_callback_attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
         return [
             *super().get_training_callbacks(training_callback_attributes),
             TrainingCallback(

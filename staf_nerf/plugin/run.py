@@ -34,7 +34,7 @@ def set_up(config: TrainerConfig, *, seed: int, test_mode: Literal["test", "val"
     config.steps_per_eval_batch = config.steps_per_eval_image = config.steps_per_eval_all_images = never
     config.set_timestamp()
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (what nerfstudio draws from)
     torch.manual_seed(seed)
     for board in writer.EVENT_WRITERS:  # of an earlier run in this process, in a folder of its own
         if isinstance(board, writer.TensorboardWriter):
@@ -73,7 +73,8 @@ def evaluate(model: Model, manager: DataManager, on_view: OnView | None = None) 
     """
     model.eval()
     views = []
-    for i, (camera, batch) in enumerate(manager.fixed_indices_eval_dataloader):  # pyright: ignore[reportAttributeAccessIssue]
+    held_out: Any = manager.fixed_indices_eval_dataloader
+    for i, (camera, batch) in enumerate(held_out):
         outputs = model.get_outputs_for_camera(camera)
         metrics, _ = model.get_image_metrics_and_images(outputs, batch)
         views.append({name: float(value) for name, value in metrics.items()})

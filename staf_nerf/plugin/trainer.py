@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+import sys
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +38,12 @@ class StafTrainerConfig(TrainerConfig):
 
     _target: type = dataclasses.field(default_factory=lambda: StafTrainer)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # `ns-viewer` puts its own defaults here, which listen on every network that the machine is in.
+        if name == "viewer" and value.websocket_host == "0.0.0.0" and not _host_was_named():
+            value = dataclasses.replace(value, websocket_host="127.0.0.1")
+        super().__setattr__(name, value)
+
     def get_base_dir(self) -> Path:
         """The run's folder: where its config.yml was read from, so that it can be moved, else where it was trained."""
         found = _loaded_from()
@@ -64,6 +71,11 @@ class StafTrainerConfig(TrainerConfig):
                 holder.data = Path(data).expanduser().absolute()
 
 
+def _host_was_named() -> bool:
+    """Whether the command line says which address the viewer listens on."""
+    return any("websocket-host" in word.replace("_", "-") for word in sys.argv)
+
+
 def _loaded_from() -> Path | None:
     """The folder of the config.yml that nerfstudio's `eval_setup` is reading, if it is.
 
@@ -81,7 +93,9 @@ def _loaded_from() -> Path | None:
 def check_readable(checkpoint: Path) -> None:
     """Raises ValueError if a checkpoint file is truncated or is none."""
     if not zipfile.is_zipfile(checkpoint):
-        raise ValueError(f"the checkpoint {checkpoint} is truncated or not a checkpoint ({checkpoint.stat().st_size} bytes)")
+        raise ValueError(
+            f"the checkpoint {checkpoint} is truncated or not a checkpoint ({checkpoint.stat().st_size} bytes)"
+        )
 
 
 def plain(state: Any) -> Any:
@@ -122,9 +136,10 @@ class StafTrainer(Trainer):
 
     def _load_checkpoint(self) -> None:
         candidates = [self.config.load_checkpoint] if self.config.load_checkpoint is not None else []
-        if self.config.load_dir is not None:
-            if not (candidates := sorted(self.config.load_dir.glob("step-*.ckpt"))[-1:]):
-                raise FileNotFoundError(f"no checkpoint (step-*.ckpt) in {self.config.load_dir}")
+        if (folder := self.config.load_dir) is not None:
+            candidates = sorted(folder.glob("step-*.ckpt"))[-1:]
+            if not candidates:
+                raise FileNotFoundError(f"no checkpoint (step-*.ckpt) in {folder}")
         for checkpoint in candidates:
             check_readable(checkpoint)
         super()._load_checkpoint()

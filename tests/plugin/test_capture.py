@@ -22,7 +22,7 @@ def listing(prepared):
     return json.loads(prepared.transforms.read_text())
 
 
-# --- what is accepted --------------------------------------------------------------------------------------------------
+# --- what is accepted ------------------------------------------------------------------------------------------------
 
 
 def test_intrinsics_follow_a_reduction_exactly(tmp_path):
@@ -161,7 +161,7 @@ def test_chair_is_a_blender_scene_with_transparency():
     assert find(data("chair_200"))[0] == "blender"
 
 
-# --- what is refused, and how ------------------------------------------------------------------------------------------
+# --- what is refused, and how ----------------------------------------------------------------------------------------
 
 
 def refused(folder, message, **options):

@@ -130,7 +130,10 @@ def test_ns_eval_says_that_a_checkpoint_is_truncated(trained, tmp_path):
     ("change", "message"),
     [
         (lambda state: state.pop("_model.format_version"), "not one of a STAF method"),
-        (lambda state: state.update({"_model.format_version": torch.tensor(99)}), "format version 99, .* install a newer"),
+        (
+            lambda state: state.update({"_model.format_version": torch.tensor(99)}),
+            "format version 99, .* install a newer",
+        ),
     ],
 )
 def test_checkpoints_of_other_methods_and_newer_versions_are_refused(tmp_path, change, message):

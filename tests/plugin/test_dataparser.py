@@ -84,7 +84,8 @@ def test_depth_of_the_shipped_scene_is_that_of_its_mesh():
     depth = np.asarray(Image.open(folder / frame["depth_file_path"])) * meta["depth_unit_scale_factor"]
     rows, columns = np.mgrid[60:180:6, 100:156:6]
     local = np.stack(
-        [(columns + 0.5 - meta["cx"]) / meta["fl_x"], -(rows + 0.5 - meta["cy"]) / meta["fl_y"], -np.ones(rows.shape)], -1
+        [(columns + 0.5 - meta["cx"]) / meta["fl_x"], -(rows + 0.5 - meta["cy"]) / meta["fl_y"], -np.ones(rows.shape)],
+        -1,
     )
     pose = np.array(frame["transform_matrix"])
     rays = np.concatenate([np.broadcast_to(pose[:3, 3], local.shape), local @ pose[:3, :3].T], -1)

@@ -33,7 +33,9 @@ def test_every_parameter_learns_and_colours_are_in_range(tmp_path):
     made = trainer(tmp_path)
     made.train_iteration(0)
     model = made.pipeline.model
-    dead = [name for name, p in model.named_parameters() if p.numel() and (p.grad is None or not p.grad.isfinite().all())]
+    dead = [
+        name for name, p in model.named_parameters() if p.numel() and (p.grad is None or not p.grad.isfinite().all())
+    ]
     assert not dead
     model.eval()
     outputs = model(rays())

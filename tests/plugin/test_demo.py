@@ -1,0 +1,88 @@
+"""The demo, in small: what it writes and prints, and that it learns."""
+
+import json
+
+import imageio.v3 as imageio
+import numpy as np
+import pytest
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from PIL import Image
+
+from staf_nerf.plugin.demo import turntable
+from tests.conftest import pose, write_capture
+from tests.plugin.conftest import SCENE, command
+
+
+def test_turntable_circles_what_the_cameras_look_at():
+    shift = torch.tensor([0.5, -1.0, 0.25])
+    poses = torch.tensor([pose(angle) for angle in (0.0, 1.0, 2.5, 4.0)])[:, :3]
+    poses[:, :, 3] += shift
+    made = turntable(Cameras(poses, fx=20.0, fy=20.0, cx=12.0, cy=8.0, width=24, height=16), 8)
+    origins, axes = made.camera_to_worlds[:, :, 3], -made.camera_to_worlds[:, :, 2]
+    toward = torch.nn.functional.normalize(shift - origins, dim=-1)
+    torch.testing.assert_close(axes, toward, atol=1e-4, rtol=0)
+    torch.testing.assert_close((origins - shift).norm(dim=-1), torch.full((8,), 3 * 1.16**0.5), atol=1e-3, rtol=0)
+    rotation = made.camera_to_worlds[:, :, :3]
+    torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(8))
+
+
+@pytest.fixture(scope="module")
+def small_scene(tmp_path_factory):
+    """The shipped scene at 64x64."""
+    folder = tmp_path_factory.mktemp("scene")
+    (folder / "images").mkdir()
+    meta = json.loads((SCENE / "transforms.json").read_text())
+    for frame in meta["frames"]:
+        Image.open(SCENE / frame["file_path"]).reduce(4).save(folder / frame["file_path"])
+        frame.pop("depth_file_path", None)
+    for name in ("fl_x", "fl_y", "cx", "cy"):
+        meta[name] /= 4
+    meta["w"] = meta["h"] = 64
+    (folder / "transforms.json").write_text(json.dumps(meta))
+    return folder
+
+
+def test_demo_writes_metrics_pictures_and_a_film_and_says_how_to_go_on(small_scene, tmp_path):
+    printed = command("staf", "demo", "--data", small_scene, "--steps", 150, "--frames", 4, cwd=tmp_path).stdout
+    (folder,) = (tmp_path / "outputs" / "demo" / "staf-nerf").iterdir()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["test_views"] == len(metrics["views"]) == 20
+    # A constant image of the scene's mean colour has about 13 dB.
+    assert metrics["psnr"] > 18.0
+    assert metrics["psnr"] == pytest.approx(np.mean([view["psnr"] for view in metrics["views"]]))
+    assert metrics["training_rays_per_second"] > 0
+    sheet = np.asarray(Image.open(folder / "contact_sheet.png"))
+    assert sheet.shape[0] > 500
+    assert sheet.std() > 20
+    film = imageio.imread(folder / "turntable.mp4", plugin="pyav")
+    assert film.shape == (4, 64, 64, 3)
+    assert np.abs(film[0].astype(float) - film[2]).mean() > 5  # it turns
+    assert list((folder / "nerfstudio_models").glob("*.ckpt"))
+    for name in ("ns-viewer", "ns-train staf-nerf", "ns-eval", "ns-render interpolate"):
+        assert name in printed
+    assert str(folder / "config.yml") in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere"], "the data folder .*nowhere does not exist"),
+        (["--method", "nerf"], "preset must be one of"),
+        (["--steps", "0"], "steps must be >= 1, got 0"),
+    ],
+)
+def test_bad_arguments_end_with_one_line_and_write_nothing(tmp_path, arguments, message):
+    import re
+
+    result = command("staf", "demo", *arguments, cwd=tmp_path, check=False)
+    assert result.returncode == 1
+    assert re.search(message, " ".join(result.stdout.split()))
+    assert "Traceback" not in result.stdout
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_small_capture_of_random_photos_does_not_break_the_demo(tmp_path):
+    write_capture(tmp_path / "capture", count=4)
+    command("staf", "demo", "--data", tmp_path / "capture", "--steps", 3, "--frames", 0, cwd=tmp_path)
+    assert list(tmp_path.rglob("contact_sheet.png"))

@@ -1,0 +1,190 @@
+"""nerfstudio's viewer on a trained checkpoint: the address it binds to, and what a real browser shows."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+WAIT = 150.0
+"""Seconds for Chromium, without a GPU, to load the page and show a picture."""
+
+
+def free_port() -> int:
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        return made.getsockname()[1]
+
+
+def wait_for(condition, seconds=WAIT, what="the condition"):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(OSError, KeyError, IndexError):
+            if result := condition():
+                return result
+        time.sleep(0.5)
+    pytest.fail(f"waited {seconds:.0f} s for {what}")
+
+
+def listening(port: int) -> set[str]:
+    """The local addresses that a port listens on, from the kernel's table."""
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        if not Path(table).exists():
+            continue
+        for line in Path(table).read_text().splitlines()[1:]:
+            address, number = line.split()[1].rsplit(":", 1)
+            if int(number, 16) == port and line.split()[3] == "0A":
+                found.add(address)
+    return found
+
+
+def test_ns_viewer_listens_on_this_machine_alone_and_prints_its_address(trained, tmp_path):
+    port = free_port()
+    log = tmp_path / "log.txt"
+    with log.open("w") as output:
+        viewer = subprocess.Popen(
+            [str(Path(sys.executable).parent / "ns-viewer"), "--load-config", str(trained.config),
+             "--viewer.websocket-port", str(port)],
+            cwd=tmp_path, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        wait_for(lambda: listening(port), what="ns-viewer")
+        page = urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=20).read()
+        assert b"<html" in page.lower()
+        assert listening(port) == {"0100007F"}  # 127.0.0.1, as the kernel writes it
+        wait_for(lambda: f"127.0.0.1:{port}" in log.read_text(), 20, "the address on screen")
+    finally:
+        viewer.terminate()
+        viewer.wait(20)
+
+
+class Browser:
+    """Headless Chromium through its debugging protocol."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        import websocket
+
+        program = shutil.which("chromium") or shutil.which("chromium-browser")
+        if program is None:
+            pytest.skip("Chromium is not installed")
+        port = free_port()
+        self.process = subprocess.Popen(
+            [program, "--headless", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+             "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+             "--disable-sync", f"--user-data-dir={folder}", "--window-size=900,600", "--remote-allow-origins=*",
+             f"--remote-debugging-port={port}", url],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+        def page():
+            pages = json.loads(urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=5).read())
+            return next(iter([p for p in pages if p["type"] == "page"]), None)
+
+        self.socket = websocket.create_connection(wait_for(page, what="Chromium")["webSocketDebuggerUrl"], timeout=60)
+        self.count = 0
+
+    def ask(self, method: str, **parameters):
+        self.count += 1
+        self.socket.send(json.dumps({"id": self.count, "method": method, "params": parameters}))
+        while (answer := json.loads(self.socket.recv())).get("id") != self.count:
+            pass
+        return answer["result"]
+
+    def screenshot(self) -> np.ndarray:
+        png = base64.b64decode(self.ask("Page.captureScreenshot")["data"])
+        return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=np.float32) / 255.0
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self.socket.close()
+        self.process.terminate()
+        self.process.wait(20)
+
+
+def resemblance(shot: np.ndarray, render: np.ndarray) -> float:
+    """Correlation of a page with a render of its size, over the left half: the controls cover the right."""
+    height, width = shot.shape[:2]
+    expected = Image.fromarray((render * 255).astype(np.uint8)).resize((width, height), Image.Resampling.BILINEAR)
+    region = np.s_[height // 8 :, : width // 2]
+    small = [
+        np.asarray(Image.fromarray((image[region] * 255).astype(np.uint8)).resize((48, 48), Image.Resampling.BOX))
+        for image in (shot, np.asarray(expected, dtype=np.float32) / 255.0)
+    ]
+    return float(np.corrcoef(small[0].ravel(), small[1].ravel())[0, 1])
+
+
+def test_chromium_shows_the_render_of_a_training_pose(trained, tmp_path, monkeypatch):
+    import viser.transforms as vtf
+    from nerfstudio.utils import writer
+    from nerfstudio.utils.eval_utils import eval_setup
+    from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
+
+    monkeypatch.chdir(tmp_path)
+    config, pipeline, _, step = eval_setup(trained.config, test_mode="test")
+    config.viewer.websocket_port = free_port()
+    config.logging.local_writer.enable = False
+    viewer = Viewer(
+        config.viewer, log_filename=tmp_path / "viewer.txt", datapath=tmp_path, pipeline=pipeline, train_lock=None
+    )
+    writer.setup_local_writer(config.logging, max_iter=step)
+    assert viewer.control_panel.max_res == config.pipeline.viewer_resolution  # low, on a CPU
+    viewer.init_scene(pipeline.datamanager.train_dataset, "completed", pipeline.datamanager.eval_dataset)
+    viewer.update_scene(step=step)
+    viewer.set_camera_visibility(False)
+    browser = Browser(tmp_path / "profile", f"http://127.0.0.1:{config.viewer.websocket_port}")
+    try:
+        client = wait_for(lambda: next(iter(viewer.viser_server.get_clients().values())), what="a client")
+        wait_for(lambda: client.camera.aspect > 0, what="its camera")
+        cameras = pipeline.datamanager.train_dataset.cameras
+
+        def render(index: int) -> np.ndarray:
+            """What the viewer should show with the client at a training pose: the model's own picture."""
+            from nerfstudio.viewer.utils import CameraState, get_camera
+
+            state = CameraState(
+                fov=client.camera.fov, aspect=client.camera.aspect, c2w=cameras.camera_to_worlds[index].double(),
+                camera_type=cameras.camera_type[0],
+            )  # fmt: skip
+            camera = get_camera(state, 120, int(120 * client.camera.aspect))
+            with torch.no_grad():
+                return pipeline.model.eval().get_outputs_for_camera(camera)["rgb"].cpu().numpy()
+
+        scores = {}
+        expected = {index: render(index) for index in (5, 35)}
+        for index, other in ((5, 35), (35, 5)):
+            pose = cameras.camera_to_worlds[index].numpy().astype(np.float64)
+            rotation = vtf.SO3.from_matrix(pose[:, :3]) @ vtf.SO3.from_x_radians(np.pi)
+            with client.atomic():
+                client.camera.wxyz = rotation.wxyz
+                client.camera.position = pose[:, 3] * VISER_NERFSTUDIO_SCALE_RATIO
+            best = [-1.0]
+
+            def close_enough(index=index, best=best):
+                best.append(resemblance(browser.screenshot(), expected[index]))
+                return best[-1] > 0.9
+
+            with contextlib.suppress(BaseException):
+                wait_for(close_enough, 90, "the render")
+            shot = browser.screenshot()
+            Image.fromarray((shot * 255).astype(np.uint8)).save(tmp_path / f"viewer_{index}.png")
+            scores[index] = max(best), resemblance(shot, expected[other])
+        for own, other in scores.values():
+            assert own > 0.9, scores
+            assert own > other + 0.1, scores
+    finally:
+        browser.close()
+        viewer.viser_server.stop()
