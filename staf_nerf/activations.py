@@ -29,7 +29,7 @@ class Activation(nn.Module):
     """Whether the outputs are complex, so that the layers that follow need complex weights."""
 
     def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
-        """Initialises the linear layer before this activation, in place; `first`: it reads the coordinates."""
+        """Initialises the linear layer before this activation, in place; `first`: it reads coordinates."""
         init.torch_weight_(linear.weight, generator)
         init.uniform_(linear.bias, 1.0 / math.sqrt(linear.in_features), generator)
 

@@ -40,7 +40,13 @@ class NeuralField(nn.Module):
     ) -> None:
         super().__init__()
         self.encoding = make_encoding(in_features, config, implementation=implementation, generator=generator)
-        self.mlp = make_mlp(self.encoding.out_features, out_features, config, generator=generator)
+        self.mlp = make_mlp(
+            self.encoding.out_features,
+            out_features,
+            config,
+            reads_coordinates=config.encoding == "identity",
+            generator=generator,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.mlp(self.encoding(x))
@@ -84,7 +90,7 @@ class RadianceField(nn.Module):
             initialization=config.initialization,
         )
         width = color.geometry_features + self.direction_encoding.out_features + color.appearance_features
-        self.color_mlp = make_mlp(width, 3, head, generator=generator)
+        self.color_mlp = make_mlp(width, 3, head, reads_coordinates=False, generator=generator)
 
     def density(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Density (..., 1) at positions (..., 3), and the geometry features (..., g) that `color` reads."""
@@ -149,9 +155,14 @@ def make_encoding(
 
 
 def make_mlp(
-    in_features: int, out_features: int, config: FieldConfig, *, generator: Generator | None = None
+    in_features: int,
+    out_features: int,
+    config: FieldConfig,
+    *,
+    reads_coordinates: bool = True,
+    generator: Generator | None = None,
 ) -> CoordinateMLP:
-    """The coordinate network of a configuration."""
+    """The coordinate network of a configuration; see `CoordinateMLP` for `reads_coordinates`."""
     options = {}
     if config.activation == "staf":
         options = {
@@ -167,6 +178,7 @@ def make_mlp(
         activation=config.activation,
         first_omega=config.first_omega,
         hidden_omega=config.hidden_omega,
+        reads_coordinates=reads_coordinates,
         generator=generator,
         **options,
     )

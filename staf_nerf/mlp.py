@@ -23,6 +23,8 @@ class CoordinateMLP(nn.Module):
         activation: A name in `staf_nerf.activations.ACTIVATIONS`, or a factory `layer_index -> Activation`.
         first_omega: Frequency scale of layer 0, for a named activation that has one.
         hidden_omega: Frequency scale of the other layers.
+        reads_coordinates: Whether the input is coordinates, for which a periodic first layer starts with weights of its
+            own. Features, of an encoding or another network, get those of the hidden layers.
         generator: Source of the initial weights.
         **options: Options of a named activation, such as `num_frequencies` or `sharing`.
 
@@ -42,6 +44,7 @@ class CoordinateMLP(nn.Module):
         activation: str | ActivationFactory = "staf",
         first_omega: float = 30.0,
         hidden_omega: float = 30.0,
+        reads_coordinates: bool = True,
         generator: Generator | None = None,
         **options: Any,
     ) -> None:
@@ -72,7 +75,7 @@ class CoordinateMLP(nn.Module):
         for layer in range(hidden_layers):
             sigma = activation(layer)
             linear = nn.Linear(width, hidden_features, dtype=dtype)
-            sigma.initialize_(linear, first=layer == 0, generator=generator)
+            sigma.initialize_(linear, first=layer == 0 and reads_coordinates, generator=generator)
             self.linears.append(linear)
             self.activations.append(sigma)
             width, last = hidden_features, sigma

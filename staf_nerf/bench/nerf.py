@@ -232,6 +232,7 @@ def main(benchmark: NerfBenchmark) -> None:
     for method in benchmark.methods:
         if (name := method.split("+")[0]) not in (known := [*preset_names(), "nerfacto"]):
             raise ValueError(f"methods must start with one of {known}, got {name!r}")
+        _config(benchmark, method, 1, Path())  # a wrong key is found before the first hour of training
     result = run(benchmark)
     table = Table(title=f"{result['data']}, {result['threads']} threads")
     for column in ("method", "budget", "factor", "runs", "steps", "PSNR", "SSIM", "rays/s", "seconds", "parameters"):

@@ -33,7 +33,7 @@ HELD_OUT_CHECKS = 20
 FRAMES_PER_SECOND = 16
 
 
-def demo(*, method: str, data: Path | None, steps: int | None, output: Path, seed: int, frames: int) -> Path:
+def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int, frames: int) -> Path:
     """Trains, evaluates on all test views, and writes metrics, a contact sheet and a turntable film.
 
     Returns:
@@ -44,9 +44,7 @@ def demo(*, method: str, data: Path | None, steps: int | None, output: Path, see
     """
     console = Console()
     device = detect_device()
-    preset = load_preset(method, device)
-    if steps is not None:
-        preset = override(preset, {"training": {"steps": steps}})
+    preset = override(load_preset(method, device), {"training": {"steps": steps}})
     config = trainer_config(method, preset, device)
     config.pipeline.datamanager.data = data or resource("scenes") / "tin_robot"
     config.output_dir, config.experiment_name = output.parent.absolute(), output.name

@@ -60,7 +60,7 @@ def trainer_config(name: str, preset: RadianceConfig, device: Device) -> StafTra
     return StafTrainerConfig(
         method_name=name,
         steps_per_eval_batch=max(training.steps // 6, 1),
-        steps_per_eval_image=max(training.steps // 6, 1),
+        steps_per_eval_image=max(training.steps // 3, 1),
         steps_per_eval_all_images=training.steps + 1,
         steps_per_save=max(training.steps // 3, 1),
         max_num_iterations=training.steps,

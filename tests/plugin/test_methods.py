@@ -1,0 +1,66 @@
+"""The methods as nerfstudio sees them, on each device, and as a user changes them."""
+
+import pytest
+import torch
+import yaml
+
+from staf_nerf.plugin import methods
+from staf_nerf.presets import DEVICES, load_preset
+
+NAMES = ["siren-nerf", "staf-nerf", "staf-nerf-mlp"]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_makes_a_configuration_for_every_device(name, device):
+    config = methods.trainer_config(name, load_preset(name, device), device)
+    assert config.machine.device_type == device
+    assert config.mixed_precision == (device == "cuda")
+    assert config.method_name == name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_configuration_survives_config_yml(name):
+    config = methods.trainer_config(name, load_preset(name, "cpu"), "cpu")
+    assert yaml.load(yaml.dump(config), Loader=yaml.Loader) == config
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"),
+    [(True, False, "cuda"), (False, True, "mps"), (True, True, "cuda"), (False, False, "cpu")],
+)
+def test_the_device_is_detected(monkeypatch, cuda, mps, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert methods.detect_device() == device
+
+
+def test_every_optimizer_group_of_a_model_has_its_learning_rate(tmp_path):
+    from tests.plugin.test_checkpoints import trainer
+
+    rates = {"learning_rate": 0.01, "network_learning_rate": 0.02, "activation_learning_rate": 0.03}
+    made = trainer(tmp_path, changes={"training": rates})
+    found = {name: optimizer.param_groups[0]["initial_lr"] for name, optimizer in made.optimizers.optimizers.items()}
+    assert found == {"proposal_networks": 0.01, "encoding": 0.01, "network": 0.02, "activation": 0.03}
+
+
+def test_learning_rates_decay_to_the_stated_part(tmp_path):
+    from staf_nerf.plugin import run
+    from tests.plugin.test_checkpoints import trainer
+
+    made = trainer(tmp_path, changes={"training": {"steps": 20, "final_learning_rate": 0.1}})
+    run.train(made)
+    optimizer = made.optimizers.optimizers["network"]
+    group = optimizer.param_groups[0]
+    assert group["lr"] == pytest.approx(0.1 * group["initial_lr"])
+
+
+def test_the_viewer_of_other_commands_is_held_to_this_machine_unless_told_otherwise(monkeypatch):
+    from nerfstudio.configs.base_config import ViewerConfig
+
+    config = methods.trainer_config("staf-nerf", load_preset("staf-nerf", "cpu"), "cpu")
+    config.viewer = ViewerConfig()  # as ns-viewer does
+    assert config.viewer.websocket_host == "127.0.0.1"
+    monkeypatch.setattr("sys.argv", ["ns-viewer", "--viewer.websocket-host", "0.0.0.0"])
+    config.viewer = ViewerConfig(websocket_host="0.0.0.0")
+    assert config.viewer.websocket_host == "0.0.0.0"
