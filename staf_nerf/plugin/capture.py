@@ -46,6 +46,8 @@ class Prepared:
     """A transforms.json in nerfstudio's format, with absolute paths."""
     kind: Kind
     """What the folder was."""
+    count: int
+    """Number of images."""
     has_alpha: bool
     """Whether the images have transparency."""
     has_splits: bool
@@ -147,7 +149,7 @@ def prepare(
     }
     transforms = folder / "transforms.json"
     _write_whole(transforms, json.dumps(prepared, indent=1).encode())
-    return Prepared(transforms, kind, any(alphas) or merge, bool(splits), factor, dropped)
+    return Prepared(transforms, kind, len(frames), any(alphas) or merge, bool(splits), factor, dropped)
 
 
 _LISTS = tuple(f"{split}_filenames" for split in SPLITS)

@@ -78,7 +78,8 @@ class CaptureDataParser(DataParser):
             center_method="none" if synthetic else config.center_method,
             auto_scale_poses=config.auto_scale_poses and not synthetic,
             eval_mode="fraction" if config.eval_mode == "auto" else config.eval_mode,
-            train_split_fraction=config.train_split_fraction,
+            # Rounding up would leave a capture of a few photos without any to evaluate on.
+            train_split_fraction=min(config.train_split_fraction, 1.0 - 1.0 / prepared.count - 1e-6),
             eval_interval=config.eval_interval,
         )
         outputs = stock.setup().get_dataparser_outputs(split)

@@ -36,9 +36,6 @@ def set_up(config: TrainerConfig, *, seed: int, test_mode: Literal["test", "val"
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (what nerfstudio draws from)
     torch.manual_seed(seed)
-    for board in writer.EVENT_WRITERS:  # of an earlier run in this process, in a folder of its own
-        if isinstance(board, writer.TensorboardWriter):
-            board.tb_writer.close()
     writer.EVENT_WRITERS.clear()
     config.save_config()
     trainer = config.setup(local_rank=0, world_size=1)
@@ -56,7 +53,13 @@ def train(trainer: Trainer, on_step: OnStep | None = None) -> None:
                 func=lambda step: on_step(trainer, step),
             )
         )
-    trainer.train()
+    try:
+        trainer.train()
+    finally:  # nerfstudio keeps its writers for the life of the process: a second run would write to this one's too
+        for board in writer.EVENT_WRITERS:
+            if isinstance(board, writer.TensorboardWriter):
+                board.tb_writer.close()
+        writer.EVENT_WRITERS.clear()
 
 
 @torch.no_grad()

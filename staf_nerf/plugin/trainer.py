@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -44,12 +44,17 @@ class StafTrainerConfig(TrainerConfig):
             value = dataclasses.replace(value, websocket_host="127.0.0.1")
         super().__setattr__(name, value)
 
+    _found: ClassVar[Path | None] = None
+    """The folder that config.yml was read from, once it is known."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_found"}
+
     def get_base_dir(self) -> Path:
         """The run's folder: where its config.yml was read from, so that it can be moved, else where it was trained."""
-        found = _loaded_from()
-        if found is not None and (found / self.relative_model_dir).is_dir():
-            return found
-        return super().get_base_dir()
+        if (found := _loaded_from()) is not None and (found / self.relative_model_dir).is_dir():
+            self.__dict__["_found"] = found
+        return self._found or super().get_base_dir()
 
     def get_checkpoint_dir(self) -> Path:
         folder = super().get_checkpoint_dir()
@@ -63,7 +68,8 @@ class StafTrainerConfig(TrainerConfig):
         super().save_config()
 
     def make_paths_absolute(self) -> None:
-        """Makes the paths to data independent of the folder that a later command is run in."""
+        """Makes the paths independent of the folder that a later command is run in."""
+        self.output_dir = Path(self.output_dir).expanduser().absolute()
         manager = self.pipeline.datamanager
         for holder in (manager, getattr(manager, "dataparser", None), self):
             data = getattr(holder, "data", None)

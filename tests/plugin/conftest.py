@@ -13,7 +13,7 @@ import pytest
 from staf_nerf.presets import resource
 
 SCENE = resource("scenes") / "tin_robot"
-STEPS = 150
+STEPS = int(os.environ.get("STAF_TEST_STEPS", 150))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,8 @@ import shutil
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from staf_nerf.plugin.methods import detect_device
+from staf_nerf.presets import load_preset
 from tests.plugin.conftest import SCENE, STEPS, command
 
 
@@ -99,7 +101,10 @@ def test_tensorboard_has_losses_learning_rates_and_histograms_of_the_frequencies
     assert {"learning_rate/activation", "learning_rate/encoding"} <= set(scalars)
     layers = [name for name in histograms if name.startswith("frequency/")]
     assert len(layers) == len([name for name in histograms if name.startswith("amplitude/")]) > 1
-    assert board.Histograms(layers[0])[-1].histogram_value.num == 5
+    assert (
+        board.Histograms(layers[0])[-1].histogram_value.num
+        == load_preset("staf-nerf", detect_device()).field.num_frequencies
+    )
 
 
 def test_ns_train_lists_the_methods_and_the_dataparser():

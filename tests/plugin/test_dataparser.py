@@ -15,7 +15,7 @@ def outputs(folder, split="train", **options):
 def test_it_parses_what_the_stock_parser_parses_to_the_same_cameras(tmp_path):
     from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
-    write_capture(tmp_path)
+    write_capture(tmp_path, count=20)
     ours = outputs(tmp_path)
     stock = NerfstudioDataParserConfig(data=tmp_path).setup().get_dataparser_outputs("train")
     assert [path.name for path in ours.image_filenames] == [path.name for path in stock.image_filenames]
@@ -30,6 +30,12 @@ def test_train_and_held_out_images_are_disjoint_and_complete(tmp_path):
     train, test = (set(outputs(tmp_path, split).image_filenames) for split in ("train", "test"))
     assert (len(train), len(test)) == (18, 2)
     assert not train & test
+
+
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_a_capture_of_a_few_photos_holds_one_out(tmp_path, count):
+    write_capture(tmp_path, count=count)
+    assert [len(outputs(tmp_path, split).image_filenames) for split in ("train", "test")] == [count - 1, 1]
 
 
 def test_the_split_of_the_capture_is_used_unless_another_is_asked_for(tmp_path):
