@@ -6,6 +6,7 @@ import json
 import math
 import shlex
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,7 +80,8 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
             progress.advance(task)
 
         started = time.perf_counter()
-        scores = run.evaluate(model, manager, on_view)
+        with _quiet():
+            scores = run.evaluate(model, manager, on_view)
         evaluation = time.perf_counter() - started
 
     pixels = sum(int(camera.height) * int(camera.width) for camera in manager.eval_dataset.cameras)
@@ -113,10 +115,12 @@ def _spread(total: int, count: int) -> list[int]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Holds nerfstudio's own messages back."""
+    """Holds back nerfstudio's own messages, and the warnings of libraries about each other."""
     before, NERFSTUDIO_CONSOLE.quiet = NERFSTUDIO_CONSOLE.quiet, True
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         NERFSTUDIO_CONSOLE.quiet = before
 
