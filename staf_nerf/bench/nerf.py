@@ -128,7 +128,7 @@ def _run_one(benchmark: NerfBenchmark, method: str, seed: int) -> dict[str, Any]
             timed = runs.set_up(_config(benchmark, method, CALIBRATION_STEPS, Path(folder)), seed=seed)
             start = time.perf_counter()
             runs.train(timed)
-            steps = int(60.0 * benchmark.amount * CALIBRATION_STEPS / (time.perf_counter() - start))
+            steps = steps_within(benchmark.amount, (time.perf_counter() - start) / CALIBRATION_STEPS)
         config = _config(benchmark, method, steps, Path(folder))
         trainer = runs.set_up(config, seed=seed, test_mode=benchmark.held_out)
         start = time.perf_counter()
@@ -145,6 +145,11 @@ def _run_one(benchmark: NerfBenchmark, method: str, seed: int) -> dict[str, Any]
         "parameters": parameters,
         "views": [view["psnr"] for view in scores["views"]],
     }
+
+
+def steps_within(minutes: float, seconds_per_step: float) -> int:
+    """How many steps fit into a budget of wall-clock time; at least one."""
+    return max(int(60.0 * minutes / seconds_per_step), 1)
 
 
 def _config(benchmark: NerfBenchmark, method: str, steps: int, folder: Path) -> Any:
