@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-WAIT = 90.0
+WAIT = 180.0
 """Seconds for Chromium, without a GPU, to load the page and show a picture."""
 
 
