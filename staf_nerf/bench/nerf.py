@@ -38,6 +38,9 @@ STOCK_SMALL: dict[str, Any] = {
 }
 """nerfacto's sizes for a CPU; the rest of it is stock."""
 
+SETTINGS = ("method", "budget", "amount", "rays", "downscale_factor", "held_out")
+"""What runs must have in common for a mean over their seeds."""
+
 
 @dataclass(frozen=True)
 class NerfBenchmark:
@@ -94,10 +97,10 @@ def report(benchmark: NerfBenchmark, rows: list[dict[str, Any]]) -> dict[str, An
     """Rows, their summary over seeds, and what is needed to repeat them."""
     groups: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["method"], row["budget"], row["amount"], row["downscale_factor"]), []).append(row)
+        groups.setdefault(tuple(row[name] for name in SETTINGS), []).append(row)
     summary = []
-    for (method, budget, amount, factor), cells in groups.items():
-        entry = {"method": method, "budget": budget, "amount": amount, "downscale_factor": factor, "runs": len(cells)}
+    for settings, cells in groups.items():
+        entry = {**dict(zip(SETTINGS, settings, strict=True)), "runs": len(cells)}
         for name in ("psnr", "ssim", "seconds", "steps", "rays_per_second", "parameters"):
             values = torch.tensor([float(cell[name]) for cell in cells])
             entry[name] = round(float(values.mean()), 4)
