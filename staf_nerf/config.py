@@ -44,6 +44,8 @@ class FieldConfig:
     """Hash grid: cells along an axis of the finest grid."""
     feature_scale: float = 10.0
     """Hash grid: factor on its features. They start near 1e-4, where a network learns slowly."""
+    coordinate_scale: float = 0.0
+    """Hash grid: factor on the coordinates, which the network then reads beside the features; 0: it does not."""
     encoding_frequencies: int = 10
     """Fourier features: number of frequencies (of octaves on each axis for "octaves")."""
     encoding_scale: float = 10.0
@@ -69,7 +71,7 @@ class FieldConfig:
         counts = ("num_levels", "features_per_level", "encoding_frequencies", "hidden_features", "num_frequencies")
         _check_range(self, **dict.fromkeys(counts, (1, math.inf)), hidden_layers=(0, math.inf))
         _check_range(self, log2_table_size=(1, 30), base_resolution=(2, self.max_resolution))
-        _check_range(self, feature_scale=(1e-6, 1e6), encoding_scale=(1e-6, 1e6))
+        _check_range(self, coordinate_scale=(0, 1e6), feature_scale=(1e-6, 1e6), encoding_scale=(1e-6, 1e6))
         _check_range(self, first_omega=(1e-6, 1e6), hidden_omega=(1e-6, 1e6))
         _check_choice(
             self,
@@ -147,11 +149,13 @@ class TrainingConfig:
     """Rays that are rendered at a time when a whole picture is."""
     learning_rate: float = 1e-2
     """Adam's learning rate for the encoding (and for all of a field that has no hash grid)."""
-    network_learning_rate: float = 1e-2
-    """Adam's learning rate for the networks' weights and biases."""
-    activation_learning_rate: float = 1e-2
+    matrix_learning_rate: float = 7e-2
+    """Muon's learning rate for the weights of the networks' hidden layers."""
+    network_learning_rate: float = 5e-3
+    """Adam's learning rate for what else the networks hold: biases, the last layers' weights, embeddings."""
+    activation_learning_rate: float = 5e-3
     """Adam's learning rate for amplitudes, frequencies and phases."""
-    final_learning_rate: float = 0.05
+    final_learning_rate: float = 0.1
     """Learning rates decay exponentially to this part of their start."""
     camera_optimizer: bool = False
     """Corrects the camera poses, late and slowly. In a short run it moves them away from the held-out ones."""
@@ -166,8 +170,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         _check_range(self, steps=(1, math.inf), rays_per_step=(1, math.inf), rays_per_chunk=(1, math.inf))
-        rates = ("learning_rate", "network_learning_rate", "activation_learning_rate", "camera_learning_rate")
-        _check_range(self, **dict.fromkeys(rates, (0.0, 10.0)), final_learning_rate=(1e-6, 1.0))
+        rates = [name for name in known_keys(self) if name.endswith("learning_rate")]
+        _check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"final_learning_rate": (1e-6, 1.0)})
         _check_range(self, camera_warmup=(0, math.inf), max_image_size=(16, math.inf), viewer_resolution=(64, 2048))
 
 

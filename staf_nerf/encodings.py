@@ -133,6 +133,8 @@ class HashGrid(Encoding):
         max_resolution: Cells along an axis of the finest grid.
         feature_scale: Factor on the output. The table starts in ±1e-4, as everywhere; a network behind it learns
             sooner where its inputs, and so the table's gradients, are larger.
+        coordinate_scale: Factor on the coordinates, which then follow the features; 0: they do not. A periodic
+            network makes a smooth function of them, which holds where the grid has seen too little.
         implementation: "torch", "tcnn" (tiny-cuda-nn; needs CUDA) or "auto": tcnn where it can be used.
         generator: Source of the initial features.
 
@@ -159,6 +161,7 @@ class HashGrid(Encoding):
         base_resolution: int = 16,
         max_resolution: int = 2048,
         feature_scale: float = 1.0,
+        coordinate_scale: float = 0.0,
         implementation: Implementation = "torch",
         generator: Generator | None = None,
     ) -> None:
@@ -176,9 +179,9 @@ class HashGrid(Encoding):
                 f"base_resolution={base_resolution}, max_resolution={max_resolution}"
             )
         self.in_features = in_features
-        self.out_features = num_levels * features_per_level
+        self.out_features = num_levels * features_per_level + (in_features if coordinate_scale else 0)
         self.features_per_level = features_per_level
-        self.feature_scale = feature_scale
+        self.feature_scale, self.coordinate_scale = feature_scale, coordinate_scale
         growth = (max_resolution / base_resolution) ** (1.0 / max(num_levels - 1, 1))
         self.tcnn = None
         if choose_implementation(implementation) == "tcnn":
@@ -212,6 +215,8 @@ class HashGrid(Encoding):
             features = _Interpolate.apply(fraction, self.table, corners).transpose(0, 1).flatten(1)
         if self.feature_scale != 1.0:
             features = features * self.feature_scale
+        if self.coordinate_scale:
+            features = torch.cat([features, self.coordinate_scale * (2.0 * unit - 1.0)], -1)
         return features.reshape(*x.shape[:-1], self.out_features)
 
     def corners(self, unit: Tensor) -> tuple[Tensor, Tensor]:
@@ -234,7 +239,10 @@ class HashGrid(Encoding):
         return torch.cat([dense, hashed]) + self.offsets[:, None, None], position - cell
 
     def extra_repr(self) -> str:
-        return f"{self.in_features}, out_features={self.out_features}, feature_scale={self.feature_scale:g}"
+        return (
+            f"{self.in_features}, out_features={self.out_features}, feature_scale={self.feature_scale:g}, "
+            f"coordinate_scale={self.coordinate_scale:g}"
+        )
 
 
 def _combine(low: Tensor, high: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

@@ -139,6 +139,7 @@ def make_encoding(
             base_resolution=config.base_resolution,
             max_resolution=config.max_resolution,
             feature_scale=config.feature_scale,
+            coordinate_scale=config.coordinate_scale,
             implementation=implementation,
             generator=generator,
         )
@@ -185,14 +186,21 @@ def make_mlp(
 
 
 def parameter_groups(module: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Splits a module's parameters by what they are: "encoding", "activation" (C, Ω and Φ) and "network"."""
-    groups: dict[str, list[nn.Parameter]] = {"encoding": [], "activation": [], "network": []}
-    seen: set[int] = set()
-    for child in module.modules():
-        kind = "encoding" if isinstance(child, HashGrid) else "activation" if isinstance(child, STAF) else "network"
-        parameters = child.parameters(recurse=kind == "encoding")
-        for parameter in parameters:
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                groups[kind].append(parameter)
+    """Splits a module's parameters by how they are best trained.
+
+    Returns:
+        "encoding": tables of hash grids. "matrix": real weights of hidden linear layers, (n_out, n_in), which Muon
+        takes. "activation": C, Ω and Φ. "network": the rest.
+    """
+    groups: dict[str, list[nn.Parameter]] = {"encoding": [], "matrix": [], "activation": [], "network": []}
+    seen: set[nn.Parameter] = set()
+    for child in module.modules():  # a network before the layers inside it
+        if isinstance(child, CoordinateMLP):
+            kind = "matrix"
+            found = [p for linear in child.linears for p in linear.parameters() if p.ndim == 2 and not p.is_complex()]
+        else:
+            kind = "encoding" if isinstance(child, HashGrid) else "activation" if isinstance(child, STAF) else "network"
+            found = child.parameters(recurse=kind == "encoding")
+        groups[kind] += [p for p in found if p not in seen]
+        seen |= set(groups[kind])
     return groups

@@ -81,6 +81,19 @@ def test_feature_scale_multiplies_the_features():
     torch.testing.assert_close(scaled(x), 10.0 * plain(x))
 
 
+def test_scaled_coordinates_follow_the_features(generator):
+    plain, made = (
+        HashGrid(3, **SMALL, coordinate_scale=s, generator=torch.Generator().manual_seed(1)) for s in (0.0, 3.0)
+    )
+    x = (2 * torch.rand(2, 5, 3, generator=generator) - 1).requires_grad_()
+    y = made(x)
+    assert y.shape[-1] == made.out_features == plain.out_features + 3
+    assert torch.equal(y[..., :-3], plain(x))
+    torch.testing.assert_close(y[..., -3:], 3.0 * x)
+    (gradient,) = torch.autograd.grad(y[..., -3:].sum(), x)
+    torch.testing.assert_close(gradient, torch.full_like(x, 3.0))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from staf_nerf import ColorConfig, FieldConfig, NeuralField, RadianceField
+from staf_nerf import ColorConfig, CoordinateMLP, FieldConfig, NeuralField, RadianceField
 from staf_nerf.fields import parameter_groups, truncated_exp
 
 SMALL_GRID = FieldConfig(encoding="hash", num_levels=3, log2_table_size=8, max_resolution=32, hidden_features=16)
@@ -59,6 +59,15 @@ def test_groups_hold_every_parameter_once():
     assert sorted(listed) == sorted(id(p) for p in field.parameters())
     assert [p.shape for p in groups["encoding"]] == [field.geometry.encoding.table.shape]
     assert len(groups["activation"]) == 3 * 3  # C, Ω and Φ of one density and two colour layers
+    linears = [*field.geometry.mlp.linears, *field.color_mlp.linears]
+    assert {id(p) for p in groups["matrix"]} == {id(linear.weight) for linear in linears}
+
+
+def test_complex_weights_are_no_matrices_for_muon():
+    network = CoordinateMLP(2, 1, activation="gabor", hidden_features=4, hidden_layers=2)
+    groups = parameter_groups(network)
+    assert [p.shape for p in groups["matrix"]] == [(4, 2)]  # the first layer's: what follows it is complex
+    assert sum(len(parameters) for parameters in groups.values()) == 6
 
 
 def test_gradient_with_respect_to_positions_is_that_of_finite_differences(generator):

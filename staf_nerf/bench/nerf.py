@@ -10,12 +10,13 @@ import copy
 import dataclasses
 import gc
 import json
+import math
 import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +27,9 @@ import torch
 from staf_nerf.presets import load_preset, override, preset_names
 
 CALIBRATION_STEPS = 40
-"""Steps that are timed to find how many fit into a wall-clock budget."""
+"""Steps that are timed, with and then without updates of the proposal networks, to fill a wall-clock budget."""
+UNTIMED_STEPS = 10
+"""Steps before those: the first ones allocate memory and update the proposal networks each time."""
 
 STOCK_SMALL: dict[str, Any] = {
     "implementation": "torch",
@@ -106,9 +109,6 @@ def report(benchmark: NerfBenchmark, rows: list[dict[str, Any]]) -> dict[str, An
             entry[name] = round(float(values.mean()), 4)
             entry[f"{name}_std"] = round(float(values.std(correction=1)), 4) if len(cells) > 1 else None
         summary.append(entry)
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
-    ).stdout.strip()
     return {
         "summary": summary,
         "rows": rows,
@@ -118,8 +118,15 @@ def report(benchmark: NerfBenchmark, rows: list[dict[str, Any]]) -> dict[str, An
         "python": platform.python_version(),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
-        "commit": commit or None,
+        "commit": _commit(),
     }
+
+
+def _commit() -> str | None:
+    """The commit of this checkout, with a "+" where files differ from it; None outside of one."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    return result.stdout.strip() or None
 
 
 def _run_one(benchmark: NerfBenchmark, method: str, seed: int) -> dict[str, Any]:
@@ -128,10 +135,7 @@ def _run_one(benchmark: NerfBenchmark, method: str, seed: int) -> dict[str, Any]
     steps = int(benchmark.amount)
     with tempfile.TemporaryDirectory() as folder, without_lpips():
         if benchmark.budget == "minutes":
-            timed = runs.set_up(_config(benchmark, method, CALIBRATION_STEPS, Path(folder)), seed=seed)
-            start = time.perf_counter()
-            runs.train(timed)
-            steps = steps_within(benchmark.amount, (time.perf_counter() - start) / CALIBRATION_STEPS)
+            steps = _calibrate(benchmark, method, seed, Path(folder))
         config = _config(benchmark, method, steps, Path(folder))
         trainer = runs.set_up(config, seed=seed, test_mode=benchmark.held_out)
         start = time.perf_counter()
@@ -146,13 +150,53 @@ def _run_one(benchmark: NerfBenchmark, method: str, seed: int) -> dict[str, Any]
         "seconds": seconds,
         "rays_per_second": steps * benchmark.rays / seconds,
         "parameters": parameters,
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
         "views": [view["psnr"] for view in scores["views"]],
     }
 
 
-def steps_within(minutes: float, seconds_per_step: float) -> int:
-    """How many steps fit into a budget of wall-clock time; at least one."""
-    return max(int(60.0 * minutes / seconds_per_step), 1)
+def _calibrate(benchmark: NerfBenchmark, method: str, seed: int, folder: Path) -> int:
+    """Times steps with and without updates of the proposal networks; returns how many fit into the budget."""
+    from staf_nerf.plugin import run as runs
+
+    with_updates = UNTIMED_STEPS + CALIBRATION_STEPS
+    total = with_updates + CALIBRATION_STEPS
+    trainer = runs.set_up(_config(benchmark, method, total, folder), seed=seed)
+    sampler: Any = trainer.pipeline.model.proposal_sampler
+    interval, ends = sampler.update_sched, []
+
+    def on_step(_: Any, step: int) -> None:
+        ends.append(time.perf_counter())
+        if len(ends) == with_updates:
+            sampler.update_sched = lambda step: math.inf
+
+    runs.train(trainer, on_step)
+    mixed = (ends[with_updates - 1] - ends[UNTIMED_STEPS - 1]) / CALIBRATION_STEPS
+    plain = (ends[total - 1] - ends[with_updates - 1]) / CALIBRATION_STEPS
+    update = max(mixed - plain, 0.0) / _update_rate(interval, UNTIMED_STEPS)
+    return steps_within(60.0 * benchmark.amount, plain, update, interval)
+
+
+def _update_rate(interval: Callable[[int], float], step: int) -> float:
+    """How many times a step nerfstudio's sampler updates its proposal networks: once more than `interval` have gone."""
+    return 1.0 / (math.floor(interval(step)) + 1.0)
+
+
+def steps_within(seconds: float, plain: float, update: float, interval: Callable[[int], float]) -> int:
+    """How many steps fit into a budget of wall-clock time, at least one.
+
+    Args:
+        seconds: The budget.
+        plain: Seconds of a step that leaves the proposal networks as they are.
+        update: Seconds that their update adds.
+        interval: Steps between updates, by step.
+    """
+    steps, spent = 0, 0.0
+    while spent < seconds:
+        spent += plain + update * _update_rate(interval, steps)
+        steps += 1
+    return max(steps - 1, 1)
 
 
 def _config(benchmark: NerfBenchmark, method: str, steps: int, folder: Path) -> Any:

@@ -16,7 +16,7 @@ from staf_nerf.config import RadianceConfig
 from staf_nerf.plugin.dataparser import CaptureDataParserConfig
 from staf_nerf.plugin.model import StafModelConfig
 from staf_nerf.plugin.pipeline import StafPipelineConfig
-from staf_nerf.plugin.trainer import FusedAdamConfig, StafTrainerConfig
+from staf_nerf.plugin.trainer import FusedAdamConfig, MuonConfig, StafTrainerConfig
 from staf_nerf.presets import Device, load_preset
 
 ADAM_EPS = 1e-15
@@ -36,12 +36,13 @@ def trainer_config(name: str, preset: RadianceConfig, device: Device) -> StafTra
     rates = {
         "proposal_networks": training.learning_rate,
         "encoding": training.learning_rate,
+        "matrix": training.matrix_learning_rate,
         "network": training.network_learning_rate,
         "activation": training.activation_learning_rate,
     }
     optimizers = {
         group: {
-            "optimizer": FusedAdamConfig(lr=rate, eps=ADAM_EPS),
+            "optimizer": MuonConfig(lr=rate) if group == "matrix" else FusedAdamConfig(lr=rate, eps=ADAM_EPS),
             "scheduler": ExponentialDecaySchedulerConfig(
                 lr_final=rate * training.final_learning_rate, max_steps=training.steps
             ),

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from nerfstudio.engine.optimizers import AdamOptimizerConfig
+from nerfstudio.engine.optimizers import AdamOptimizerConfig, OptimizerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -30,6 +30,17 @@ class FusedAdamConfig(AdamOptimizerConfig):
     def setup(self, params: list[torch.nn.Parameter]) -> torch.optim.Adam:
         fused = all(parameter.is_floating_point() for parameter in params)  # torch has no fused one for complex weights
         return torch.optim.Adam(params, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay, fused=fused)
+
+
+@dataclass
+class MuonConfig(OptimizerConfig):
+    """Muon: each matrix moves by an orthogonal one, all its directions equally far (Jordan et al. 2024)."""
+
+    eps: float = 1e-7
+    """Added to the norm of a gradient before it is made orthogonal."""
+
+    def setup(self, params: list[torch.nn.Parameter]) -> torch.optim.Muon:
+        return torch.optim.Muon(params, lr=self.lr, weight_decay=0.0, eps=self.eps)
 
 
 @dataclass

@@ -44,8 +44,10 @@ def test_a_budget_of_minutes_decides_the_number_of_steps(tmp_path):
 
 
 def test_steps_within_a_budget():
-    assert nerf.steps_within(15.0, 0.3) == 3000
-    assert nerf.steps_within(0.001, 10.0) == 1
+    assert nerf.steps_within(900.25, 0.5, 0.0, lambda step: 1) == 1800
+    assert nerf.steps_within(0.001, 10.0, 0.0, lambda step: 1) == 1
+    # An update every second step at first, every sixth after ten steps: 10 (1 + 2/2) and then 1 + 2/6 s a step.
+    assert nerf.steps_within(28.5, 1.0, 2.0, lambda step: 1 if step < 10 else 5) == 16
 
 
 def test_stock_nerfacto_runs_offline_at_its_small_sizes(tmp_path):

@@ -38,10 +38,16 @@ def test_the_device_is_detected(monkeypatch, cuda, mps, device):
 def test_every_optimizer_group_of_a_model_has_its_learning_rate(tmp_path):
     from tests.plugin.test_checkpoints import trainer
 
-    rates = {"learning_rate": 0.01, "network_learning_rate": 0.02, "activation_learning_rate": 0.03}
+    rates = {
+        "learning_rate": 0.01,
+        "network_learning_rate": 0.02,
+        "activation_learning_rate": 0.03,
+        "matrix_learning_rate": 0.04,
+    }
     made = trainer(tmp_path, changes={"training": rates})
     found = {name: optimizer.param_groups[0]["initial_lr"] for name, optimizer in made.optimizers.optimizers.items()}
-    assert found == {"proposal_networks": 0.01, "encoding": 0.01, "network": 0.02, "activation": 0.03}
+    assert found == {"proposal_networks": 0.01, "encoding": 0.01, "network": 0.02, "activation": 0.03, "matrix": 0.04}
+    assert {type(optimizer).__name__ for optimizer in made.optimizers.optimizers.values()} == {"Adam", "Muon"}
 
 
 def test_learning_rates_decay_to_the_stated_part(tmp_path):
