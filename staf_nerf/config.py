@@ -149,11 +149,11 @@ class TrainingConfig:
     """Rays that are rendered at a time when a whole picture is."""
     learning_rate: float = 1e-2
     """Adam's learning rate for the encoding (and for all of a field that has no hash grid)."""
-    matrix_learning_rate: float = 7e-2
+    matrix_learning_rate: float = 5e-2
     """Muon's learning rate for the weights of the networks' hidden layers."""
     network_learning_rate: float = 5e-3
     """Adam's learning rate for what else the networks hold: biases, the last layers' weights, embeddings."""
-    activation_learning_rate: float = 5e-3
+    activation_learning_rate: float = 1e-2
     """Adam's learning rate for amplitudes, frequencies and phases."""
     final_learning_rate: float = 0.1
     """Learning rates decay exponentially to this part of their start."""
