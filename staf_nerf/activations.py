@@ -100,14 +100,20 @@ class STAF(Activation):
 
 
 class Sine(Activation):
-    """sin(ω z): SIREN (arXiv 2006.09661)."""
+    """sin(ω z): SIREN (arXiv 2006.09661). A Fourier sum of one term that is held fixed, with the same kernels."""
+
+    amplitude: Tensor
+    frequency: Tensor
+    phase: Tensor
 
     def __init__(self, num_features: int, *, omega: float = 30.0) -> None:
         super().__init__()
         self.omega = omega
+        for name, value in (("amplitude", 1.0), ("frequency", omega), ("phase", 0.0)):
+            self.register_buffer(name, torch.tensor([value]), persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        return _in_float32(lambda x: torch.sin(self.omega * x), z)
+        return staf(z, self.amplitude, self.frequency, self.phase)
 
     def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
         _siren_(linear, omega=self.omega, first=first, generator=generator)

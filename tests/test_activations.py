@@ -13,6 +13,13 @@ def test_one_frequency_of_amplitude_one_and_phase_zero_is_sine_to_the_bit(genera
     assert torch.equal(STAF(8, num_frequencies=1, omega=30.0)(z), Sine(8, omega=30.0)(z))
 
 
+def test_sine_is_torch_s_sine_of_the_scaled_input(generator):
+    z = torch.randn(64, 8, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(Sine(8, omega=30.0).double()(z), torch.sin(30.0 * z), atol=1e-13, rtol=0)
+    assert not list(Sine(8).parameters())
+    assert not Sine(8).state_dict()
+
+
 def test_siren_initialisation_is_sine_whatever_the_number_of_frequencies(generator):
     z = torch.randn(64, 8, generator=generator)
     torch.testing.assert_close(STAF(8, initialization="siren")(z), Sine(8)(z), atol=1e-6, rtol=0)

@@ -21,34 +21,7 @@ BLOCK = 2**18
 
 
 def staf(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
-    """Evaluates σ(z) = Σᵢ Cᵢ sin(Ωᵢ z + Φᵢ).
-
-    Args:
-        z: Pre-activations, (..., n). Half precision is computed in float32 and rounded once, at the end.
-        amplitude: C, (τ,) or (τ, n).
-        frequency: Ω, the shape of `amplitude`; radians per unit of z.
-        phase: Φ, the shape of `amplitude`; radians.
-
-    Returns:
-        The activation, of the shape and dtype of `z`.
-
-    Raises:
-        ValueError: If the parameters' shapes differ, or fit neither (τ,) nor (τ, n).
-    """
-    if not amplitude.shape == frequency.shape == phase.shape:
-        raise ValueError(
-            "amplitude, frequency and phase must have one shape, got "
-            f"{tuple(amplitude.shape)}, {tuple(frequency.shape)}, {tuple(phase.shape)}"
-        )
-    if amplitude.ndim not in (1, 2) or (amplitude.ndim == 2 and amplitude.shape[1:] != z.shape[-1:]):
-        raise ValueError(
-            f"amplitude must have shape (τ,) or (τ, n) with z of shape (..., n), got {tuple(amplitude.shape)} "
-            f"with z of shape {tuple(z.shape)}"
-        )
-    if z.dtype in (torch.float16, torch.bfloat16):
-        # The spacing of fp16 near 3000 is 2: an argument in half precision is noise.
-        with torch.autocast(z.device.type, enabled=False):
-            return staf(z.float(), amplitude.float(), frequency.float(), phase.float()).to(z.dtype)
+    """σ(z), of the shape of z; see `staf_nerf.kernels.staf`."""
     if z.device.type == "cpu" and z.ndim > 1 and z.numel() >= 2 * BLOCK:
         rows = max(BLOCK * z.shape[0] // z.numel(), 1)
         return torch.cat([_Sum.apply(block, amplitude, frequency, phase) for block in z.split(rows)])
@@ -115,25 +88,42 @@ class _SumBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, vz: Tensor, vc: Tensor, vw: Tensor, vp: Tensor):
-        # <v, gradients of <g, σ>> = <g, derivative of σ along v>: its gradients, in operations that autograd follows.
-        grad, z, amplitude, frequency, phase = ctx.saved_tensors
-        to_grad, to_z = torch.zeros_like(z), torch.zeros_like(z)
-        grads: list[tuple[Tensor, Tensor, Tensor]] = []
-        for c, w, p, vci, vwi, vpi in zip(amplitude, frequency, phase, vc, vw, vp, strict=True):
-            theta = w * z + p
-            sin, cos = torch.sin(theta), torch.cos(theta)
-            turn = w * vz + vwi * z + vpi  # how θᵢ moves along v
-            to_grad = to_grad + vci * sin + c * turn * cos
-            along = grad * (vci * cos - c * turn * sin)  # <g, ·> differentiated by θᵢ
-            to_z = to_z + w * along + (c * vwi) * (grad * cos)
-            grads.append(
-                (
-                    _sum(grad * turn * cos, c),
-                    _sum(along * z + c * (grad * vz * cos), c),
-                    _sum(along, c),
-                )
+        return second(vz, vc, vw, vp, *ctx.saved_tensors)
+
+
+def second(
+    vz: Tensor,
+    vc: Tensor,
+    vw: Tensor,
+    vp: Tensor,
+    grad: Tensor,
+    z: Tensor,
+    amplitude: Tensor,
+    frequency: Tensor,
+    phase: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of <v, gradients of <g, σ(z)>> with respect to g, z, C, Ω and Φ, in operations autograd follows.
+
+    That product is <g, derivative of σ along v>.
+    """
+    to_grad, to_z = torch.zeros_like(z), torch.zeros_like(z)
+    grads: list[tuple[Tensor, Tensor, Tensor]] = []
+    for c, w, p, vci, vwi, vpi in zip(amplitude, frequency, phase, vc, vw, vp, strict=True):
+        theta = w * z + p
+        sin, cos = torch.sin(theta), torch.cos(theta)
+        turn = w * vz + vwi * z + vpi  # how θᵢ moves along v
+        to_grad = to_grad + vci * sin + c * turn * cos
+        along = grad * (vci * cos - c * turn * sin)  # <g, ·> differentiated by θᵢ
+        to_z = to_z + w * along + (c * vwi) * (grad * cos)
+        grads.append(
+            (
+                _sum(grad * turn * cos, c),
+                _sum(along * z + c * (grad * vz * cos), c),
+                _sum(along, c),
             )
-        return to_grad, to_z, *(torch.stack(column) for column in zip(*grads, strict=True))
+        )
+    to_amplitude, to_frequency, to_phase = (torch.stack(column) for column in zip(*grads, strict=True))
+    return to_grad, to_z, to_amplitude, to_frequency, to_phase
 
 
 def _directional_derivative(inputs: Sequence[Tensor], directions: Sequence[Tensor]) -> Tensor:

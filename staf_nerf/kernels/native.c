@@ -1,0 +1,287 @@
+/* The trainable Fourier sum on a CPU: sigma(z) = sum_i C_i sin(W_i z + P_i), its gradients, and the gradients of those.
+ *
+ * z has `rows` rows of `n` values. With shared parameters (`per_feature` 0) C, W and P have `terms` values, one for each
+ * sinusoid; with `per_feature` 1 they have terms rows of n values, a set for each feature.
+ *
+ * native_kernels.h holds the arithmetic, in the compiler's vector types. It is included once for each precision and
+ * instruction set; the functions at the end of this file choose among them at run time. Nothing here allocates what it
+ * returns, knows Python or keeps state, so the library serves any interpreter. Results do not depend on the number of
+ * threads: sums are formed over fixed blocks, then over blocks in order.
+ */
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BLOCK_BYTES 4096 /* of z, beside as much of each other tensor: what the first-level cache holds */
+
+/* --- threads ------------------------------------------------------------------------------------------------------ */
+
+typedef void (*unit_function)(void *context, ptrdiff_t unit);
+
+typedef struct {
+    unit_function run;
+    void *context;
+    ptrdiff_t units;
+    int threads;
+} job;
+
+static void run_part(const job *work, int index) {
+    ptrdiff_t first = work->units * index / work->threads, last = work->units * (index + 1) / work->threads;
+    for (ptrdiff_t unit = first; unit < last; unit++) work->run(work->context, unit);
+}
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <dlfcn.h>
+#include <pthread.h>
+
+/* torch's own threads, through the entry point that every OpenMP library on Linux exports: a second pool beside it would
+ * compete with its waiting threads for the cores. */
+typedef void (*gomp_parallel_function)(void (*)(void *), void *, unsigned, unsigned);
+typedef int (*gomp_index_function)(void);
+static gomp_parallel_function gomp_parallel;
+static gomp_index_function gomp_index, gomp_count;
+static int forked; /* OpenMP's threads are not there in the child of a fork */
+
+static void after_fork(void) { forked = 1; }
+
+__attribute__((constructor)) static void find_threads(void) {
+    gomp_parallel = (gomp_parallel_function)dlsym(RTLD_DEFAULT, "GOMP_parallel");
+    gomp_index = (gomp_index_function)dlsym(RTLD_DEFAULT, "omp_get_thread_num");
+    gomp_count = (gomp_index_function)dlsym(RTLD_DEFAULT, "omp_get_num_threads");
+    pthread_atfork(NULL, NULL, after_fork);
+}
+
+static void gomp_worker(void *argument) {
+    job work = *(const job *)argument;
+    work.threads = gomp_count(); /* it may be fewer than were asked for */
+    run_part(&work, gomp_index());
+}
+
+typedef struct {
+    const job *work;
+    int index;
+} part;
+
+static void *part_worker(void *argument) {
+    const part *mine = argument;
+    run_part(mine->work, mine->index);
+    return NULL;
+}
+
+static void run_job(job work) {
+    if (work.threads > work.units) work.threads = (int)work.units;
+    if (work.threads > 1 && gomp_parallel && gomp_index && gomp_count && !forked) {
+        gomp_parallel(gomp_worker, &work, (unsigned)work.threads, 0);
+        return;
+    }
+    enum { MOST = 256 };
+    pthread_t threads[MOST];
+    part parts[MOST];
+    int started[MOST] = {0};
+    if (work.threads > MOST) work.threads = MOST;
+    for (int i = 1; i < work.threads; i++) {
+        parts[i] = (part){&work, i};
+        started[i] = pthread_create(&threads[i], NULL, part_worker, &parts[i]) == 0;
+    }
+    if (work.threads > 0) run_part(&work, 0);
+    for (int i = 1; i < work.threads; i++) {
+        if (started[i])
+            pthread_join(threads[i], NULL);
+        else
+            run_part(&work, i);
+    }
+}
+#else
+static void run_job(job work) {
+    work.threads = 1;
+    run_part(&work, 0);
+}
+#endif
+
+/* --- arithmetic, for each precision and instruction set ------------------------------------------------------------ */
+
+/* What a call works on. A unit is a block of values where parameters are shared, else a block of whole rows. */
+typedef struct {
+    const void *z, *amplitude, *frequency, *phase, *grad;        /* grad: of the loss by sigma(z) */
+    const void *vz, *vamplitude, *vfrequency, *vphase;           /* second pass: of the loss by the first pass's results */
+    void *out, *to_grad, *to_z;                                  /* the shape of z */
+    double *partial;                                             /* (units, 3, terms * width of the parameters) */
+    ptrdiff_t rows, n, terms, block;
+    int per_feature;
+} call;
+
+#define PASTE(a, b) a##_##b
+#define NAME2(a, b) PASTE(a, b)
+#define NAME(a) NAME2(a, SUFFIX)
+
+#define VECTOR_BYTES 16 /* SSE2, NEON */
+#define KERNEL_FLOAT 1
+#define SUFFIX f32_base
+#include "native_kernels.h"
+#undef SUFFIX
+#undef KERNEL_FLOAT
+#define KERNEL_FLOAT 0
+#define SUFFIX f64_base
+#include "native_kernels.h"
+#undef SUFFIX
+#undef KERNEL_FLOAT
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define HAVE_X86 1
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#undef VECTOR_BYTES
+#define VECTOR_BYTES 32
+#define KERNEL_FLOAT 1
+#define SUFFIX f32_avx2
+#include "native_kernels.h"
+#undef SUFFIX
+#undef KERNEL_FLOAT
+#define KERNEL_FLOAT 0
+#define SUFFIX f64_avx2
+#include "native_kernels.h"
+#undef SUFFIX
+#undef KERNEL_FLOAT
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx2,fma,prefer-vector-width=512")
+#endif
+#undef VECTOR_BYTES
+#define VECTOR_BYTES 64
+#define KERNEL_FLOAT 1
+#define SUFFIX f32_avx512
+#include "native_kernels.h"
+#undef SUFFIX
+#undef KERNEL_FLOAT
+#define KERNEL_FLOAT 0
+#define SUFFIX f64_avx512
+#include "native_kernels.h"
+#undef SUFFIX
+#undef KERNEL_FLOAT
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
+/* --- entry points -------------------------------------------------------------------------------------------------- */
+
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
+typedef struct {
+    unit_function forward, backward, second;
+} kernels;
+
+static const kernels base[2] = {{forward_f32_base, backward_f32_base, second_f32_base},
+                                {forward_f64_base, backward_f64_base, second_f64_base}};
+#ifdef HAVE_X86
+static const kernels avx2[2] = {{forward_f32_avx2, backward_f32_avx2, second_f32_avx2},
+                                {forward_f64_avx2, backward_f64_avx2, second_f64_avx2}};
+static const kernels avx512[2] = {{forward_f32_avx512, backward_f32_avx512, second_f32_avx512},
+                                  {forward_f64_avx512, backward_f64_avx512, second_f64_avx512}};
+#endif
+
+/* The best instruction set of this processor: 0 the compiler's default, 1 AVX2, 2 AVX-512. */
+EXPORT int staf_level(void) {
+#ifdef HAVE_X86
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return 2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+#endif
+    return 0;
+}
+
+static const kernels *choose(int level, int is_double) {
+#ifdef HAVE_X86
+    if (level == 2) return &avx512[is_double];
+    if (level == 1) return &avx2[is_double];
+#endif
+    (void)level;
+    return &base[is_double];
+}
+
+/* Units of work of a tensor, and the rows or values in each. */
+static ptrdiff_t plan(call *work, int is_double) {
+    ptrdiff_t size = is_double ? 8 : 4, total = work->rows * work->n;
+    if (!work->per_feature) { /* one line of values, whatever its rows */
+        work->rows = 1;
+        work->n = total;
+        work->block = BLOCK_BYTES / size;
+        return (total + work->block - 1) / work->block;
+    }
+    work->block = 64;
+    return (work->rows + work->block - 1) / work->block;
+}
+
+/* The parameters' gradients (3, terms * width) from the units' partial sums, in the order of the units. */
+static void reduce(const call *work, ptrdiff_t units, ptrdiff_t width, int is_double, void *gradients[3]) {
+    ptrdiff_t count = work->terms * width;
+    for (int kind = 0; kind < 3; kind++) {
+        for (ptrdiff_t i = 0; i < count; i++) {
+            double sum = 0.0;
+            for (ptrdiff_t unit = 0; unit < units; unit++) sum += work->partial[(unit * 3 + kind) * count + i];
+            if (is_double)
+                ((double *)gradients[kind])[i] = sum;
+            else
+                ((float *)gradients[kind])[i] = (float)sum;
+        }
+    }
+}
+
+static int run_with_sums(call *work, unit_function run, int is_double, int threads, void *gradients[3]) {
+    ptrdiff_t width = work->per_feature ? work->n : 1;
+    ptrdiff_t units = plan(work, is_double);
+    size_t size = (size_t)(units > 0 ? units : 1) * 3 * (size_t)(work->terms * width) * sizeof(double);
+    work->partial = malloc(size);
+    if (!work->partial) return 1;
+    run_job((job){run, work, units, threads});
+    reduce(work, units, width, is_double, gradients);
+    free(work->partial);
+    return 0;
+}
+
+EXPORT int staf_forward(int level, int is_double, int threads, int per_feature, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t terms,
+                        const void *z, const void *amplitude, const void *frequency, const void *phase, void *out) {
+    call work = {.z = z, .amplitude = amplitude, .frequency = frequency, .phase = phase, .out = out,
+                 .rows = rows, .n = n, .terms = terms, .per_feature = per_feature};
+    ptrdiff_t units = plan(&work, is_double);
+    run_job((job){choose(level, is_double)->forward, &work, units, threads});
+    return 0;
+}
+
+EXPORT int staf_backward(int level, int is_double, int threads, int per_feature, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t terms,
+                         const void *grad, const void *z, const void *amplitude, const void *frequency,
+                         const void *phase, void *to_z, void *to_amplitude, void *to_frequency, void *to_phase) {
+    call work = {.grad = grad, .z = z, .amplitude = amplitude, .frequency = frequency, .phase = phase, .to_z = to_z,
+                 .rows = rows, .n = n, .terms = terms, .per_feature = per_feature};
+    void *gradients[3] = {to_amplitude, to_frequency, to_phase};
+    return run_with_sums(&work, choose(level, is_double)->backward, is_double, threads, gradients);
+}
+
+EXPORT int staf_second(int level, int is_double, int threads, int per_feature, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t terms,
+                       const void *vz, const void *vamplitude, const void *vfrequency, const void *vphase,
+                       const void *grad, const void *z, const void *amplitude, const void *frequency,
+                       const void *phase, void *to_grad, void *to_z, void *to_amplitude, void *to_frequency,
+                       void *to_phase) {
+    call work = {.vz = vz, .vamplitude = vamplitude, .vfrequency = vfrequency, .vphase = vphase, .grad = grad, .z = z,
+                 .amplitude = amplitude, .frequency = frequency, .phase = phase, .to_grad = to_grad, .to_z = to_z,
+                 .rows = rows, .n = n, .terms = terms, .per_feature = per_feature};
+    void *gradients[3] = {to_amplitude, to_frequency, to_phase};
+    return run_with_sums(&work, choose(level, is_double)->second, is_double, threads, gradients);
+}
