@@ -10,11 +10,12 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
+
+from staf_nerf.kernels.hash_grid import hash_grid
 
 Implementation = Literal["auto", "tcnn", "torch"]
 
@@ -211,87 +212,20 @@ class HashGrid(Encoding):
         if self.tcnn is not None:
             features = self.tcnn(unit).to(x.dtype)
         else:
-            corners, fraction = self.corners(unit)
-            features = _Interpolate.apply(fraction, self.table, corners).transpose(0, 1).flatten(1)
+            features = hash_grid(
+                unit, self.table, self.scales, self.multipliers, self.rows, self.offsets, self.num_dense
+            )
         if self.feature_scale != 1.0:
             features = features * self.feature_scale
         if self.coordinate_scale:
             features = torch.cat([features, self.coordinate_scale * (2.0 * unit - 1.0)], -1)
         return features.reshape(*x.shape[:-1], self.out_features)
 
-    def corners(self, unit: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows of the table around each point, and where in its cell the point lies.
-
-        Args:
-            unit: Points (B, d) in [0, 1].
-
-        Returns:
-            Rows (L, B, 2**d), the first axis changing fastest, and fractions (d, L, B) in [0, 1).
-        """
-        position = unit.T.contiguous()[:, None, :] * self.scales[:, None].to(unit.dtype) + 0.5
-        cell = position.detach().floor()
-        # int32 wraps around as the uint32 of the other implementations does; the mask below drops the sign.
-        low = cell.int() * self.multipliers[:, :, None]
-        high = low + self.multipliers[:, :, None]
-        n, sizes = self.num_dense, self.rows[:, None, None]
-        dense = _combine(low[:, :n], high[:, :n], torch.add) % sizes[:n]
-        hashed = _combine(low[:, n:], high[:, n:], torch.bitwise_xor) & (sizes[n:] - 1)
-        return torch.cat([dense, hashed]) + self.offsets[:, None, None], position - cell
-
     def extra_repr(self) -> str:
         return (
             f"{self.in_features}, out_features={self.out_features}, feature_scale={self.feature_scale:g}, "
             f"coordinate_scale={self.coordinate_scale:g}"
         )
-
-
-def _combine(low: Tensor, high: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """(d, L, B) twice -> (L, B, 2**d): every choice of low or high an axis, combined; axis 0 changes fastest."""
-    choices = [low[-1], high[-1]]
-    for axis in range(len(low) - 2, -1, -1):
-        choices = [operation(side[axis], rest) for rest in choices for side in (low, high)]
-    return torch.stack(choices, -1)
-
-
-def _corner_weights(fraction: Tensor) -> Tensor:
-    """Multilinear weights (L, B, 2**d) of the corners, from fractions (d, L, B)."""
-    return _combine(1.0 - fraction, fraction, torch.mul)
-
-
-class _Interpolate(torch.autograd.Function):
-    """Weighted sums (L, B, F) of table rows: one gather forwards, one scatter a feature backwards."""
-
-    @staticmethod
-    def forward(ctx, fraction: Tensor, table: Tensor, corners: Tensor) -> Tensor:
-        ctx.save_for_backward(fraction, table, corners)
-        weights = _corner_weights(fraction).to(table.dtype).flatten(0, 1)
-        bags = nn.functional.embedding_bag(corners.flatten(0, 1), table, mode="sum", per_sample_weights=weights)
-        return bags.reshape(*corners.shape[:2], table.shape[1])
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):
-        # In operations that autograd follows, so that this pass can be differentiated in its turn.
-        fraction, table, corners = ctx.saved_tensors
-        to_fraction = to_table = None
-        if ctx.needs_input_grad[1]:
-            weights, rows, zeros = _corner_weights(fraction), corners.flatten().long(), table.new_zeros(len(table))
-            shares = ((weights * feature[..., None]).flatten() for feature in grad.unbind(-1))
-            to_table = torch.stack([zeros.scatter_add(0, rows, share) for share in shares], -1)
-        if ctx.needs_input_grad[0]:
-            agreement = (nn.functional.embedding(corners, table) * grad[..., None, :]).sum(-1)  # (L, B, 2**d)
-            to_fraction = _weight_gradient(fraction, agreement)
-        return to_fraction, to_table, None
-
-
-def _weight_gradient(fraction: Tensor, agreement: Tensor) -> Tensor:
-    """The gradient (d, L, B) of Σ agreement · weights by the fractions."""
-    low, high, one = 1.0 - fraction, fraction, torch.ones_like(fraction[0])
-    gradients = []
-    for axis in range(len(fraction)):
-        below = [-one if a == axis else low[a] for a in range(len(fraction))]
-        above = [one if a == axis else high[a] for a in range(len(fraction))]
-        gradients.append((_combine(torch.stack(below), torch.stack(above), torch.mul) * agreement).sum(-1))
-    return torch.stack(gradients)
 
 
 # --- tiny-cuda-nn ----------------------------------------------------------------------------------------------------

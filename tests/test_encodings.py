@@ -1,6 +1,7 @@
 import itertools
 import math
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from staf_nerf import encodings
 from staf_nerf.encodings import FourierFeatures, HashGrid, Identity, SphericalHarmonics
+from staf_nerf.kernels import hash_grid, library
 from tests.reference import oracles
 
 SMALL = {"num_levels": 5, "log2_table_size": 8, "base_resolution": 3, "max_resolution": 40}
@@ -79,6 +81,59 @@ def test_feature_scale_multiplies_the_features():
     )
     x = torch.rand(5, 3)
     torch.testing.assert_close(scaled(x), 10.0 * plain(x))
+
+
+@pytest.mark.parametrize(("dimensions", "features"), [(3, 2), (3, 1), (3, 4), (2, 2), (2, 3)])
+@pytest.mark.parametrize("points", [0, 1, 700])
+def test_the_native_hash_grid_equals_the_reference_to_second_derivatives(
+    points, dimensions, features, generator, monkeypatch
+):
+    if library.library() is None:
+        pytest.skip("there was no C compiler when this was installed")
+    made = HashGrid(dimensions, **{**SMALL, "features_per_level": features}, generator=generator)
+    made.table.data.mul_(1e4)
+    weights = torch.randn(points, made.out_features, generator=generator)
+    directions = torch.randn(points, dimensions, generator=generator)
+    spread = 2 * torch.rand(points, dimensions, generator=generator) - 1
+
+    def results():
+        x = spread.clone().requires_grad_()
+        y = made(x)
+        first = torch.autograd.grad((y.square() * weights).sum(), (x, made.table), create_graph=True)
+        along = (first[0] * directions).sum() + first[1].square().sum()
+        return [y, *first, *torch.autograd.grad(along, (x, made.table))]
+
+    found = results()
+    monkeypatch.setattr(hash_grid, "library", SimpleNamespace(serves=lambda: False))
+    for a, b in zip(found, results(), strict=True):  # float32, sums in another order
+        torch.testing.assert_close(a, b, atol=1e-5 * float(b.abs().max() if b.numel() else 0.0), rtol=1e-4)
+
+
+def test_the_native_hash_grid_does_not_depend_on_threads_and_survives_nan(generator):
+    made, x = grid(3, generator).float(), 2 * torch.rand(999, 3, generator=generator) - 1
+    x[17, 1] = float("nan")
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            y = made(x)
+            found.append([y, *torch.autograd.grad(y[18:].square().sum(), made.table)])
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(*found, atol=0, rtol=0, equal_nan=True)
+    assert found[0][0][17].isnan().all()
+    assert found[0][0][18:].isfinite().all()
+
+
+def test_native_hash_grid_operators_obey_torch_s_rules(generator):
+    if library.library() is None:
+        pytest.skip("there was no C compiler when this was installed")
+    made = grid(3, generator).float()
+    x = torch.rand(5, 3, generator=generator, requires_grad=True)
+    levels = (made.scales, made.multipliers, made.rows, made.offsets, made.num_dense)
+    torch.library.opcheck(hash_grid.native_hash_grid, (x, made.table, *levels))
+    grad = torch.randn(5, made.out_features, generator=generator, requires_grad=True)
+    torch.library.opcheck(hash_grid.native_hash_grid_backward, (grad, x, made.table, *levels, True, True))
 
 
 def test_scaled_coordinates_follow_the_features(generator):

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch.func import jacfwd, jacrev, vmap
 
-from staf_nerf import kernels
-from staf_nerf.kernels import native, reference, staf
+from staf_nerf.kernels import library, native, reference, staf
 from tests.reference import oracles
 
 IMPLEMENTATIONS = ["reference", "native"]
@@ -17,12 +16,12 @@ IMPLEMENTATIONS = ["reference", "native"]
 
 def test_the_library_is_built_wherever_there_is_a_compiler():
     # It is optional, so that nothing fails to install; a mistake in it must not pass for a missing compiler.
-    assert native.library() is not None or not any(map(shutil.which, ("cc", "gcc", "clang")))
+    assert library.library() is not None or not any(map(shutil.which, ("cc", "gcc", "clang")))
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
 def implementation(request) -> str:
-    if request.param == "native" and native.library() is None:
+    if request.param == "native" and library.library() is None:
         pytest.skip("there was no C compiler when this was installed")
     return request.param
 
@@ -30,12 +29,12 @@ def implementation(request) -> str:
 @pytest.fixture(params=["the best", 1, 0])
 def instructions(request, monkeypatch) -> None:
     """The native kernels for each set of instructions that this processor has."""
-    if native.library() is None:
+    if library.library() is None:
         pytest.skip("there was no C compiler when this was installed")
     if request.param != "the best":
-        if request.param > native.level():
+        if request.param > library.level():
             pytest.skip("this processor lacks these instructions")
-        monkeypatch.setattr(native, "level", lambda: request.param)
+        monkeypatch.setattr(library, "level", lambda: request.param)
 
 
 def draw(shape, parameter_shape, generator, dtype=torch.float64, omega=3.0):
@@ -63,6 +62,17 @@ def test_first_and_second_derivatives_are_exact(shape, parameter_shape, generato
     function = functools.partial(staf, implementation=implementation)
     assert torch.autograd.gradcheck(function, inputs, check_batched_grad=False)
     assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("parameter_shape", [(3,), (2, 4)])
+def test_third_derivatives_are_exact(parameter_shape, generator, implementation):
+    inputs = draw((2, 4), parameter_shape, generator)
+
+    def first(*inputs):
+        y = staf(*inputs, implementation=implementation)
+        return torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
+
+    assert torch.autograd.gradgradcheck(first, inputs)
 
 
 def test_third_derivative_in_z_is_minus_the_frequency_squared_times_the_first(generator, implementation):
@@ -278,7 +288,7 @@ def test_native_works_after_a_fork(generator):
 
 @pytest.mark.parametrize("parameter_shape", [(3,), (3, 4)])
 def test_native_operators_obey_torch_s_rules(parameter_shape, generator):
-    if native.library() is None:
+    if library.library() is None:
         pytest.skip("there was no C compiler when this was installed")
     inputs = draw((5, 4), parameter_shape, generator)
     grad = torch.randn(5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -301,10 +311,10 @@ def test_a_compiled_function_equals_the_eager_one(generator):
 def test_without_the_library_the_reference_serves_and_one_line_says_so(generator, monkeypatch):
     inputs = draw((5, 4), (3,), generator)
     expected = staf(*inputs, implementation="reference")
-    monkeypatch.setattr(native, "library", lambda: None)
-    kernels._library_or_one_line.cache_clear()
+    monkeypatch.setattr(library, "library", lambda: None)
+    library._is_here_or_one_line.cache_clear()
     with pytest.warns(UserWarning, match="without a C compiler") as warned:
         results = [staf(*inputs), staf(*inputs)]
-    kernels._library_or_one_line.cache_clear()
+    library._is_here_or_one_line.cache_clear()
     assert len(warned) == 1
     assert all(torch.equal(result, expected) for result in results)

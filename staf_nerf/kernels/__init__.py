@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import warnings
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from staf_nerf.kernels import native, reference
+from staf_nerf.kernels import library, native, reference
 
 Implementation = Literal["auto", "native", "reference"]
 
@@ -55,34 +52,8 @@ def staf(
     inputs = (z, amplitude, frequency, phase)
     if implementation not in ("auto", "native", "reference"):
         raise ValueError(f"implementation must be 'auto', 'native' or 'reference', got {implementation!r}")
-    if implementation == "native" and not (native.fits(*inputs) and native.library() is not None):
+    if implementation == "native" and not (native.fits(*inputs) and library.library() is not None):
         raise RuntimeError("implementation 'native' needs the compiled library and float32 or float64 on a CPU")
-    if implementation == "native" or (implementation == "auto" and _native_serves(*inputs)):
+    if implementation == "native" or (implementation == "auto" and native.fits(*inputs) and library.serves()):
         return native.fourier_sum(*inputs)
     return reference.staf(*inputs)
-
-
-def _native_serves(*inputs: Tensor) -> bool:
-    if not native.fits(*inputs):
-        return False
-    if not torch.compiler.is_compiling() and (
-        torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    ):
-        return False
-    return _library_is_there()
-
-
-@torch.compiler.assume_constant_result
-def _library_is_there() -> bool:
-    return _library_or_one_line()
-
-
-@functools.cache
-def _library_or_one_line() -> bool:
-    if native.library() is None:
-        warnings.warn(
-            "staf_nerf was installed without a C compiler: its activation runs in plain torch, several times slower. "
-            "Install one (gcc or clang), then staf_nerf again.",
-            stacklevel=5,
-        )
-    return native.library() is not None

@@ -1,51 +1,16 @@
 """The trainable Fourier sum in native code for a CPU: float32 and float64, with first and second derivatives.
 
-Conventions are those of `staf_nerf.kernels.reference`, whose formulas these are. The library (`native.c`) is plain C,
-called through ctypes with the addresses of tensors, so that building it needs a C compiler and nothing of torch or
-Python. It runs on torch's threads, and its results do not depend on their number.
+Conventions are those of `staf_nerf.kernels.reference`, whose formulas these are.
 """
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import importlib.machinery
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from staf_nerf.kernels import reference
-
-LEVELS = ("the compiler's default instructions", "AVX2", "AVX-512")
-
-
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The compiled library, or None where this installation has none."""
-    folder = Path(__file__).parent
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        if (path := folder / f"_native{suffix}").is_file():
-            break
-    else:
-        return None
-    try:
-        found = ctypes.CDLL(str(path))
-    except OSError:  # built for another machine
-        return None
-    number, size, address = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p
-    for name, tensors in (("forward", 5), ("backward", 9), ("second", 14)):
-        getattr(found, f"staf_{name}").argtypes = [number] * 4 + [size] * 3 + [address] * tensors
-    return found
-
-
-@functools.cache
-def level() -> int:
-    """The instruction set in use, an index of `LEVELS`."""
-    found = library()
-    assert found is not None
-    return found.staf_level()
+from staf_nerf.kernels import library, reference
 
 
 def fits(*tensors: Tensor) -> bool:
@@ -56,13 +21,12 @@ def fits(*tensors: Tensor) -> bool:
 
 def _call(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], z: Tensor, amplitude: Tensor) -> None:
     """Calls a function of the library; it fills `outputs`, which are contiguous."""
-    found = library()
-    assert found is not None
     held = [x.contiguous() for x in inputs]  # alive until the call is over
     features = z.shape[-1] if z.ndim else 1
     sizes = (z.numel() // max(features, 1), features, len(amplitude))
-    status = getattr(found, f"staf_{name}")(
-        level(),
+    status = library.call(
+        f"staf_{name}",
+        library.level(),
         z.dtype == torch.float64,
         torch.get_num_threads(),
         amplitude.ndim == 2,
@@ -127,13 +91,9 @@ def _save(ctx, inputs: tuple[Tensor, ...], output) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _third(ctx, *directions: Tensor) -> tuple[Tensor | None, ...]:
+def _third(ctx, *directions: Tensor) -> tuple[Tensor, ...]:
     """Derivatives beyond the second, which are rare: through the reference's formulas, by autograd."""
-    create = torch.is_grad_enabled()
-    with torch.enable_grad():
-        inputs = [x if x.requires_grad else x.detach().requires_grad_() for x in ctx.saved_tensors]
-        outputs = reference.second(*inputs)
-        return torch.autograd.grad(outputs, inputs, directions, create_graph=create, allow_unused=True)
+    return torch.func.vjp(reference.second, *ctx.saved_tensors)[1](directions)
 
 
 fourier_sum.register_autograd(lambda ctx, grad: fourier_sum_backward(grad, *ctx.saved_tensors), setup_context=_save)

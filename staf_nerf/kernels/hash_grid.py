@@ -1,0 +1,203 @@
+"""Features of a multiresolution hash grid: in plain torch, and in native code for float32 on a CPU.
+
+Conventions: points (B, d) in [0, 1], d = 2 or 3; a table of F features a row; L levels. Level l has cells of side
+1 / scales[l] and rows[l] rows of the table from offsets[l]; its grid points are numbered by the sum (the first
+`num_dense` levels) or the exclusive or (the others) of their coordinates times multipliers (d, L). Scales are of the
+points' type, the other descriptions int32. The layout is instant-ngp's (arXiv 2201.05989).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from staf_nerf.kernels import library
+
+
+def hash_grid(
+    points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
+) -> Tensor:
+    """Interpolated features (B, L · F); gradients flow to points and table, and through both again."""
+    tensors = (points, table, scales)
+    if all(x.device.type == "cpu" and x.dtype == torch.float32 for x in tensors) and library.serves():
+        return native_hash_grid(points, table, scales, multipliers, rows, offsets, num_dense)
+    return reference_hash_grid(points, table, scales, multipliers, rows, offsets, num_dense)
+
+
+# --- in plain torch --------------------------------------------------------------------------------------------------
+
+
+def reference_hash_grid(
+    points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
+) -> Tensor:
+    """`hash_grid` on any device, in any precision."""
+    corners, fraction = find_corners(points, scales, multipliers, rows, offsets, num_dense)
+    return _Interpolate.apply(fraction, table, corners).transpose(0, 1).flatten(1)
+
+
+def find_corners(
+    points: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
+) -> tuple[Tensor, Tensor]:
+    """The rows of the table around each point, and where in its cell the point lies.
+
+    Returns:
+        Rows (L, B, 2**d), the first axis changing fastest, and fractions (d, L, B) in [0, 1).
+    """
+    position = points.T.contiguous()[:, None, :] * scales[:, None].to(points.dtype) + 0.5
+    cell = position.detach().floor()
+    # int32 wraps around as the uint32 of the other implementations does; the mask below drops the sign.
+    low = cell.int() * multipliers[:, :, None]
+    high = low + multipliers[:, :, None]
+    n, sizes = num_dense, rows[:, None, None]
+    dense = _combine(low[:, :n], high[:, :n], torch.add) % sizes[:n]
+    hashed = _combine(low[:, n:], high[:, n:], torch.bitwise_xor) & (sizes[n:] - 1)
+    return torch.cat([dense, hashed]) + offsets[:, None, None], position - cell
+
+
+def _combine(low: Tensor, high: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """(d, L, B) twice -> (L, B, 2**d): every choice of low or high an axis, combined; axis 0 changes fastest."""
+    choices = [low[-1], high[-1]]
+    for axis in range(len(low) - 2, -1, -1):
+        choices = [operation(side[axis], rest) for rest in choices for side in (low, high)]
+    return torch.stack(choices, -1)
+
+
+def _corner_weights(fraction: Tensor) -> Tensor:
+    """Multilinear weights (L, B, 2**d) of the corners, from fractions (d, L, B)."""
+    return _combine(1.0 - fraction, fraction, torch.mul)
+
+
+class _Interpolate(torch.autograd.Function):
+    """Weighted sums (L, B, F) of table rows: one gather forwards, one scatter a feature backwards."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(fraction: Tensor, table: Tensor, corners: Tensor) -> Tensor:
+        weights = _corner_weights(fraction).to(table.dtype).flatten(0, 1)
+        bags = functional.embedding_bag(corners.flatten(0, 1), table, mode="sum", per_sample_weights=weights)
+        return bags.reshape(*corners.shape[:2], table.shape[1])
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        # In operations that autograd follows, so that this pass can be differentiated in its turn.
+        fraction, table, corners = ctx.saved_tensors
+        to_fraction = to_table = None
+        if ctx.needs_input_grad[1]:
+            weights, rows, zeros = _corner_weights(fraction), corners.flatten().long(), table.new_zeros(len(table))
+            shares = ((weights * feature[..., None]).flatten() for feature in grad.unbind(-1))
+            to_table = torch.stack([zeros.scatter_add(0, rows, share) for share in shares], -1)
+        if ctx.needs_input_grad[0]:
+            agreement = (functional.embedding(corners, table) * grad[..., None, :]).sum(-1)  # (L, B, 2**d)
+            to_fraction = _weight_gradient(fraction, agreement)
+        return to_fraction, to_table, None
+
+
+def _weight_gradient(fraction: Tensor, agreement: Tensor) -> Tensor:
+    """The gradient (d, L, B) of Σ agreement · weights by the fractions."""
+    low, high, one = 1.0 - fraction, fraction, torch.ones_like(fraction[0])
+    gradients = []
+    for axis in range(len(fraction)):
+        below = [-one if a == axis else low[a] for a in range(len(fraction))]
+        above = [one if a == axis else high[a] for a in range(len(fraction))]
+        gradients.append((_combine(torch.stack(below), torch.stack(above), torch.mul) * agreement).sum(-1))
+    return torch.stack(gradients)
+
+
+# --- in native code: operators, which torch.compile knows and autograd differentiates --------------------------------
+
+
+@torch.library.custom_op("staf_nerf::hash_grid", mutates_args=())
+def native_hash_grid(
+    points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
+) -> Tensor:
+    """`hash_grid` for float32 on a CPU."""
+    out = points.new_empty(len(points), len(rows) * table.shape[1])
+    _call("forward", (points, table, scales, multipliers, rows, offsets), num_dense, out)
+    return out
+
+
+@torch.library.custom_op("staf_nerf::hash_grid_backward", mutates_args=())
+def native_hash_grid_backward(
+    grad: Tensor,
+    points: Tensor,
+    table: Tensor,
+    scales: Tensor,
+    multipliers: Tensor,
+    rows: Tensor,
+    offsets: Tensor,
+    num_dense: int,
+    to_points: bool,
+    to_table: bool,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of <grad, features> with respect to points and table; zeros for what is not asked for."""
+    by_points, by_table = torch.zeros_like(points), torch.zeros_like(table)
+    outputs = (by_table if to_table else None, by_points if to_points else None)
+    _call("backward", (grad, points, table, scales, multipliers, rows, offsets), num_dense, *outputs)
+    return by_points, by_table
+
+
+def _call(name: str, inputs: tuple[Tensor, ...], num_dense: int, *outputs: Tensor | None) -> None:
+    held = [x.contiguous() for x in inputs]  # alive until the call is over
+    points, table, _, _, rows, _ = held[-6:]
+    library.call(
+        f"hash_grid_{name}",
+        torch.get_num_threads(),
+        *points.shape,
+        len(rows),
+        table.shape[1],
+        num_dense,
+        *(x.data_ptr() for x in held),
+        *(None if x is None else x.data_ptr() for x in outputs),
+    )
+
+
+@native_hash_grid.register_fake
+def _(points, table, scales, multipliers, rows, offsets, num_dense):
+    return points.new_empty(points.shape[0], rows.shape[0] * table.shape[1])
+
+
+@native_hash_grid_backward.register_fake
+def _(grad, points, table, scales, multipliers, rows, offsets, num_dense, to_points, to_table):
+    return torch.empty_like(points), torch.empty_like(table)
+
+
+def _save(ctx, inputs, output) -> None:
+    *tensors, ctx.num_dense = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx, grad: Tensor):
+    wanted = ctx.needs_input_grad[:2]
+    gradients = native_hash_grid_backward(grad, *ctx.saved_tensors, ctx.num_dense, *wanted)
+    return *(g if w else None for g, w in zip(gradients, wanted, strict=True)), *([None] * 5)
+
+
+def _save_backward(ctx, inputs, output) -> None:
+    *tensors, ctx.num_dense, ctx.to_points, ctx.to_table = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _second(ctx, v_points: Tensor, v_table: Tensor):
+    """Derivatives beyond the first, which few losses need: through the reference, by autograd."""
+    grad, points, table = ctx.saved_tensors[:3]
+
+    def features(points: Tensor, table: Tensor) -> Tensor:
+        return reference_hash_grid(points, table, *ctx.saved_tensors[3:], ctx.num_dense)
+
+    def first(grad: Tensor, points: Tensor, table: Tensor) -> tuple[Tensor, ...]:
+        return torch.func.vjp(features, points, table)[1](grad)
+
+    along = [v * wanted for v, wanted in zip((v_points, v_table), (ctx.to_points, ctx.to_table), strict=True)]
+    return *torch.func.vjp(first, grad, points, table)[1](tuple(along)), *([None] * 7)
+
+
+native_hash_grid.register_autograd(_backward, setup_context=_save)
+native_hash_grid_backward.register_autograd(_second, setup_context=_save_backward)
