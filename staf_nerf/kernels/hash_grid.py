@@ -187,10 +187,10 @@ def _save_backward(ctx, inputs, output) -> None:
 
 def _second(ctx, v_points: Tensor, v_table: Tensor):
     """Derivatives beyond the first, which few losses need: through the reference, by autograd."""
-    grad, points, table = ctx.saved_tensors[:3]
+    grad, points, table, scales, multipliers, rows, offsets = ctx.saved_tensors
 
     def features(points: Tensor, table: Tensor) -> Tensor:
-        return reference_hash_grid(points, table, *ctx.saved_tensors[3:], ctx.num_dense)
+        return reference_hash_grid(points, table, scales, multipliers, rows, offsets, ctx.num_dense)
 
     def first(grad: Tensor, points: Tensor, table: Tensor) -> tuple[Tensor, ...]:
         return torch.func.vjp(features, points, table)[1](grad)
