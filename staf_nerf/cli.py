@@ -51,10 +51,47 @@ def bench(what: Positional[Literal["nerf"]], benchmark: OmitArgPrefixes[NerfBenc
     nerf.main(benchmark)
 
 
+def doctor() -> None:
+    """Says what this machine and installation use: the device, the kernels, the versions of what matters."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from staf_nerf.encodings import choose_implementation
+    from staf_nerf.kernels import library
+    from staf_nerf.plugin.methods import detect_device
+    from staf_nerf.presets import preset_names
+
+    def installed(name: str) -> str:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return "not installed"
+
+    native = "plain torch: it was installed without a C compiler"
+    if library.library() is not None:
+        native = f"native, {library.LEVELS[library.level()]}, {torch.get_num_threads()} threads"
+    table = Table(show_header=False)
+    for name, value in {
+        "staf_nerf": f"{installed('staf-nerf')}, Python {platform.python_version()}, {platform.platform()}",
+        "torch": torch.__version__,
+        "nerfstudio": installed("nerfstudio"),
+        "device": detect_device(),
+        "kernels on the CPU": native,
+        "hash grids": choose_implementation("auto"),
+        "methods": ", ".join(preset_names()),
+    }.items():
+        table.add_row(name, value)
+    Console().print(table)
+
+
 def main() -> None:
     """Entry point of `staf`."""
     try:
-        tyro.extras.subcommand_cli_from_dict({"demo": demo, "bench": bench}, prog="staf")
+        tyro.extras.subcommand_cli_from_dict({"demo": demo, "bench": bench, "doctor": doctor}, prog="staf")
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"staf: {error}")
 
