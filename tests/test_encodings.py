@@ -109,6 +109,27 @@ def test_the_native_hash_grid_equals_the_reference_to_second_derivatives(
         torch.testing.assert_close(a, b, atol=1e-5 * float(b.abs().max() if b.numel() else 0.0), rtol=1e-4)
 
 
+@pytest.mark.parametrize("layout", [lambda x: x.T, lambda x: x.T[::2], lambda x: x.movedim(0, -1)])
+def test_the_native_hash_grid_takes_any_memory_layout(layout, generator):
+    made = grid(3, generator).float()
+    x = (2 * torch.rand(3, 50, generator=generator) - 1).requires_grad_()
+    table = made.table.detach().T.contiguous().T.requires_grad_()
+    results = []
+    for points in (layout(x), layout(x).contiguous()):
+        for rows in (table, table.contiguous()):
+            y = torch.func.functional_call(made, {"table": rows}, (points,))
+            results.append(torch.autograd.grad(y.square().sum(), (x, table)))
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0])
+
+
+def test_float64_points_take_a_float32_table(generator):
+    made = HashGrid(3, **SMALL, generator=generator)
+    x = (2 * torch.rand(9, 3, generator=generator, dtype=torch.float64) - 1).requires_grad_()
+    gradients = torch.autograd.grad(made(x).square().sum(), (x, made.table))
+    assert [g.dtype for g in gradients] == [torch.float64, torch.float32]
+
+
 def test_the_native_hash_grid_does_not_depend_on_threads_and_survives_nan(generator):
     made, x = grid(3, generator).float(), 2 * torch.rand(999, 3, generator=generator) - 1
     x[17, 1] = float("nan")

@@ -1,12 +1,15 @@
 import functools
 import multiprocessing
 import shutil
+import subprocess
+import sys
 import threading
 
 import numpy as np
 import pytest
 import torch
-from torch.func import jacfwd, jacrev, vmap
+from torch.autograd import forward_ad
+from torch.func import hessian, jacfwd, jacrev, jvp, vmap
 
 from staf_nerf.kernels import library, native, reference, staf
 from tests.reference import oracles
@@ -98,6 +101,19 @@ def test_jacobians_by_reverse_forward_and_plain_torch_agree(parameter_shape, gen
         torch.testing.assert_close(jacfwd(staf, argument)(*inputs), expected)
 
 
+@pytest.mark.parametrize("parameter_shape", [(3,), (2, 4)])
+def test_hessians_by_every_pairing_of_modes_agree(parameter_shape, generator):
+    inputs = [x.detach() for x in draw((2, 4), parameter_shape, generator)]
+    for argument in range(4):
+
+        def loss(x, argument=argument):
+            return staf(*inputs[:argument], x, *inputs[argument + 1 :]).square().sum()
+
+        expected = jacrev(jacrev(loss))(inputs[argument])
+        torch.testing.assert_close(hessian(loss)(inputs[argument]), expected)
+        torch.testing.assert_close(jacfwd(jacfwd(loss))(inputs[argument]), expected)
+
+
 def test_vmap_over_points_and_over_parameters(generator):
     z, *parameters = (x.detach() for x in draw((6, 4), (3,), generator))
     torch.testing.assert_close(vmap(lambda row: staf(row, *parameters))(z), staf(z, *parameters))
@@ -143,6 +159,8 @@ def test_wrong_shapes_are_named():
     z = torch.zeros(2, 4)
     with pytest.raises(ValueError, match=r"one shape, got \(3,\), \(2,\), \(3,\)"):
         staf(z, torch.zeros(3), torch.zeros(2), torch.zeros(3))
+    with pytest.raises(ValueError, match=r"τ >= 1.* got \(0,\)"):
+        staf(z, *(torch.zeros(0) for _ in range(3)))
     with pytest.raises(ValueError, match=r"got \(3, 5\) with z of shape \(2, 4\)"):
         staf(z, *(torch.zeros(3, 5) for _ in range(3)))
 
@@ -151,7 +169,7 @@ def test_unknown_and_unusable_implementations_are_named(generator):
     inputs = draw((2, 4), (3,), generator)
     with pytest.raises(ValueError, match="implementation must be 'auto', 'native' or 'reference', got 'fast'"):
         staf(*inputs, implementation="fast")
-    with pytest.raises(RuntimeError, match="float32 or float64 on a CPU"):
+    with pytest.raises(RuntimeError, match="needs the compiled library, float32 or float64 on a CPU"):
         staf(*(x.to("meta") for x in inputs), implementation="native")
 
 
@@ -268,6 +286,25 @@ def test_native_works_from_several_threads_at_once(generator):
     assert all(torch.equal(a, b) for result in found for a, b in zip(expected, result, strict=True))
 
 
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="there is no fork here")
+def test_native_works_in_a_child_that_forked_before_its_first_use():
+    program = """
+import multiprocessing, torch, staf_nerf
+from staf_nerf.kernels import staf
+torch.set_num_threads(2)
+inputs = [torch.ones(100_000) * 2.0, torch.ones(2), torch.ones(2), torch.ones(2)]
+(torch.rand(1000, 1000) @ torch.rand(1000, 1000)).exp()  # torch's threads are running
+def child():
+    assert abs(float(staf(*inputs)[0]) - 0.28224) < 1e-5
+process = multiprocessing.get_context("fork").Process(target=child, daemon=True)
+process.start()
+process.join(60)
+raise SystemExit(process.exitcode if process.exitcode is not None else 9)
+"""
+    result = subprocess.run([sys.executable, "-c", program], timeout=120, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 def _forward_in_a_child(inputs, queue):
     queue.put(staf(*inputs).numpy().copy())  # nothing else of torch's that would wait for its threads
 
@@ -297,6 +334,42 @@ def test_native_operators_obey_torch_s_rules(parameter_shape, generator):
     torch.library.opcheck(native.fourier_sum_second, (*inputs, grad, *inputs))
 
 
+@pytest.mark.parametrize("layout", ["transposed", "expanded", "strided", "0-d"])
+def test_native_takes_any_memory_layout(layout, generator):
+    base = torch.randn(4, 6, generator=generator, dtype=torch.float64)
+    z = {
+        "transposed": base.T,
+        "expanded": base[:1].expand(5, 6),
+        "strided": base[:, ::2],
+        "0-d": base[0, 0],
+    }[layout].requires_grad_()
+    parameters = [torch.randn(3, 2, generator=generator, dtype=torch.float64)[:, 0].requires_grad_() for _ in range(3)]
+    results = []
+    for name in IMPLEMENTATIONS:
+        y = staf(z, *parameters, implementation=name)
+        first = torch.autograd.grad(y.square().sum(), (z, *parameters), create_graph=True)
+        second = torch.autograd.grad(sum(g.sum() for g in first), (z, *parameters))
+        results.append([y, *first, *second])
+    torch.testing.assert_close(*results)
+
+
+def test_forward_mode_is_right_when_compiled_and_refused_where_it_would_be_dropped(generator):
+    z, *parameters = (x.detach() for x in draw((5, 4), (3,), generator, dtype=torch.float32))
+
+    def function(z):
+        return staf(z, *parameters)
+
+    expected = jvp(function, (z,), (z,))[1]
+    torch.testing.assert_close(torch.compile(lambda z: jvp(function, (z,), (z,))[1])(z), expected)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(z, z)
+        torch.testing.assert_close(forward_ad.unpack_dual(function(dual)).tangent, expected)
+        with pytest.raises(RuntimeError, match=r"no torch\.func or forward-mode"):
+            staf(dual, *parameters, implementation="native")
+        with pytest.raises(RuntimeError, match="no forward-mode derivatives"):
+            native.fourier_sum(dual, *parameters)
+
+
 def test_a_compiled_function_equals_the_eager_one(generator):
     inputs = draw((50, 4), (3,), generator, dtype=torch.float32)
 
@@ -306,6 +379,19 @@ def test_a_compiled_function_equals_the_eager_one(generator):
     compiled = torch.compile(loss, fullgraph=True)
     expected = torch.autograd.grad(loss(*inputs), inputs)
     torch.testing.assert_close(torch.autograd.grad(compiled(*inputs), inputs), expected)
+
+
+def test_a_library_of_another_version_counts_as_absent(monkeypatch):
+    if library.library() is None:
+        pytest.skip("there was no C compiler when this was installed")
+    for changes in ({"VERSION": -1}, {"ARGUMENTS": {"staf_of_tomorrow": []}}):
+        with monkeypatch.context() as patch:
+            for name, value in changes.items():
+                patch.setattr(library, name, value)
+            library.library.cache_clear()
+            assert library.library() is None
+    library.library.cache_clear()
+    assert library.library() is not None
 
 
 def test_without_the_library_the_reference_serves_and_one_line_says_so(generator, monkeypatch):

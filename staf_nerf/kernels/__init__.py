@@ -39,9 +39,13 @@ def staf(
             "amplitude, frequency and phase must have one shape, got "
             f"{tuple(amplitude.shape)}, {tuple(frequency.shape)}, {tuple(phase.shape)}"
         )
-    if amplitude.ndim not in (1, 2) or (amplitude.ndim == 2 and amplitude.shape[1:] != z.shape[-1:]):
+    if (
+        amplitude.ndim not in (1, 2)
+        or not len(amplitude)
+        or (amplitude.ndim == 2 and amplitude.shape[1:] != z.shape[-1:])
+    ):
         raise ValueError(
-            f"amplitude must have shape (τ,) or (τ, n) with z of shape (..., n), got {tuple(amplitude.shape)} "
+            f"amplitude must have shape (τ,) or (τ, n), τ >= 1, with z of shape (..., n), got {tuple(amplitude.shape)} "
             f"with z of shape {tuple(z.shape)}"
         )
     if z.dtype in (torch.float16, torch.bfloat16):
@@ -52,8 +56,11 @@ def staf(
     inputs = (z, amplitude, frequency, phase)
     if implementation not in ("auto", "native", "reference"):
         raise ValueError(f"implementation must be 'auto', 'native' or 'reference', got {implementation!r}")
-    if implementation == "native" and not (native.fits(*inputs) and library.library() is not None):
-        raise RuntimeError("implementation 'native' needs the compiled library and float32 or float64 on a CPU")
-    if implementation == "native" or (implementation == "auto" and native.fits(*inputs) and library.serves()):
+    if implementation != "reference" and native.fits(*inputs) and library.serves():
         return native.fourier_sum(*inputs)
+    if implementation == "native":
+        raise RuntimeError(
+            "implementation 'native' needs the compiled library, float32 or float64 on a CPU, and no torch.func or "
+            "forward-mode differentiation"
+        )
     return reference.staf(*inputs)

@@ -91,7 +91,8 @@ class _Interpolate(torch.autograd.Function):
         fraction, table, corners = ctx.saved_tensors
         to_fraction = to_table = None
         if ctx.needs_input_grad[1]:
-            weights, rows, zeros = _corner_weights(fraction), corners.flatten().long(), table.new_zeros(len(table))
+            weights = _corner_weights(fraction).to(table.dtype)
+            rows, zeros = corners.flatten().long(), table.new_zeros(len(table))
             shares = ((weights * feature[..., None]).flatten() for feature in grad.unbind(-1))
             to_table = torch.stack([zeros.scatter_add(0, rows, share) for share in shares], -1)
         if ctx.needs_input_grad[0]:
@@ -138,13 +139,14 @@ def native_hash_grid_backward(
     to_table: bool,
 ) -> tuple[Tensor, Tensor]:
     """The gradients of <grad, features> with respect to points and table; zeros for what is not asked for."""
-    by_points, by_table = torch.zeros_like(points), torch.zeros_like(table)
+    by_points, by_table = points.new_zeros(points.shape), table.new_zeros(table.shape)  # contiguous, as C fills them
     outputs = (by_table if to_table else None, by_points if to_points else None)
     _call("backward", (grad, points, table, scales, multipliers, rows, offsets), num_dense, *outputs)
     return by_points, by_table
 
 
 def _call(name: str, inputs: tuple[Tensor, ...], num_dense: int, *outputs: Tensor | None) -> None:
+    library.refuse_tangents(inputs)
     held = [x.contiguous() for x in inputs]  # alive until the call is over
     points, table, _, _, rows, _ = held[-6:]
     library.call(
@@ -166,7 +168,7 @@ def _(points, table, scales, multipliers, rows, offsets, num_dense):
 
 @native_hash_grid_backward.register_fake
 def _(grad, points, table, scales, multipliers, rows, offsets, num_dense, to_points, to_table):
-    return torch.empty_like(points), torch.empty_like(table)
+    return points.new_empty(points.shape), table.new_empty(table.shape)
 
 
 def _save(ctx, inputs, output) -> None:

@@ -10,16 +10,22 @@ import ctypes
 import functools
 import importlib.machinery
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
 LEVELS = ("the compiler's default instructions", "AVX2", "AVX-512")
 
 NUMBER, SIZE, ADDRESS = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p
 
+VERSION = 1
+"""Of the library's signatures; `staf_version` in native.c."""
+
 ARGUMENTS = {
+    "staf_version": [],
     "staf_level": [],
     "staf_forward": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 5,
     "staf_backward": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 9,
@@ -31,7 +37,7 @@ ARGUMENTS = {
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The compiled library, or None where this installation has none."""
+    """The compiled library, or None where this installation has none, or one of another version or machine."""
     folder = Path(__file__).parent
     paths = [folder / f"_native{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
     path = next((path for path in paths if path.is_file()), None)
@@ -39,11 +45,11 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         found = ctypes.CDLL(str(path))
-    except OSError:  # built for another machine
+        for name, arguments in ARGUMENTS.items():
+            getattr(found, name).argtypes = arguments
+        return found if found.staf_version() == VERSION else None
+    except (OSError, AttributeError):
         return None
-    for name, arguments in ARGUMENTS.items():
-        getattr(found, name).argtypes = arguments
-    return found
 
 
 @functools.cache
@@ -59,22 +65,29 @@ def call(name: str, *arguments: int | bool | None) -> int:
     return getattr(found, name)(*arguments)
 
 
+@torch.compiler.assume_constant_result
 def serves() -> bool:
     """Whether the library is here and nothing that only torch's own operations can follow is going on.
 
     That is a transformation of `torch.func` or forward-mode differentiation. Says once, in one line, what is lost
     where the library is absent.
     """
-    if not torch.compiler.is_compiling() and (
-        torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    ):
-        return False
-    return _is_here()
+    return not torch._C._are_functorch_transforms_active() and not forward_mode() and _is_here_or_one_line()
 
 
 @torch.compiler.assume_constant_result
-def _is_here() -> bool:
-    return _is_here_or_one_line()
+def forward_mode() -> bool:
+    """Whether forward-mode differentiation is going on, by `torch.func` or `torch.autograd.forward_ad`."""
+    return forward_ad._current_level >= 0
+
+
+def refuse_tangents(inputs: Sequence[Tensor]) -> None:
+    """Raises RuntimeError for inputs of forward-mode differentiation, which native code would silently drop.
+
+    They come here only through a function that was compiled without them.
+    """
+    if forward_mode() and any(forward_ad.unpack_dual(x).tangent is not None for x in inputs):
+        raise RuntimeError("native kernels have no forward-mode derivatives; use implementation='reference'")
 
 
 @functools.cache
@@ -83,6 +96,9 @@ def _is_here_or_one_line() -> bool:
         warnings.warn(
             "staf_nerf was installed without a C compiler: its kernels run in plain torch, several times slower. "
             "Install one (gcc or clang), then staf_nerf again.",
-            stacklevel=6,
+            stacklevel=5,
         )
     return library() is not None
+
+
+library()  # here, so that it knows of a fork that comes before its first use

@@ -109,6 +109,9 @@ static const kernels avx512[2] = {{forward_f32_avx512, backward_f32_avx512, seco
                                   {forward_f64_avx512, backward_f64_avx512, second_f64_avx512}};
 #endif
 
+/* Raised whenever a signature of this library changes, together with VERSION in library.py. */
+EXPORT int staf_version(void) { return 1; }
+
 /* The best instruction set of this processor: 0 the compiler's default, 1 AVX2, 2 AVX-512. */
 EXPORT int staf_level(void) {
 #ifdef HAVE_X86

@@ -21,6 +21,7 @@ def fits(*tensors: Tensor) -> bool:
 
 def _call(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], z: Tensor, amplitude: Tensor) -> None:
     """Calls a function of the library; it fills `outputs`, which are contiguous."""
+    library.refuse_tangents(inputs)
     held = [x.contiguous() for x in inputs]  # alive until the call is over
     features = z.shape[-1] if z.ndim else 1
     sizes = (z.numel() // max(features, 1), features, len(amplitude))

@@ -32,7 +32,8 @@ INLINE cell find(const grid *g, ptrdiff_t level, const float *point, int dims) {
         float position = point[axis] * g->scales[level] + 0.5f, corner = floorf(position);
         uint32_t factor = (uint32_t)g->multipliers[axis * g->levels + level];
         found.fraction[axis] = position - corner;
-        low[axis] = (uint32_t)(int32_t)corner * factor;
+        int within = corner > -2147483648.0f && corner < 2147483648.0f; /* NaN is not: its fraction shows it */
+        low[axis] = (uint32_t)(within ? (int32_t)corner : 0) * factor;
         high[axis] = low[axis] + factor;
     }
     uint32_t rows = (uint32_t)g->rows[level];

@@ -11,10 +11,10 @@ sines are computed again. Source of σ: arXiv 2502.00869, section 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
+
+from staf_nerf.kernels import library
 
 BLOCK = 2**18
 """Elements that a CPU works on at a time: its temporaries then stay in the cache (twice as fast at 2**20 elements)."""
@@ -22,10 +22,20 @@ BLOCK = 2**18
 
 def staf(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
     """σ(z), of the shape of z; see `staf_nerf.kernels.staf`."""
+    if library.forward_mode():  # torch does not differentiate a function of ours twice forwards: it gives zeros
+        return _plain(z, amplitude, frequency, phase)
     if z.device.type == "cpu" and z.ndim > 1 and z.numel() >= 2 * BLOCK:
         rows = max(BLOCK * z.shape[0] // z.numel(), 1)
         return torch.cat([_Sum.apply(block, amplitude, frequency, phase) for block in z.split(rows)])
     return _Sum.apply(z, amplitude, frequency, phase)
+
+
+def _plain(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
+    """σ(z) in operations that torch differentiates in any mode; it keeps a tensor for each term."""
+    total = torch.zeros_like(z)
+    for c, w, p in zip(amplitude, frequency, phase, strict=True):
+        total = total + c * torch.sin(w * z + p)
+    return total
 
 
 def _sum(terms: Tensor, parameter: Tensor) -> Tensor:
@@ -53,17 +63,10 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
         ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         return _SumBackward.apply(grad, *ctx.saved_tensors)
-
-    @staticmethod
-    def jvp(ctx, *tangents: Tensor | None):
-        inputs = ctx.saved_tensors
-        directions = [torch.zeros_like(x) if v is None else v for v, x in zip(tangents, inputs, strict=True)]
-        return _directional_derivative(inputs, directions)
 
 
 class _SumBackward(torch.autograd.Function):
@@ -124,14 +127,3 @@ def second(
         )
     to_amplitude, to_frequency, to_phase = (torch.stack(column) for column in zip(*grads, strict=True))
     return to_grad, to_z, to_amplitude, to_frequency, to_phase
-
-
-def _directional_derivative(inputs: Sequence[Tensor], directions: Sequence[Tensor]) -> Tensor:
-    """The derivative of σ(z) as (z, C, Ω, Φ) moves along `directions`; the shape of z."""
-    z, *parameters = inputs
-    vz, *moves = directions
-    total = torch.zeros_like(z)
-    for c, w, p, vc, vw, vp in zip(*parameters, *moves, strict=True):
-        theta = w * z + p
-        total = total + vc * torch.sin(theta) + c * (w * vz + vw * z + vp) * torch.cos(theta)
-    return total
