@@ -103,7 +103,8 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
     contact_sheet(list(shown.values()), folder / "contact_sheet.png")
     if frames:
-        film(model, turntable(manager.train_dataset.cameras, frames), folder / "turntable.mp4", console)
+        with _quiet():
+            film(model, turntable(manager.train_dataset.cameras, frames), folder / "turntable.mp4", console)
     _report(console, metrics, folder, trainer)
     return folder
 
