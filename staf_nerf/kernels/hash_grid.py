@@ -146,9 +146,7 @@ def native_hash_grid_backward(
 
 
 def _call(name: str, inputs: tuple[Tensor, ...], num_dense: int, *outputs: Tensor | None) -> None:
-    library.refuse_tangents(inputs)
-    held = [x.contiguous() for x in inputs]  # alive until the call is over
-    points, table, _, _, rows, _ = held[-6:]
+    points, table, _, _, rows, _ = inputs[-6:]
     library.call(
         f"hash_grid_{name}",
         torch.get_num_threads(),
@@ -156,8 +154,8 @@ def _call(name: str, inputs: tuple[Tensor, ...], num_dense: int, *outputs: Tenso
         len(rows),
         table.shape[1],
         num_dense,
-        *(x.data_ptr() for x in held),
-        *(None if x is None else x.data_ptr() for x in outputs),
+        *inputs,
+        *outputs,
     )
 
 

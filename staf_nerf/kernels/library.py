@@ -10,7 +10,6 @@ import ctypes
 import functools
 import importlib.machinery
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -58,11 +57,22 @@ def level() -> int:
     return call("staf_level")
 
 
-def call(name: str, *arguments: int | bool | None) -> int:
-    """Calls a function of the library, which must be here; addresses are those of contiguous tensors."""
+def call(name: str, *arguments: int | bool | Tensor | None) -> int:
+    """Calls a function of the library, which must be here: a tensor by its address, None as a null pointer.
+
+    What it fills must be contiguous; other tensors are made so.
+
+    Raises:
+        RuntimeError: If a tensor belongs to forward-mode differentiation, which native code would silently drop. Such
+            tensors come here only through a function that was compiled without them.
+    """
     found = library()
     assert found is not None
-    return getattr(found, name)(*arguments)
+    tensors = [x for x in arguments if isinstance(x, Tensor)]
+    if forward_mode() and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise RuntimeError("native kernels have no forward-mode derivatives; use implementation='reference'")
+    held = [x.contiguous() if isinstance(x, Tensor) else x for x in arguments]  # alive until the call is over
+    return getattr(found, name)(*(x.data_ptr() if isinstance(x, Tensor) else x for x in held))
 
 
 @torch.compiler.assume_constant_result
@@ -79,15 +89,6 @@ def serves() -> bool:
 def forward_mode() -> bool:
     """Whether forward-mode differentiation is going on, by `torch.func` or `torch.autograd.forward_ad`."""
     return forward_ad._current_level >= 0
-
-
-def refuse_tangents(inputs: Sequence[Tensor]) -> None:
-    """Raises RuntimeError for inputs of forward-mode differentiation, which native code would silently drop.
-
-    They come here only through a function that was compiled without them.
-    """
-    if forward_mode() and any(forward_ad.unpack_dual(x).tangent is not None for x in inputs):
-        raise RuntimeError("native kernels have no forward-mode derivatives; use implementation='reference'")
 
 
 @functools.cache

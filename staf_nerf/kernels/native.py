@@ -21,8 +21,6 @@ def fits(*tensors: Tensor) -> bool:
 
 def _call(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], z: Tensor, amplitude: Tensor) -> None:
     """Calls a function of the library; it fills `outputs`, which are contiguous."""
-    library.refuse_tangents(inputs)
-    held = [x.contiguous() for x in inputs]  # alive until the call is over
     features = z.shape[-1] if z.ndim else 1
     sizes = (z.numel() // max(features, 1), features, len(amplitude))
     status = library.call(
@@ -32,7 +30,8 @@ def _call(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], z: Ten
         torch.get_num_threads(),
         amplitude.ndim == 2,
         *sizes,
-        *(x.data_ptr() for x in (*held, *outputs)),
+        *inputs,
+        *outputs,
     )
     if status:
         raise MemoryError("not enough memory for the sums of the parameters' gradients")
