@@ -11,25 +11,23 @@ import dataclasses
 import gc
 import json
 import math
-import platform
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from staf_nerf.bench.environment import commit, cpu_model, environment
 from staf_nerf.presets import load_preset, override, preset_names
 
-CALIBRATION_STEPS = 40
+CALIBRATION_STEPS = 70
 """Steps that are timed, with and then without updates of the proposal networks, to fill a wall-clock budget."""
-UNTIMED_STEPS = 10
-"""Steps before those: the first ones allocate memory and update the proposal networks each time."""
+UNTIMED_STEPS = 60
+"""Steps before those: the first ones allocate memory, and are slower."""
 
 STOCK_SMALL: dict[str, Any] = {
     "implementation": "torch",
@@ -113,20 +111,8 @@ def report(benchmark: NerfBenchmark, rows: list[dict[str, Any]]) -> dict[str, An
         "summary": summary,
         "rows": rows,
         "data": benchmark.data.name,
-        "command": " ".join(["staf", *sys.argv[1:]]),
-        "versions": {name: version(name) for name in ("torch", "nerfstudio", "staf-nerf")},
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "commit": _commit(),
+        **environment("nerfstudio"),
     }
-
-
-def _commit() -> str | None:
-    """The commit of this checkout, with a "+" where files differ from it; None outside of one."""
-    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
-    return result.stdout.strip() or None
 
 
 def _run_one(benchmark: NerfBenchmark, method: str, seed: int) -> dict[str, Any]:
@@ -151,7 +137,8 @@ def _run_one(benchmark: NerfBenchmark, method: str, seed: int) -> dict[str, Any]
         "rays_per_second": steps * benchmark.rays / seconds,
         "parameters": parameters,
         "threads": torch.get_num_threads(),
-        "commit": _commit(),
+        "cpu": cpu_model(),
+        "commit": commit(),
         "views": [view["psnr"] for view in scores["views"]],
     }
 

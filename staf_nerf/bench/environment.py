@@ -1,0 +1,42 @@
+"""What a measurement says about itself so that it can be repeated: command, versions, commit, processor, threads."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def environment(*packages: str) -> dict[str, Any]:
+    """Returns the command, versions of `packages` beside torch's and ours, the commit, the processor and threads."""
+    return {
+        "command": " ".join(["staf", *sys.argv[1:]]),
+        "versions": {name: version(name) for name in ("torch", *packages, "staf-nerf")},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cpu": cpu_model(),
+        "threads": torch.get_num_threads(),
+        "commit": commit(),
+    }
+
+
+def cpu_model() -> str:
+    """The processor's name, with the instructions that torch uses on it."""
+    name = platform.processor() or platform.machine()
+    table = Path("/proc/cpuinfo")
+    if table.is_file():
+        entries = (line.partition(":") for line in table.read_text().splitlines())
+        name = next((value.strip() for key, _, value in entries if key.strip() == "model name"), name)
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def commit() -> str | None:
+    """The commit of this checkout, with a "+" where files differ from it; None outside of one."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    return result.stdout.strip() or None
