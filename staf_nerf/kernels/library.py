@@ -10,6 +10,7 @@ import ctypes
 import functools
 import importlib.machinery
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -75,7 +76,13 @@ def call(name: str, *arguments: int | bool | Tensor | None) -> int:
     return getattr(found, name)(*(x.data_ptr() if isinstance(x, Tensor) else x for x in held))
 
 
-@torch.compiler.assume_constant_result
+def _constant_when_compiled(function: Callable[[], bool]) -> Callable[[], bool]:
+    """What `torch.compiler.assume_constant_result` does, without its import of torch's compiler: a second of time."""
+    function.__dict__["_dynamo_marked_constant"] = True
+    return function
+
+
+@_constant_when_compiled
 def serves() -> bool:
     """Whether the library is here and nothing that only torch's own operations can follow is going on.
 
@@ -85,7 +92,7 @@ def serves() -> bool:
     return not torch._C._are_functorch_transforms_active() and not forward_mode() and _is_here_or_one_line()
 
 
-@torch.compiler.assume_constant_result
+@_constant_when_compiled
 def forward_mode() -> bool:
     """Whether forward-mode differentiation is going on, by `torch.func` or `torch.autograd.forward_ad`."""
     return forward_ad._current_level >= 0
