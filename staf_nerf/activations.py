@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 
 from staf_nerf import initialization as init
 from staf_nerf.initialization import Initialization
-from staf_nerf.kernels import staf
+from staf_nerf.kernels import pointwise, staf
 
 Sharing = Literal["layer", "neuron", "network"]
 
@@ -100,20 +100,14 @@ class STAF(Activation):
 
 
 class Sine(Activation):
-    """sin(ω z): SIREN (arXiv 2006.09661). A Fourier sum of one term that is held fixed, with the same kernels."""
-
-    amplitude: Tensor
-    frequency: Tensor
-    phase: Tensor
+    """sin(ω z): SIREN (arXiv 2006.09661)."""
 
     def __init__(self, num_features: int, *, omega: float = 30.0) -> None:
         super().__init__()
         self.omega = omega
-        for name, value in (("amplitude", 1.0), ("frequency", omega), ("phase", 0.0)):
-            self.register_buffer(name, torch.tensor([value]), persistent=False)
 
     def forward(self, z: Tensor) -> Tensor:
-        return staf(z, self.amplitude, self.frequency, self.phase)
+        return pointwise("sine", z, self.omega)
 
     def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
         _siren_(linear, omega=self.omega, first=first, generator=generator)
@@ -134,7 +128,7 @@ class FINER(Activation):
         self.omega, self.first_bias = omega, first_bias
 
     def forward(self, z: Tensor) -> Tensor:
-        return _in_float32(lambda x: torch.sin(self.omega * (x.abs() + 1.0) * x), z)
+        return pointwise("finer", z, self.omega)
 
     def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
         _siren_(linear, omega=self.omega, first=first, generator=generator)
@@ -153,7 +147,7 @@ class Gaussian(Activation):
         self.width = width
 
     def forward(self, z: Tensor) -> Tensor:
-        return _in_float32(lambda x: torch.exp(-0.5 * (x / self.width).square()), z)
+        return pointwise("gaussian", z, 1.0 / self.width)
 
     def extra_repr(self) -> str:
         return f"width={self.width:g}"
@@ -246,11 +240,3 @@ def _siren_(linear: nn.Linear, *, omega: float, first: bool, generator: Generato
     init.siren_weight_(linear.weight, omega=omega, first=first, generator=generator)
     # The published code of SIREN leaves torch's default biases: phases of a random offset.
     init.uniform_(linear.bias, 1.0 / math.sqrt(linear.in_features), generator)
-
-
-def _in_float32(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """Applies `function` in float32 where z is half precision: the argument of a sine needs its digits."""
-    if z.dtype not in (torch.float16, torch.bfloat16):
-        return function(z)
-    with torch.autocast(z.device.type, enabled=False):
-        return function(z.float()).to(z.dtype)

@@ -65,7 +65,7 @@ def doctor() -> None:
     from rich.table import Table
 
     from staf_nerf.encodings import choose_implementation
-    from staf_nerf.kernels import library
+    from staf_nerf.kernels import library, triton_is_here
 
     with _without_warnings():
         from staf_nerf.plugin.methods import detect_device
@@ -80,6 +80,9 @@ def doctor() -> None:
     native = "plain torch: it was installed without a C compiler"
     if library.library() is not None:
         native = f"native, {library.LEVELS[library.level()]}, {torch.get_num_threads()} threads"
+    on_cuda = "no CUDA device"
+    if torch.cuda.is_available():
+        on_cuda = f"Triton {installed('triton')}" if triton_is_here() else "plain torch"
     table = Table(show_header=False)
     for name, value in {
         "staf_nerf": f"{installed('staf-nerf')}, Python {platform.python_version()}, {platform.platform()}",
@@ -87,6 +90,7 @@ def doctor() -> None:
         "nerfstudio": installed("nerfstudio"),
         "device": detect_device(),
         "kernels on the CPU": native,
+        "kernels on CUDA": on_cuda,
         "hash grids": choose_implementation("auto"),
         "methods": ", ".join(preset_names()),
     }.items():

@@ -109,6 +109,29 @@ def test_the_native_hash_grid_equals_the_reference_to_second_derivatives(
         torch.testing.assert_close(a, b, atol=1e-5 * float(b.abs().max() if b.numel() else 0.0), rtol=1e-4)
 
 
+@pytest.mark.parametrize("only_points", [False, True])
+def test_the_native_hash_grid_equals_the_reference_in_third_derivatives(only_points, generator, monkeypatch):
+    if library.library() is None:
+        pytest.skip("there was no C compiler when this was installed")
+    made = HashGrid(3, **SMALL, generator=generator)
+    made.table.data.mul_(1e4)
+    spread = 2 * torch.rand(50, 3, generator=generator) - 1
+    v, w = torch.randn(2, 50, 3, generator=generator)
+
+    def results():
+        x = spread.clone().requires_grad_()
+        inputs = (x,) if only_points else (x, made.table)
+        first = torch.autograd.grad(made(x).pow(3).sum(), inputs, create_graph=True)
+        along = (first[0] * v).square().sum() + sum(g.square().sum() for g in first[1:])
+        second = torch.autograd.grad(along, inputs, create_graph=True)
+        return [*second, *torch.autograd.grad((second[0] * w).sum(), (x, made.table))]
+
+    found = results()
+    monkeypatch.setattr(hash_grid, "library", SimpleNamespace(serves=lambda: False))
+    for a, b in zip(found, results(), strict=True):  # float32, sums in another order
+        torch.testing.assert_close(a, b, atol=1e-5 * float(b.abs().max()), rtol=1e-4)
+
+
 @pytest.mark.parametrize("layout", [lambda x: x.T, lambda x: x.T[::2], lambda x: x.movedim(0, -1)])
 def test_the_native_hash_grid_takes_any_memory_layout(layout, generator):
     made = grid(3, generator).float()
@@ -155,6 +178,8 @@ def test_native_hash_grid_operators_obey_torch_s_rules(generator):
     torch.library.opcheck(hash_grid.native_hash_grid, (x, made.table, *levels))
     grad = torch.randn(5, made.out_features, generator=generator, requires_grad=True)
     torch.library.opcheck(hash_grid.native_hash_grid_backward, (grad, x, made.table, *levels, True, True))
+    v = (torch.randn(5, 3, generator=generator, requires_grad=True), torch.randn_like(made.table).requires_grad_())
+    torch.library.opcheck(hash_grid.native_hash_grid_second, (*v, grad, x, made.table, *levels))
 
 
 def test_scaled_coordinates_follow_the_features(generator):

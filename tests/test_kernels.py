@@ -11,7 +11,9 @@ import torch
 from torch.autograd import forward_ad
 from torch.func import hessian, jacfwd, jacrev, jvp, vmap
 
-from staf_nerf.kernels import library, native, reference, staf
+from staf_nerf.kernels import library, pointwise, reference, staf
+from staf_nerf.kernels.fourier_sum import fourier_sum, fourier_sum_backward, fourier_sum_second
+from staf_nerf.kernels.pointwise import scaled_derivative
 from tests.reference import oracles
 
 IMPLEMENTATIONS = ["reference", "native"]
@@ -167,15 +169,17 @@ def test_wrong_shapes_are_named():
 
 def test_unknown_and_unusable_implementations_are_named(generator):
     inputs = draw((2, 4), (3,), generator)
-    with pytest.raises(ValueError, match="implementation must be 'auto', 'native' or 'reference', got 'fast'"):
+    with pytest.raises(ValueError, match=r"implementation must be one of \['auto', 'native', .*got 'fast'"):
         staf(*inputs, implementation="fast")
     with pytest.raises(RuntimeError, match="needs the compiled library, float32 or float64 on a CPU"):
         staf(*(x.to("meta") for x in inputs), implementation="native")
+    with pytest.raises(RuntimeError, match="needs Triton, float32 or half precision on a CUDA device"):
+        staf(*inputs, implementation="triton")
 
 
 def errors(function, draws) -> list[float]:
     """Root mean square errors over draws, in float32 against float64, of the value and each gradient; relative ones."""
-    squares = torch.zeros(2, 5, dtype=torch.float64)  # of the errors, of the exact values
+    squares = torch.zeros(2, 1 + len(draws[0]), dtype=torch.float64)  # of the errors, of the exact values
     for inputs in draws:
         weights = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(3))
         results = []
@@ -329,9 +333,9 @@ def test_native_operators_obey_torch_s_rules(parameter_shape, generator):
         pytest.skip("there was no C compiler when this was installed")
     inputs = draw((5, 4), parameter_shape, generator)
     grad = torch.randn(5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    torch.library.opcheck(native.fourier_sum, inputs)
-    torch.library.opcheck(native.fourier_sum_backward, (grad, *inputs))
-    torch.library.opcheck(native.fourier_sum_second, (*inputs, grad, *inputs))
+    torch.library.opcheck(fourier_sum, inputs)
+    torch.library.opcheck(fourier_sum_backward, (grad, *inputs))
+    torch.library.opcheck(fourier_sum_second, (*inputs, grad, *inputs))
 
 
 @pytest.mark.parametrize("layout", ["transposed", "expanded", "strided", "0-d"])
@@ -367,7 +371,97 @@ def test_forward_mode_is_right_when_compiled_and_refused_where_it_would_be_dropp
         with pytest.raises(RuntimeError, match=r"no torch\.func or forward-mode"):
             staf(dual, *parameters, implementation="native")
         with pytest.raises(RuntimeError, match="no forward-mode derivatives"):
-            native.fourier_sum(dual, *parameters)
+            fourier_sum(dual, *parameters)
+
+
+# --- activations without parameters -----------------------------------------------------------------------------------
+
+PLAIN = {
+    "sine": lambda z, scale: torch.sin(scale * z),
+    "finer": lambda z, scale: torch.sin(scale * (z.abs() + 1) * z),
+    "gaussian": lambda z, scale: torch.exp(-((scale * z) ** 2) / 2),
+}
+
+
+def derivatives(function, z, weights) -> list[torch.Tensor]:
+    """Of orders 0 to 4, each weighted before the next, so that every product of the rules is met."""
+    orders = [function(z)]
+    for _ in range(4):
+        orders.append(torch.autograd.grad((orders[-1] * weights).sum(), z, create_graph=True)[0])
+    return orders
+
+
+@pytest.mark.parametrize("kind", sorted(PLAIN))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(), (0, 3), (5, 3), (41, 61)])
+@pytest.mark.usefixtures("instructions")
+def test_pointwise_activations_equal_the_formula_to_fourth_derivatives(kind, dtype, shape, generator):
+    z = torch.randn(shape, generator=generator, dtype=torch.float64)
+    weights = torch.randn(shape, generator=generator, dtype=torch.float64)
+    expected = derivatives(lambda z: PLAIN[kind](z, 3.0), z.clone().requires_grad_(), weights)
+    found = derivatives(lambda z: pointwise(kind, z, 3.0), z.to(dtype).requires_grad_(), weights.to(dtype))
+    assert found[0].dtype == dtype
+    # Rounding of the argument (up to 50 for FINER), which each order multiplies anew.
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-13
+    for a, b in zip(found, expected, strict=True):
+        largest = float(b.detach().abs().max()) if b.numel() else 0.0
+        torch.testing.assert_close(a.double(), b, atol=tolerance * largest, rtol=0)
+
+
+@pytest.mark.parametrize("kind", sorted(PLAIN))
+@pytest.mark.usefixtures("instructions")
+def test_pointwise_activations_are_right_for_large_values_and_honest_about_bad_ones(kind, generator):
+    z = torch.tensor([1e3, -1e3, 3e4, 1e6, -3e18, 1e30, 0.0, -0.0, float("nan"), float("inf")], dtype=torch.float64)
+    for dtype in (torch.float32, torch.float64):
+        cast = z.to(dtype)
+        found = pointwise(kind, cast, 0.5)
+        exact = PLAIN[kind](cast, 0.5)  # in the same precision: it is the argument's rounding that decides
+        finite = exact.isfinite()
+        tolerance = 3e-7 if dtype == torch.float32 else 1e-15
+        if kind == "finer":  # its argument is a product of two roundings: beyond 1e5 they are radians
+            finite &= (cast.abs() <= 1e3) | (cast.abs() > 1e17)
+            tolerance = 0.05 if dtype == torch.float32 else 1e-9
+            finite &= cast.abs() <= 1e3
+        torch.testing.assert_close(found[finite], exact[finite], atol=tolerance, rtol=0)
+        assert torch.equal(found.isnan(), exact.isnan())
+
+
+@pytest.mark.parametrize("kind", sorted(PLAIN))
+def test_pointwise_activations_keep_z_alone_and_work_under_every_transformation(kind, generator):
+    z = torch.randn(6, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, lambda x: x):
+        y = pointwise(kind, z, 3.0)
+    assert sum(saved) == z.numel()
+    slope = torch.autograd.grad(y.sum(), z)[0]
+    plain = z.detach()
+    torch.testing.assert_close(vmap(lambda row: pointwise(kind, row, 3.0))(plain), y.detach())
+    torch.testing.assert_close(jvp(lambda z: pointwise(kind, z, 3.0), (plain,), (torch.ones_like(z),))[1], slope)
+    compiled = torch.compile(lambda z: pointwise(kind, z, 3.0), fullgraph=True)
+    torch.testing.assert_close(torch.autograd.grad(compiled(z).sum(), z)[0], slope)
+
+
+@pytest.mark.parametrize("kind", range(3))
+@pytest.mark.parametrize("order", [0, 1, 2, 3])
+def test_the_pointwise_operator_obeys_torch_s_rules(kind, order, generator):
+    if library.library() is None:
+        pytest.skip("there was no C compiler when this was installed")
+    z = torch.randn(5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    factor = torch.randn(5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    torch.library.opcheck(scaled_derivative, (z, factor if order else None, kind, order, 3.0))
+
+
+@pytest.mark.parametrize("kind", sorted(PLAIN))
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+def test_pointwise_float32_is_as_good_as_torch_formula_against_float64(kind, scale, generator):
+    draws = [[scale * torch.randn(500, 4, generator=generator)] for _ in range(20)]
+    ours = errors(lambda z: pointwise(kind, z, 3.0), draws)
+    theirs = errors(lambda z: PLAIN[kind](z, 3.0), draws)
+    # Both round the argument, where FINER's is formed in another order: by chance up to twice as large.
+    assert all(a <= max(2 * b, 1.2e-7) for a, b in zip(ours, theirs, strict=True)), (ours, theirs)
+
+
+# --- and in what surrounds them ---------------------------------------------------------------------------------------
 
 
 def test_a_compiled_function_equals_the_eager_one(generator):

@@ -1,17 +1,24 @@
-"""The trainable Fourier sum and its derivatives: one function, interchangeable implementations."""
+"""Activations and their derivatives: one function each, with interchangeable implementations."""
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from staf_nerf.kernels import library, native, reference
+from staf_nerf.kernels.fourier_sum import fourier_sum
+from staf_nerf.kernels.pointwise import pointwise
 
-Implementation = Literal["auto", "native", "reference"]
+Implementation = Literal["auto", "native", "triton", "reference"]
+IMPLEMENTATIONS = ("auto", "native", "triton", "reference")
 
-__all__ = ["Implementation", "staf"]
+HALF = (torch.float16, torch.bfloat16)
+
+__all__ = ["Implementation", "pointwise", "staf"]
 
 
 def staf(
@@ -24,15 +31,16 @@ def staf(
         amplitude: C, (τ,) or (τ, n).
         frequency: Ω, the shape of `amplitude`; radians per unit of z.
         phase: Φ, the shape of `amplitude`; radians.
-        implementation: "reference": plain torch, anywhere. "native": C, for float32 and float64 on a CPU. "auto": the
-            fastest that can be used; under `torch.func` and forward-mode differentiation that is the reference.
+        implementation: "reference": plain torch, anywhere. "native": C, for float32 and float64 on a CPU. "triton":
+            for float32 and half precision on a CUDA device. "auto": the fastest that can be used; under `torch.func`
+            and forward-mode differentiation that is the reference.
 
     Returns:
         The activation, of the shape and dtype of `z`.
 
     Raises:
         ValueError: If the parameters' shapes differ, or fit neither (τ,) nor (τ, n), or the name is unknown.
-        RuntimeError: If "native" is asked for and cannot be used.
+        RuntimeError: If "native" or "triton" is asked for and cannot be used.
     """
     if not amplitude.shape == frequency.shape == phase.shape:
         raise ValueError(
@@ -48,19 +56,44 @@ def staf(
             f"amplitude must have shape (τ,) or (τ, n), τ >= 1, with z of shape (..., n), got {tuple(amplitude.shape)} "
             f"with z of shape {tuple(z.shape)}"
         )
-    if z.dtype in (torch.float16, torch.bfloat16):
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation must be one of {list(IMPLEMENTATIONS)}, got {implementation!r}")
+    inputs = (z, amplitude, frequency, phase)
+    if implementation in ("auto", "triton") and _triton_fits(*inputs):
+        return fourier_sum(*inputs)
+    if z.dtype in HALF:
         # The spacing of fp16 near 3000 is 2: an argument in half precision is noise.
         with torch.autocast(z.device.type, enabled=False):
-            inputs = (x.float() for x in (z, amplitude, frequency, phase))
-            return staf(*inputs, implementation=implementation).to(z.dtype)
-    inputs = (z, amplitude, frequency, phase)
-    if implementation not in ("auto", "native", "reference"):
-        raise ValueError(f"implementation must be 'auto', 'native' or 'reference', got {implementation!r}")
-    if implementation != "reference" and native.fits(*inputs) and library.serves():
-        return native.fourier_sum(*inputs)
-    if implementation == "native":
+            return staf(*(x.float() for x in inputs), implementation=implementation).to(z.dtype)
+    if implementation in ("auto", "native") and native.fits(*inputs) and library.serves():
+        return fourier_sum(*inputs)
+    if implementation in ("native", "triton"):
+        needs = {
+            "native": "the compiled library, float32 or float64 on a CPU",
+            "triton": "Triton, float32 or half precision on a CUDA device",
+        }[implementation]
         raise RuntimeError(
-            "implementation 'native' needs the compiled library, float32 or float64 on a CPU, and no torch.func or "
-            "forward-mode differentiation"
+            f"implementation {implementation!r} needs {needs}, and no torch.func or forward-mode differentiation"
         )
     return reference.staf(*inputs)
+
+
+def _triton_fits(z: Tensor, *parameters: Tensor) -> bool:
+    return (
+        z.device.type == "cuda"
+        and z.dtype in (torch.float32, *HALF)
+        and all(x.device == z.device and x.dtype == torch.float32 for x in parameters)
+        and triton_is_here()
+        and library.operators_serve()
+    )
+
+
+@functools.cache
+def triton_is_here() -> bool:
+    """Whether Triton is installed and the CUDA device is one that it compiles for."""
+    return (
+        importlib.util.find_spec("triton") is not None
+        and torch.cuda.is_available()
+        and torch.version.hip is None
+        and torch.cuda.get_device_capability() >= (7, 0)
+    )

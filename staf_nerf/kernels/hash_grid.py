@@ -121,7 +121,8 @@ def native_hash_grid(
 ) -> Tensor:
     """`hash_grid` for float32 on a CPU."""
     out = points.new_empty(len(points), len(rows) * table.shape[1])
-    _call("forward", (points, table, scales, multipliers, rows, offsets), num_dense, out)
+    sizes = _sizes(points, table, rows, num_dense)
+    _call("forward", sizes, points, table, scales, multipliers, rows, offsets, out)
     return out
 
 
@@ -141,22 +142,38 @@ def native_hash_grid_backward(
     """The gradients of <grad, features> with respect to points and table; zeros for what is not asked for."""
     by_points, by_table = points.new_zeros(points.shape), table.new_zeros(table.shape)  # contiguous, as C fills them
     outputs = (by_table if to_table else None, by_points if to_points else None)
-    _call("backward", (grad, points, table, scales, multipliers, rows, offsets), num_dense, *outputs)
+    sizes = _sizes(points, table, rows, num_dense)
+    _call("backward", sizes, grad, points, table, scales, multipliers, rows, offsets, *outputs)
     return by_points, by_table
 
 
-def _call(name: str, inputs: tuple[Tensor, ...], num_dense: int, *outputs: Tensor | None) -> None:
-    points, table, _, _, rows, _ = inputs[-6:]
-    library.call(
-        f"hash_grid_{name}",
-        torch.get_num_threads(),
-        *points.shape,
-        len(rows),
-        table.shape[1],
-        num_dense,
-        *inputs,
-        *outputs,
-    )
+@torch.library.custom_op("staf_nerf::hash_grid_second", mutates_args=())
+def native_hash_grid_second(
+    v_points: Tensor | None,
+    v_table: Tensor | None,
+    grad: Tensor,
+    points: Tensor,
+    table: Tensor,
+    scales: Tensor,
+    multipliers: Tensor,
+    rows: Tensor,
+    offsets: Tensor,
+    num_dense: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of <v, `native_hash_grid_backward`(grad, points, table, …)> by grad, points and table."""
+    by_grad, by_points = grad.new_empty(grad.shape), points.new_empty(points.shape)
+    by_table = table.new_zeros(table.shape)
+    inputs = (v_points, v_table, grad, points, table, scales, multipliers, rows, offsets)
+    _call("second", _sizes(points, table, rows, num_dense), *inputs, by_grad, by_points, by_table)
+    return by_grad, by_points, by_table
+
+
+def _call(name: str, sizes: tuple[int, ...], *tensors: Tensor | None) -> None:
+    library.call(f"hash_grid_{name}", torch.get_num_threads(), *sizes, *tensors)
+
+
+def _sizes(points: Tensor, table: Tensor, rows: Tensor, num_dense: int) -> tuple[int, ...]:
+    return *points.shape, len(rows), table.shape[1], num_dense
 
 
 @native_hash_grid.register_fake
@@ -167,6 +184,11 @@ def _(points, table, scales, multipliers, rows, offsets, num_dense):
 @native_hash_grid_backward.register_fake
 def _(grad, points, table, scales, multipliers, rows, offsets, num_dense, to_points, to_table):
     return points.new_empty(points.shape), table.new_empty(table.shape)
+
+
+@native_hash_grid_second.register_fake
+def _(v_points, v_table, grad, points, table, scales, multipliers, rows, offsets, num_dense):
+    return grad.new_empty(grad.shape), points.new_empty(points.shape), table.new_empty(table.shape)
 
 
 def _save(ctx, inputs, output) -> None:
@@ -186,18 +208,34 @@ def _save_backward(ctx, inputs, output) -> None:
 
 
 def _second(ctx, v_points: Tensor, v_table: Tensor):
-    """Derivatives beyond the first, which few losses need: through the reference, by autograd."""
-    grad, points, table, scales, multipliers, rows, offsets = ctx.saved_tensors
+    along = (v_points if ctx.to_points else None, v_table if ctx.to_table else None)
+    return *native_hash_grid_second(*along, *ctx.saved_tensors, ctx.num_dense), *([None] * 7)
+
+
+def _save_second(ctx, inputs, output) -> None:
+    *tensors, ctx.num_dense = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _third(ctx, *directions: Tensor):
+    """Derivatives beyond the second, which are rare: through the reference, by autograd."""
+    v_points, v_table, grad, points, table, scales, multipliers, rows, offsets = ctx.saved_tensors
 
     def features(points: Tensor, table: Tensor) -> Tensor:
         return reference_hash_grid(points, table, scales, multipliers, rows, offsets, ctx.num_dense)
 
-    def first(grad: Tensor, points: Tensor, table: Tensor) -> tuple[Tensor, ...]:
-        return torch.func.vjp(features, points, table)[1](grad)
+    def first(grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return torch.func.vjp(features, *inputs)[1](grad)
 
-    along = [v * wanted for v, wanted in zip((v_points, v_table), (ctx.to_points, ctx.to_table), strict=True)]
-    return *torch.func.vjp(first, grad, points, table)[1](tuple(along)), *([None] * 7)
+    def second(v_points: Tensor, v_table: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return torch.func.vjp(first, *inputs)[1]((v_points, v_table))
+
+    along = [torch.zeros_like(x) if v is None else v for v, x in ((v_points, points), (v_table, table))]
+    gradients = torch.func.vjp(second, *along, grad, points, table)[1](directions)
+    wanted = ctx.needs_input_grad[:5]
+    return *(g if w else None for g, w in zip(gradients, wanted, strict=True)), *([None] * 5)
 
 
 native_hash_grid.register_autograd(_backward, setup_context=_save)
 native_hash_grid_backward.register_autograd(_second, setup_context=_save_backward)
+native_hash_grid_second.register_autograd(_third, setup_context=_save_second)

@@ -19,9 +19,9 @@ from torch.autograd import forward_ad
 
 LEVELS = ("the compiler's default instructions", "AVX2", "AVX-512")
 
-NUMBER, SIZE, ADDRESS = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_void_p
+NUMBER, REAL, SIZE, ADDRESS = ctypes.c_int, ctypes.c_double, ctypes.c_ssize_t, ctypes.c_void_p
 
-VERSION = 1
+VERSION = 2
 """Of the library's signatures; `staf_version` in native.c."""
 
 ARGUMENTS = {
@@ -30,8 +30,10 @@ ARGUMENTS = {
     "staf_forward": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 5,
     "staf_backward": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 9,
     "staf_second": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 14,
+    "staf_pointwise": [NUMBER] * 5 + [REAL, SIZE] + [ADDRESS] * 3,
     "hash_grid_forward": [NUMBER] + [SIZE] * 5 + [ADDRESS] * 7,
     "hash_grid_backward": [NUMBER] + [SIZE] * 5 + [ADDRESS] * 9,
+    "hash_grid_second": [NUMBER] + [SIZE] * 5 + [ADDRESS] * 12,
 }
 
 
@@ -58,7 +60,7 @@ def level() -> int:
     return call("staf_level")
 
 
-def call(name: str, *arguments: int | bool | Tensor | None) -> int:
+def call(name: str, *arguments: float | Tensor | None) -> int:
     """Calls a function of the library, which must be here: a tensor by its address, None as a null pointer.
 
     What it fills must be contiguous; other tensors are made so.
@@ -84,12 +86,17 @@ def _constant_when_compiled(function: Callable[[], bool]) -> Callable[[], bool]:
 
 @_constant_when_compiled
 def serves() -> bool:
-    """Whether the library is here and nothing that only torch's own operations can follow is going on.
+    """Whether the library is here and operators may be used; one line says once what is lost where it is absent."""
+    return operators_serve() and _is_here_or_one_line()
 
-    That is a transformation of `torch.func` or forward-mode differentiation. Says once, in one line, what is lost
-    where the library is absent.
+
+@_constant_when_compiled
+def operators_serve() -> bool:
+    """Whether nothing is going on that only torch's own operations can follow.
+
+    That is a transformation of `torch.func` or forward-mode differentiation.
     """
-    return not torch._C._are_functorch_transforms_active() and not forward_mode() and _is_here_or_one_line()
+    return not torch._C._are_functorch_transforms_active() and not forward_mode()
 
 
 @_constant_when_compiled

@@ -1,4 +1,5 @@
-/* The trainable Fourier sum on a CPU: sigma(z) = sum_i C_i sin(W_i z + P_i), its gradients, and the gradients of those.
+/* Activations on a CPU. The trainable Fourier sum, sigma(z) = sum_i C_i sin(W_i z + P_i), its gradients, and the gradients
+ * of those; and activations without parameters (native_pointwise.h), to their third derivatives.
  *
  * z has `rows` rows of `n` values. With shared parameters (`per_feature` 0) C, W and P have `terms` values, one for each
  * sinusoid; with `per_feature` 1 they have terms rows of n values, a set for each feature.
@@ -28,7 +29,11 @@ typedef struct {
     double *partial;                                             /* (units, 3, terms * width of the parameters) */
     ptrdiff_t rows, n, terms, block;
     int per_feature;
+    double scale; /* kind, order and scale are a pointwise activation's; its factor is grad */
+    int kind, order;
 } call;
+
+enum { SINE, FINER, GAUSSIAN };
 
 #define PASTE(a, b) a##_##b
 #define NAME2(a, b) PASTE(a, b)
@@ -97,20 +102,18 @@ typedef struct {
 /* --- entry points -------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    unit_function forward, backward, second;
+    unit_function forward, backward, second, pointwise;
 } kernels;
 
-static const kernels base[2] = {{forward_f32_base, backward_f32_base, second_f32_base},
-                                {forward_f64_base, backward_f64_base, second_f64_base}};
+#define KERNELS(suffix) {forward_##suffix, backward_##suffix, second_##suffix, pointwise_##suffix}
+static const kernels base[2] = {KERNELS(f32_base), KERNELS(f64_base)};
 #ifdef HAVE_X86
-static const kernels avx2[2] = {{forward_f32_avx2, backward_f32_avx2, second_f32_avx2},
-                                {forward_f64_avx2, backward_f64_avx2, second_f64_avx2}};
-static const kernels avx512[2] = {{forward_f32_avx512, backward_f32_avx512, second_f32_avx512},
-                                  {forward_f64_avx512, backward_f64_avx512, second_f64_avx512}};
+static const kernels avx2[2] = {KERNELS(f32_avx2), KERNELS(f64_avx2)};
+static const kernels avx512[2] = {KERNELS(f32_avx512), KERNELS(f64_avx512)};
 #endif
 
 /* Raised whenever a signature of this library changes, together with VERSION in library.py. */
-EXPORT int staf_version(void) { return 1; }
+EXPORT int staf_version(void) { return 2; }
 
 /* The best instruction set of this processor: 0 the compiler's default, 1 AVX2, 2 AVX-512. */
 EXPORT int staf_level(void) {
@@ -199,4 +202,13 @@ EXPORT int staf_second(int level, int is_double, int threads, int per_feature, p
                  .rows = rows, .n = n, .terms = terms, .per_feature = per_feature};
     void *gradients[3] = {to_amplitude, to_frequency, to_phase};
     return run_with_sums(&work, choose(level, is_double)->second, is_double, threads, gradients);
+}
+
+/* out = the derivative of that order at each z, times factor (which order 0 does not read). */
+EXPORT int staf_pointwise(int level, int is_double, int threads, int kind, int order, double scale, ptrdiff_t count,
+                          const void *z, const void *factor, void *out) {
+    call work = {.z = z, .grad = factor, .out = out, .rows = 1, .n = count, .kind = kind, .order = order, .scale = scale};
+    ptrdiff_t units = plan(&work, is_double);
+    run_job((job){choose(level, is_double)->pointwise, &work, units, threads});
+    return 0;
 }

@@ -1,4 +1,5 @@
-/* The multiresolution hash grid on a CPU, in float32: features of points, and their gradients to table and points.
+/* The multiresolution hash grid on a CPU, in float32: features of points, their gradients to table and points, and the
+ * gradients of those.
  *
  * Points have `dims` (2 or 3) coordinates in [0, 1]. Level l has a cell of 1 / scales[l] and `rows[l]` rows of the table
  * from `offsets[l]`; the first `dense` levels number their grid points, the others hash them. multipliers is
@@ -16,7 +17,8 @@
 typedef struct {
     const float *points, *table, *grad, *scales;
     const int32_t *multipliers, *rows, *offsets;
-    float *out, *to_table, *to_points;
+    const float *v_points, *v_table; /* second pass: of the loss by the first pass's results; either may be NULL */
+    float *out, *to_grad, *to_table, *to_points;
     ptrdiff_t count, dims, levels, features, dense;
 } grid;
 
@@ -62,6 +64,23 @@ INLINE float weight_slope(const cell *at, int corner, int dims, int along) {
     for (int axis = 0; axis < dims; axis++)
         if (axis != along) product *= corner >> axis & 1 ? at->fraction[axis] : 1.0f - at->fraction[axis];
     return product;
+}
+
+/* Zero along one axis twice: weights are linear in each. */
+INLINE float weight_bend(const cell *at, int corner, int dims, int along, int across) {
+    if (along == across) return 0.0f;
+    float product = (corner >> along & 1) == (corner >> across & 1) ? 1.0f : -1.0f;
+    for (int axis = 0; axis < dims; axis++)
+        if (axis != along && axis != across)
+            product *= corner >> axis & 1 ? at->fraction[axis] : 1.0f - at->fraction[axis];
+    return product;
+}
+
+/* How a weight moves when the point moves by `v`. */
+INLINE float weight_along(const cell *at, int corner, int dims, const float *v, float scale) {
+    float sum = 0.0f;
+    for (int axis = 0; axis < dims; axis++) sum += v[axis] * weight_slope(at, corner, dims, axis);
+    return scale * sum;
 }
 
 INLINE void forward_block(const grid *g, ptrdiff_t unit, int dims, ptrdiff_t features) {
@@ -110,6 +129,58 @@ INLINE void points_block(const grid *g, ptrdiff_t unit, int dims, ptrdiff_t feat
     }
 }
 
+/* With v = (v_points, v_table), the second pass differentiates
+ * sum over levels and corners of (row . grad) (weight along v_points) + weight (row of v_table . grad). */
+INLINE void second_block(const grid *g, ptrdiff_t unit, int dims, ptrdiff_t features) {
+    ptrdiff_t first = unit * BLOCK, last = first + BLOCK < g->count ? first + BLOCK : g->count;
+    for (ptrdiff_t i = first; i < last; i++) {
+        float sums[3] = {0.0f, 0.0f, 0.0f}, v[3] = {0.0f, 0.0f, 0.0f};
+        for (int axis = 0; axis < dims && g->v_points; axis++) v[axis] = g->v_points[i * dims + axis];
+        for (ptrdiff_t level = 0; level < g->levels; level++) {
+            cell at = find(g, level, g->points + i * dims, dims);
+            const float *grad = g->grad + (i * g->levels + level) * features;
+            float *to_grad = g->to_grad + (i * g->levels + level) * features, scale = g->scales[level];
+            for (ptrdiff_t f = 0; f < features; f++) to_grad[f] = 0.0f;
+            for (int c = 0; c < 1 << dims; c++) {
+                const float *row = g->table + at.row[c] * features;
+                float moved = weight_along(&at, c, dims, v, scale), agreement = 0.0f;
+                for (ptrdiff_t f = 0; f < features; f++) {
+                    to_grad[f] += row[f] * moved;
+                    agreement += row[f] * grad[f];
+                }
+                for (int axis = 0; axis < dims; axis++) {
+                    float bend = 0.0f;
+                    for (int other = 0; other < dims; other++)
+                        bend += v[other] * weight_bend(&at, c, dims, axis, other);
+                    sums[axis] += agreement * scale * scale * bend;
+                }
+                if (!g->v_table) continue;
+                const float *v_row = g->v_table + at.row[c] * features;
+                float w = weight(&at, c, dims), v_agreement = 0.0f;
+                for (ptrdiff_t f = 0; f < features; f++) {
+                    to_grad[f] += w * v_row[f];
+                    v_agreement += v_row[f] * grad[f];
+                }
+                for (int axis = 0; axis < dims; axis++)
+                    sums[axis] += v_agreement * scale * weight_slope(&at, c, dims, axis);
+            }
+        }
+        for (int axis = 0; axis < dims; axis++) g->to_points[i * dims + axis] = sums[axis];
+    }
+}
+
+INLINE void second_table_level(const grid *g, ptrdiff_t level, int dims, ptrdiff_t features) {
+    for (ptrdiff_t i = 0; i < g->count; i++) {
+        cell at = find(g, level, g->points + i * dims, dims);
+        const float *grad = g->grad + (i * g->levels + level) * features;
+        for (int c = 0; c < 1 << dims; c++) {
+            float moved = weight_along(&at, c, dims, g->v_points + i * dims, g->scales[level]);
+            float *row = g->to_table + at.row[c] * features;
+            for (ptrdiff_t f = 0; f < features; f++) row[f] += moved * grad[f];
+        }
+    }
+}
+
 /* The common sizes are compiled with constants, which unrolls their loops. */
 #define EACH_SIZE(function)                                                             \
     static void function##_unit(void *context, ptrdiff_t unit) {                        \
@@ -124,6 +195,8 @@ INLINE void points_block(const grid *g, ptrdiff_t unit, int dims, ptrdiff_t feat
 EACH_SIZE(forward_block)
 EACH_SIZE(table_level)
 EACH_SIZE(points_block)
+EACH_SIZE(second_block)
+EACH_SIZE(second_table_level)
 
 EXPORT void hash_grid_forward(int threads, ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels, ptrdiff_t features,
                               ptrdiff_t dense, const float *points, const float *table, const float *scales,
@@ -144,4 +217,18 @@ EXPORT void hash_grid_backward(int threads, ptrdiff_t count, ptrdiff_t dims, ptr
               .dims = dims, .levels = levels, .features = features, .dense = dense};
     if (to_table) run_job((job){table_level_unit, &g, levels, threads});
     if (to_points) run_job((job){points_block_unit, &g, (count + BLOCK - 1) / BLOCK, threads});
+}
+
+/* to_table arrives as zeros. */
+EXPORT void hash_grid_second(int threads, ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels, ptrdiff_t features,
+                             ptrdiff_t dense, const float *v_points, const float *v_table, const float *grad,
+                             const float *points, const float *table, const float *scales, const int32_t *multipliers,
+                             const int32_t *rows, const int32_t *offsets, float *to_grad, float *to_points,
+                             float *to_table) {
+    grid g = {.points = points, .table = table, .grad = grad, .scales = scales, .multipliers = multipliers,
+              .rows = rows, .offsets = offsets, .v_points = v_points, .v_table = v_table, .to_grad = to_grad,
+              .to_table = to_table, .to_points = to_points, .count = count, .dims = dims, .levels = levels,
+              .features = features, .dense = dense};
+    run_job((job){second_block_unit, &g, (count + BLOCK - 1) / BLOCK, threads});
+    if (v_points) run_job((job){second_table_level_unit, &g, levels, threads});
 }

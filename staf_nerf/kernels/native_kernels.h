@@ -298,6 +298,8 @@ static void NAME(forward)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, uni
 static void NAME(backward)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit, 1); }
 static void NAME(second)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit, 2); }
 
+#include "native_pointwise.h"
+
 #undef REAL
 #undef BITS
 #undef SIGN_SHIFT

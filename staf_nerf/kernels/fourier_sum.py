@@ -1,0 +1,84 @@
+"""The trainable Fourier sum and its first and second derivatives as operators: native on a CPU, Triton on a GPU.
+
+Conventions are those of `staf_nerf.kernels.reference`, whose formulas these are. torch.compile knows the operators, and
+autograd differentiates them; what they cannot do (torch.func, other types) is the reference's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from staf_nerf.kernels import native, reference
+
+
+@torch.library.custom_op("staf_nerf::fourier_sum", mutates_args=(), device_types="cpu")
+def fourier_sum(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
+    """σ(z); see `staf_nerf.kernels.staf`."""
+    return native.forward(z, amplitude, frequency, phase)
+
+
+@torch.library.custom_op("staf_nerf::fourier_sum_backward", mutates_args=(), device_types="cpu")
+def fourier_sum_backward(
+    grad: Tensor, z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of <grad, σ(z)> with respect to z, C, Ω and Φ."""
+    return native.backward(grad, z, amplitude, frequency, phase)
+
+
+@torch.library.custom_op("staf_nerf::fourier_sum_second", mutates_args=(), device_types="cpu")
+def fourier_sum_second(
+    vz: Tensor,
+    vamplitude: Tensor,
+    vfrequency: Tensor,
+    vphase: Tensor,
+    grad: Tensor,
+    z: Tensor,
+    amplitude: Tensor,
+    frequency: Tensor,
+    phase: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of <v, `fourier_sum_backward`(grad, z, …)> with respect to grad, z, C, Ω and Φ."""
+    return native.second(vz, vamplitude, vfrequency, vphase, grad, z, amplitude, frequency, phase)
+
+
+@fourier_sum.register_kernel("cuda")
+def _(*inputs: Tensor) -> Tensor:
+    from staf_nerf.kernels import triton
+
+    return triton.forward(*inputs)
+
+
+@fourier_sum_backward.register_kernel("cuda")
+def _(*inputs: Tensor) -> tuple[Tensor, ...]:
+    from staf_nerf.kernels import triton
+
+    return triton.backward(*inputs)
+
+
+@fourier_sum_second.register_kernel("cuda")
+def _(*inputs: Tensor) -> tuple[Tensor, ...]:
+    from staf_nerf.kernels import triton
+
+    return triton.second(*inputs)
+
+
+fourier_sum.register_fake(lambda *inputs: inputs[0].new_empty(inputs[0].shape))
+fourier_sum_backward.register_fake(lambda *inputs: tuple(x.new_empty(x.shape) for x in inputs[1:]))
+fourier_sum_second.register_fake(lambda *inputs: tuple(x.new_empty(x.shape) for x in inputs[4:]))
+
+
+def _save(ctx, inputs: tuple[Tensor, ...], output) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _third(ctx, *directions: Tensor) -> tuple[Tensor, ...]:
+    """Derivatives beyond the second, which are rare: through the reference's formulas, by autograd."""
+    return torch.func.vjp(reference.second, *ctx.saved_tensors)[1](directions)
+
+
+fourier_sum.register_autograd(lambda ctx, grad: fourier_sum_backward(grad, *ctx.saved_tensors), setup_context=_save)
+fourier_sum_backward.register_autograd(
+    lambda ctx, *directions: fourier_sum_second(*directions, *ctx.saved_tensors), setup_context=_save
+)
+fourier_sum_second.register_autograd(_third, setup_context=_save)

@@ -1,0 +1,92 @@
+"""Activations without parameters of their own: sine, FINER, Gaussian; in plain torch, and native on a CPU.
+
+Conventions: z has any shape; `scale` is w in
+
+    sine      sin(w z)
+    finer     sin(w (|z| + 1) z)
+    gaussian  exp(-(w z)² / 2)
+
+Only z is kept for the backward pass.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from staf_nerf.kernels import library, native
+
+Kind = Literal["sine", "finer", "gaussian"]
+
+FORMULAS = {
+    "sine": lambda z, scale: torch.sin(scale * z),
+    "finer": lambda z, scale: torch.sin(scale * (z.abs() + 1.0) * z),
+    "gaussian": lambda z, scale: torch.exp(-0.5 * (scale * z).square()),
+}
+"""In plain torch. The order is that of the enumeration in native.c."""
+
+KINDS: tuple[str, ...] = tuple(FORMULAS)
+
+HIGHEST_ORDER = 3
+"""Of the derivatives that are native."""
+
+
+def pointwise(kind: Kind, z: Tensor, scale: float) -> Tensor:
+    """Evaluates an activation.
+
+    Args:
+        kind: Which one.
+        z: Pre-activations. Half precision is computed in float32 and rounded once, at the end.
+        scale: w.
+
+    Returns:
+        The activation, of the shape and dtype of `z`.
+    """
+    if z.dtype in (torch.float16, torch.bfloat16):
+        with torch.autocast(z.device.type, enabled=False):
+            return pointwise(kind, z.float(), scale).to(z.dtype)
+    if native.fits(z) and library.serves():
+        return scaled_derivative(z, None, KINDS.index(kind), 0, scale)
+    return FORMULAS[kind](z, scale)
+
+
+@torch.library.custom_op("staf_nerf::scaled_derivative", mutates_args=(), device_types="cpu")
+def scaled_derivative(z: Tensor, factor: Tensor | None, kind: int, order: int, scale: float) -> Tensor:
+    """The derivative of that order, 0 to 3, of an activation at z, times `factor`: None for order 0, else given."""
+    return native.pointwise(z, factor, kind, order, scale)
+
+
+def _derivative(kind: str, z: Tensor, order: int, scale: float) -> Tensor:
+    """The derivative of any order, by differentiating the formula that often."""
+    if order == 0:
+        return FORMULAS[kind](z, scale)
+    return torch.func.vjp(lambda z: _derivative(kind, z, order - 1, scale), z)[1](torch.ones_like(z))[0]
+
+
+@scaled_derivative.register_fake
+def _(z, factor, kind, order, scale):
+    return z.new_empty(z.shape)
+
+
+def _save(ctx, inputs, output) -> None:
+    z, factor, ctx.kind, ctx.order, ctx.scale = inputs
+    ctx.save_for_backward(z, factor)
+
+
+def _backward(ctx, grad: Tensor):
+    z, factor = ctx.saved_tensors
+    to_z = to_factor = None
+    if ctx.needs_input_grad[0]:
+        onward, order = grad if factor is None else grad * factor, ctx.order + 1
+        if order <= HIGHEST_ORDER:
+            to_z = scaled_derivative(z, onward, ctx.kind, order, ctx.scale)
+        else:
+            to_z = onward * _derivative(KINDS[ctx.kind], z, order, ctx.scale)
+    if ctx.needs_input_grad[1]:
+        to_factor = scaled_derivative(z, grad, ctx.kind, ctx.order, ctx.scale)
+    return to_z, to_factor, None, None, None
+
+
+scaled_derivative.register_autograd(_backward, setup_context=_save)

@@ -1,0 +1,236 @@
+"""The trainable Fourier sum in Triton for CUDA devices: float32 inside; float32, fp16 or bf16 in and out.
+
+Conventions and formulas are those of `staf_nerf.kernels.reference`. A program works on a tile of z: of rows by features
+where each feature has its own parameters; where they are shared, z counts as one column. Each program writes its own
+sums for the parameters' gradients, which torch adds up afterwards: no atomics, so the results of two runs are equal.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+SHARED_TILE = (1024, 1)
+"""Rows and columns of a tile where parameters are shared."""
+FEATURE_TILE = (32, 32)
+"""The same where each feature has its own parameters."""
+
+# π in three parts, the first two of 9 bits: multiples up to 2¹⁵ of these are exact without a fused multiply-add.
+PI_1 = tl.constexpr(3.140625)
+PI_2 = tl.constexpr(9.670257568359375e-4)
+PI_3 = tl.constexpr(6.2783295730096264338e-7)
+INVERSE_PI = tl.constexpr(0.318309886183790671538)
+ROUNDING = tl.constexpr(
+    12582912.0
+)  # 1.5 · 2²³: adding it rounds to an integer, which the low bits of the sum then hold
+LARGEST = tl.constexpr(1e5)  # beyond it, and for what is not finite, the library's sine is used
+
+
+@triton.jit
+def _sincos(x):
+    """Sine and cosine: x = kπ + r with r in [-π/2, π/2], then polynomials in r²."""
+    shifted = x * INVERSE_PI + ROUNDING
+    k = shifted - ROUNDING
+    r = ((x - k * PI_1) - k * PI_2) - k * PI_3
+    q = r * r
+    p = q * -2.3889859e-8 + 2.7525562e-6
+    p = p * q - 1.9840874e-4
+    p = p * q + 8.3333310e-3
+    p = p * q - 1.6666667e-1
+    sine = r + r * q * p
+    p = q * -2.6051615e-7 + 2.4760495e-5
+    p = p * q - 1.3888378e-3
+    p = p * q + 4.1666638e-2
+    p = p * q - 0.5
+    cosine = p * q + 1.0
+    odd = (shifted.to(tl.int32, bitcast=True) & 1) == 1
+    sine = tl.where(odd, -sine, sine)
+    cosine = tl.where(odd, -cosine, cosine)
+    within = tl.abs(x) <= LARGEST
+    if tl.sum(tl.sum(within.to(tl.int32), 1), 0) < x.shape[0] * x.shape[1]:
+        sine = tl.where(within, sine, tl.sin(x))
+        cosine = tl.where(within, cosine, tl.cos(x))
+    return sine, cosine
+
+
+@triton.jit
+def _tile(rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Offsets into z of this program's tile, which of them exist, and its columns."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.program_id(1).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = (row < rows)[:, None] & (column < columns)[None, :]
+    return row[:, None] * columns + column[None, :], inside, column
+
+
+@triton.jit
+def _parameter(values, t, columns, column, PER_FEATURE: tl.constexpr):
+    """Sinusoid t's parameter, to be broadcast over a tile: one value, or a row of the features'."""
+    if PER_FEATURE:
+        return tl.load(values + t * columns + column, column < columns, 0.0)[None, :]
+    else:
+        return tl.load(values + t)
+
+
+@triton.jit
+def _store_sum(partial, kind, terms, TERMS, columns, column, t, PER_FEATURE: tl.constexpr):
+    """Writes this program's sum of `terms` for sinusoid t: partial is (programs, 3, τ), or (programs, 3, τ, n)."""
+    at = (tl.program_id(0).to(tl.int64) * 3 + kind) * TERMS + t
+    if PER_FEATURE:
+        tl.store(partial + at * columns + column, tl.sum(terms, 0), column < columns)
+    else:
+        tl.store(partial + at, tl.sum(tl.sum(terms, 1), 0))
+
+
+@triton.jit
+def _forward(
+    z, c, w, p, out, rows, columns, TERMS, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PER_FEATURE: tl.constexpr
+):
+    at, inside, column = _tile(rows, columns, ROWS, COLUMNS)
+    x = tl.load(z + at, inside, 0.0).to(tl.float32)
+    total = tl.zeros_like(x)
+    for t in range(TERMS):
+        omega = _parameter(w, t, columns, column, PER_FEATURE)
+        sine, _ = _sincos(omega * x + _parameter(p, t, columns, column, PER_FEATURE))
+        total += _parameter(c, t, columns, column, PER_FEATURE) * sine
+    tl.store(out + at, total.to(out.dtype.element_ty), inside)
+
+
+@triton.jit
+def _backward(
+    grad,
+    z,
+    c,
+    w,
+    p,
+    to_z,
+    partial,
+    rows,
+    columns,
+    TERMS,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PER_FEATURE: tl.constexpr,
+):
+    at, inside, column = _tile(rows, columns, ROWS, COLUMNS)
+    x = tl.load(z + at, inside, 0.0).to(tl.float32)
+    g = tl.load(grad + at, inside, 0.0).to(tl.float32)
+    slope = tl.zeros_like(x)
+    for t in range(TERMS):
+        amplitude = _parameter(c, t, columns, column, PER_FEATURE)
+        omega = _parameter(w, t, columns, column, PER_FEATURE)
+        sine, cosine = _sincos(omega * x + _parameter(p, t, columns, column, PER_FEATURE))
+        turned = amplitude * (g * cosine)
+        slope += omega * turned
+        _store_sum(partial, 0, g * sine, TERMS, columns, column, t, PER_FEATURE)
+        _store_sum(partial, 1, turned * x, TERMS, columns, column, t, PER_FEATURE)
+        _store_sum(partial, 2, turned, TERMS, columns, column, t, PER_FEATURE)
+    tl.store(to_z + at, slope.to(to_z.dtype.element_ty), inside)
+
+
+@triton.jit
+def _second(
+    vz,
+    vc,
+    vw,
+    vp,
+    grad,
+    z,
+    c,
+    w,
+    p,
+    to_grad,
+    to_z,
+    partial,
+    rows,
+    columns,
+    TERMS,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PER_FEATURE: tl.constexpr,
+):
+    at, inside, column = _tile(rows, columns, ROWS, COLUMNS)
+    x = tl.load(z + at, inside, 0.0).to(tl.float32)
+    g = tl.load(grad + at, inside, 0.0).to(tl.float32)
+    moved = tl.load(vz + at, inside, 0.0).to(tl.float32)
+    by_grad = tl.zeros_like(x)
+    by_z = tl.zeros_like(x)
+    for t in range(TERMS):
+        amplitude = _parameter(c, t, columns, column, PER_FEATURE)
+        omega = _parameter(w, t, columns, column, PER_FEATURE)
+        v_amplitude = _parameter(vc, t, columns, column, PER_FEATURE)
+        v_omega = _parameter(vw, t, columns, column, PER_FEATURE)
+        sine, cosine = _sincos(omega * x + _parameter(p, t, columns, column, PER_FEATURE))
+        turn = omega * moved + v_omega * x + _parameter(vp, t, columns, column, PER_FEATURE)
+        turned = g * cosine
+        along = v_amplitude * turned - amplitude * turn * (g * sine)
+        by_grad += v_amplitude * sine + amplitude * turn * cosine
+        by_z += omega * along + amplitude * v_omega * turned
+        _store_sum(partial, 0, turn * turned, TERMS, columns, column, t, PER_FEATURE)
+        _store_sum(partial, 1, along * x + amplitude * moved * turned, TERMS, columns, column, t, PER_FEATURE)
+        _store_sum(partial, 2, along, TERMS, columns, column, t, PER_FEATURE)
+    tl.store(to_grad + at, by_grad.to(to_grad.dtype.element_ty), inside)
+    tl.store(to_z + at, by_z.to(to_z.dtype.element_ty), inside)
+
+
+def forward(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
+    """σ(z); see `staf_nerf.kernels.staf`."""
+    out = z.new_empty(z.shape)
+    _launch(_forward, (z, amplitude, frequency, phase), (out,), z, amplitude)
+    return out
+
+
+def backward(
+    grad: Tensor, z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See `staf_nerf.kernels.fourier_sum.fourier_sum_backward`."""
+    to_z, sums = z.new_empty(z.shape), _sums(z, amplitude)
+    _launch(_backward, (grad, z, amplitude, frequency, phase), (to_z, sums), z, amplitude)
+    to_amplitude, to_frequency, to_phase = sums.sum(0)
+    return to_z, to_amplitude, to_frequency, to_phase
+
+
+def second(
+    vz: Tensor,
+    vamplitude: Tensor,
+    vfrequency: Tensor,
+    vphase: Tensor,
+    grad: Tensor,
+    z: Tensor,
+    amplitude: Tensor,
+    frequency: Tensor,
+    phase: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """See `staf_nerf.kernels.fourier_sum.fourier_sum_second`."""
+    inputs = (vz, vamplitude, vfrequency, vphase, grad, z, amplitude, frequency, phase)
+    to_grad, to_z, sums = grad.new_empty(grad.shape), z.new_empty(z.shape), _sums(z, amplitude)
+    _launch(_second, inputs, (to_grad, to_z, sums), z, amplitude)
+    to_amplitude, to_frequency, to_phase = sums.sum(0)
+    return to_grad, to_z, to_amplitude, to_frequency, to_phase
+
+
+def _tiles(z: Tensor, per_feature: bool) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Rows and columns that z counts as, of a tile, and of the grid of tiles."""
+    tile = FEATURE_TILE if per_feature else SHARED_TILE
+    columns = z.shape[-1] if per_feature else 1
+    rows = z.numel() // max(columns, 1)
+    return (rows, columns), tile, (triton.cdiv(rows, tile[0]), triton.cdiv(columns, tile[1]))
+
+
+def _sums(z: Tensor, amplitude: Tensor) -> Tensor:
+    """Room for the sums of each row of tiles: (tiles, 3, τ), or (tiles, 3, τ, n)."""
+    _, _, grid = _tiles(z, amplitude.ndim == 2)
+    return amplitude.new_empty((grid[0], 3, *amplitude.shape))
+
+
+def _launch(kernel: Any, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], z: Tensor, amplitude: Tensor) -> None:
+    """Runs a kernel, which fills `outputs`."""
+    per_feature = amplitude.ndim == 2
+    size, tile, grid = _tiles(z, per_feature)
+    if z.numel():
+        arguments = (*(x.contiguous() for x in inputs), *outputs, *size, len(amplitude))
+        with torch.cuda.device_of(z):
+            kernel[grid](*arguments, ROWS=tile[0], COLUMNS=tile[1], PER_FEATURE=per_feature)
