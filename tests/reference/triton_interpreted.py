@@ -44,11 +44,11 @@ def special() -> list[float | None]:
 
 
 if __name__ == "__main__":
+    # Frequencies of 100 only in float32: second derivatives leave what fp16 can hold.
+    settings = [(name, 1.0) for name in DTYPES] + [("float32", 100.0)]
     results = [
-        {"shape": shape, "parameters": parameters, "dtype": name, "scale": scale, "errors": compare(*case, scale)}
+        {"dtype": name, "scale": scale, "errors": compare(shape, parameters, DTYPES[name], scale)}
         for shape, parameters in SHAPES
-        for name, dtype in DTYPES.items()
-        for scale in (1.0, 100.0)
-        for case in [(shape, parameters, dtype)]
+        for name, scale in settings
     ]
     json.dump({"cases": results, "special": special()}, sys.stdout)
