@@ -7,12 +7,21 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 
-from staf_nerf.bench.nerf import NerfBenchmark
+from staf_nerf.bench import activation, mlp, nerf, nerf_speed
+
+MEASURE = {
+    activation.ActivationBenchmark: activation.main,
+    mlp.MlpBenchmark: mlp.main,
+    mlp.ScalingBenchmark: mlp.main,
+    nerf.NerfBenchmark: nerf.main,
+    nerf_speed.NerfSpeedBenchmark: nerf_speed.main,
+}
+"""What runs a benchmark, by the type of its settings."""
 
 
 def demo(
@@ -43,16 +52,24 @@ def demo(
         sys.exit(130)
 
 
-def bench(what: Positional[Literal["nerf"]], benchmark: OmitArgPrefixes[NerfBenchmark]) -> None:
-    """Compares methods at equal cost; JSON out, a table on screen.
+def bench(
+    benchmark: OmitSubcommandPrefixes[
+        OmitArgPrefixes[
+            Annotated[activation.ActivationBenchmark, subcommand("activation")]
+            | Annotated[mlp.MlpBenchmark, subcommand("mlp")]
+            | Annotated[mlp.ScalingBenchmark, subcommand("scaling")]
+            | Annotated[nerf.NerfBenchmark, subcommand("nerf")]
+            | Annotated[nerf_speed.NerfSpeedBenchmark, subcommand("nerf-speed")]
+        ]
+    ],
+) -> None:
+    """Compares quality or cost; JSON out, a table on screen.
 
     Args:
-        what: "nerf": radiance fields on a capture.
         benchmark: What to compare.
     """
-    from staf_nerf.bench import nerf
-
-    nerf.main(benchmark)
+    with _without_warnings():
+        MEASURE[type(benchmark)](benchmark)
 
 
 def doctor() -> None:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import torch
 
-from staf_nerf.bench.environment import commit, cpu_model, environment
+from staf_nerf.bench.record import commit, cpu_model, environment, write
 from staf_nerf.presets import load_preset, override, preset_names
 
 CALIBRATION_STEPS = 70
@@ -51,7 +51,7 @@ class NerfBenchmark:
     """The capture."""
     methods: tuple[str, ...] = ("staf-nerf", "staf-nerf+relu", "nerfacto")
     """Presets, each with changes after "+": an activation ("staf-nerf+relu") or a key ("staf-nerf+field.num_levels=4");
-    or "nerfacto": nerfstudio's own, at its small CPU sizes."""
+    or "nerfacto": nerfstudio's own, at its small CPU sizes, with a key of its model's ("nerfacto+far_plane=10")."""
     downscale_factor: int | None = None
     """Whole factor by which the images are made smaller."""
     seeds: tuple[int, ...] = (0, 1)
@@ -89,7 +89,7 @@ def run(benchmark: NerfBenchmark) -> dict[str, Any]:
             rows.append({**cell, **_run_one(benchmark, method, seed)})
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
             if benchmark.output is not None:
-                benchmark.output.write_text(json.dumps(report(benchmark, rows), indent=1) + "\n")
+                write(report(benchmark, rows), benchmark.output)
             gc.collect()
     return report(benchmark, rows)
 
@@ -122,7 +122,7 @@ def _run_one(benchmark: NerfBenchmark, method: str, seed: int) -> dict[str, Any]
     with tempfile.TemporaryDirectory() as folder, without_lpips():
         if benchmark.budget == "minutes":
             steps = _calibrate(benchmark, method, seed, Path(folder))
-        config = _config(benchmark, method, steps, Path(folder))
+        config = make_config(benchmark, method, steps, Path(folder))
         trainer = runs.set_up(config, seed=seed, test_mode=benchmark.held_out)
         start = time.perf_counter()
         runs.train(trainer)
@@ -149,7 +149,7 @@ def _calibrate(benchmark: NerfBenchmark, method: str, seed: int, folder: Path) -
 
     with_updates = UNTIMED_STEPS + CALIBRATION_STEPS
     total = with_updates + CALIBRATION_STEPS
-    trainer = runs.set_up(_config(benchmark, method, total, folder), seed=seed)
+    trainer = runs.set_up(make_config(benchmark, method, total, folder), seed=seed)
     sampler: Any = trainer.pipeline.model.proposal_sampler
     interval, ends = sampler.update_sched, []
 
@@ -186,9 +186,16 @@ def steps_within(seconds: float, plain: float, update: float, interval: Callable
     return max(steps - 1, 1)
 
 
-def _config(benchmark: NerfBenchmark, method: str, steps: int, folder: Path) -> Any:
+def make_config(benchmark: NerfBenchmark, method: str, steps: int, folder: Path) -> Any:
+    """The configuration of a trainer for this method, its changes applied.
+
+    Raises:
+        ValueError: If the method or a change is unknown.
+    """
+    if (known := method.split("+")[0]) not in (names := [*preset_names(), "nerfacto"]):
+        raise ValueError(f"methods must start with one of {names}, got {known!r}")
     name, *changes = method.split("+")
-    config: Any = _stock(steps) if name == "nerfacto" else _ours(name, changes, steps)
+    config: Any = _stock(steps, changes) if name == "nerfacto" else _ours(name, changes, steps)
     manager = config.pipeline.datamanager
     manager.data = benchmark.data
     manager.dataparser.downscale_factor = benchmark.downscale_factor
@@ -222,7 +229,7 @@ def _parse(text: str) -> Any:
     return text
 
 
-def _stock(steps: int):
+def _stock(steps: int, changes: list[str]):
     """nerfstudio's nerfacto, with its small CPU sizes, our dataparser's images, and its schedule at this length."""
     from nerfstudio.configs.method_configs import all_methods
     from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
@@ -232,7 +239,10 @@ def _stock(steps: int):
 
     config = copy.deepcopy(all_methods["nerfacto"])
     config.pipeline.datamanager = VanillaDataManagerConfig(dataparser=CaptureDataParserConfig(max_image_size=None))
-    for key, value in STOCK_SMALL.items():
+    named = {key: _parse(value) for key, _, value in (change.partition("=") for change in changes)}
+    for key, value in (STOCK_SMALL | named).items():
+        if not hasattr(config.pipeline.model, key):
+            raise ValueError(f"nerfacto has no {key!r}; it has {sorted(vars(config.pipeline.model))}")
         setattr(config.pipeline.model, key, value)
     config.machine.device_type = detect_device()
     # A copy of the dictionary: nerfstudio's default one must stay as it is.
@@ -269,9 +279,7 @@ def main(benchmark: NerfBenchmark) -> None:
     from rich.table import Table
 
     for method in benchmark.methods:
-        if (name := method.split("+")[0]) not in (known := [*preset_names(), "nerfacto"]):
-            raise ValueError(f"methods must start with one of {known}, got {name!r}")
-        _config(benchmark, method, 1, Path())  # a wrong key is found before the first hour of training
+        make_config(benchmark, method, 1, Path())  # a wrong key is found before the first hour of training
     result = run(benchmark)
     table = Table(title=f"{result['data']}, {result['threads']} threads")
     for column in ("method", "budget", "factor", "runs", "steps", "PSNR", "SSIM", "rays/s", "seconds", "parameters"):
@@ -291,5 +299,4 @@ def main(benchmark: NerfBenchmark) -> None:
             f"{row['parameters']:,.0f}",
         )
     Console().print(table)
-    if benchmark.output is None:
-        print(json.dumps(result, indent=1))
+    write(result, benchmark.output)

@@ -62,6 +62,19 @@ def train(trainer: Trainer, on_step: OnStep | None = None) -> None:
         writer.EVENT_WRITERS.clear()
 
 
+def step(trainer: Trainer, number: int) -> None:
+    """One training step, of that number, with its callbacks: what nerfstudio's loop does each time."""
+    trainer.pipeline.train()
+    _call_back(trainer, number, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
+    trainer.train_iteration(number)
+    _call_back(trainer, number, TrainingCallbackLocation.AFTER_TRAIN_ITERATION)
+
+
+def _call_back(trainer: Trainer, number: int, location: TrainingCallbackLocation) -> None:
+    for callback in trainer.callbacks:
+        callback.run_callback_at_location(number, location=location)
+
+
 @torch.no_grad()
 def evaluate(model: Model, manager: DataManager, on_view: OnView | None = None) -> dict[str, Any]:
     """PSNR and SSIM over all held-out views, with the weights as they are.

@@ -1,7 +1,8 @@
-"""What a measurement says about itself so that it can be repeated: command, versions, commit, processor, threads."""
+"""What a measurement says about itself so that it can be repeated, and the file that keeps it."""
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 import sys
@@ -40,3 +41,12 @@ def commit() -> str | None:
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
     return result.stdout.strip() or None
+
+
+def write(result: dict[str, Any], output: Path | None) -> None:
+    """Writes JSON to a file, or to the screen where none is given."""
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    if output is None:
+        print(text)
+    else:
+        output.write_text(text + "\n")

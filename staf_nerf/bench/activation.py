@@ -1,0 +1,136 @@
+"""What an activation costs alone: values, gradients, gradients of gradients, and the memory kept for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from staf_nerf.bench.peers import BASELINE, Peer, peers
+from staf_nerf.bench.record import environment, write
+from staf_nerf.bench.timing import Spread, interleave, on_threads, ratios
+
+MEASURES = ("forward", "forward and backward", "backward of backward")
+
+
+@dataclass(frozen=True)
+class ActivationBenchmark:
+    """Times activations on a tensor of batch by width values, interleaved."""
+
+    batch: int = 16384
+    """Rows."""
+    width: int = 256
+    """Features."""
+    num_frequencies: tuple[int, ...] = (5, 20)
+    """STAF's numbers of sinusoids."""
+    threads: tuple[int, ...] = (2, 1)
+    """Numbers of threads, one after the other; on a CPU."""
+    rounds: int = 11
+    """Samples of each time."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where."""
+    dtype: Literal["float32", "float64", "float16", "bfloat16"] = "float32"
+    """Of the values; parameters are float32 beside half precision."""
+    compiled: bool = True
+    """Whether torch.compile's sine is among the peers; on a CPU it needs a C++ compiler."""
+    output: Path | None = None
+    """JSON file."""
+
+
+def run(benchmark: ActivationBenchmark) -> dict[str, Any]:
+    """Measures, and returns rows with medians and quartiles in seconds, and ratios to torch's eager sine."""
+    rows = []
+    for threads in benchmark.threads if benchmark.device == "cpu" else benchmark.threads[:1]:
+        with on_threads(threads):
+            rows += _rows(benchmark, threads)
+    settings = {name: value for name, value in asdict(benchmark).items() if name != "output"}
+    device = {"device": torch.cuda.get_device_name()} if benchmark.device == "cuda" else {}
+    return {**environment(), **settings, **device, "baseline": BASELINE, "rows": rows}
+
+
+def _rows(benchmark: ActivationBenchmark, threads: int) -> list[dict[str, Any]]:
+    dtype = getattr(torch, benchmark.dtype)
+    generator = torch.Generator().manual_seed(0)
+    z, grad = torch.randn(2, benchmark.batch, benchmark.width, generator=generator).to(benchmark.device, dtype)
+    z = (0.3 * z).requires_grad_()  # as before a layer of a trained network: arguments of some radians
+    found = peers(benchmark.num_frequencies, compiled=benchmark.compiled)
+    modules = {name: _module(peer, benchmark, dtype) for name, peer in found.items()}
+    rows = {
+        name: {"name": name, "threads": threads, "fused": peer.fused, "bytes_kept": kept_bytes(modules[name], z)}
+        for name, peer in found.items()
+    }
+    for measure in MEASURES:
+        functions = {name: _functions(module, z, grad)[measure] for name, module in modules.items()}
+        if measure == MEASURES[2]:  # torch.compile does not differentiate twice
+            functions = {name: function for name, function in functions.items() if not found[name].compiled}
+        times = interleave(functions, rounds=benchmark.rounds)
+        for name, values in times.items():
+            rows[name][measure] = asdict(Spread.of(values))
+            rows[name][f"{measure}, ratio"] = asdict(ratios(times, name, BASELINE))
+    return list(rows.values())
+
+
+def _module(peer: Peer, benchmark: ActivationBenchmark, dtype: torch.dtype) -> nn.Module:
+    module: nn.Module = peer.make(benchmark.width).to(benchmark.device)
+    if dtype == torch.float64:
+        module = module.double()
+    if peer.compiled:
+        module.compile()
+    return module
+
+
+def _functions(module: nn.Module, z: Tensor, grad: Tensor) -> dict[str, Callable[[], object]]:
+    """What is timed, by `MEASURES`."""
+    inputs = (z, *module.parameters())
+
+    def forward() -> object:
+        with torch.no_grad():
+            return module(z)
+
+    def backward() -> object:
+        return torch.autograd.grad(module(z), inputs, grad)
+
+    def twice() -> object:
+        first = torch.autograd.grad(module(z), z, grad, create_graph=True)
+        return torch.autograd.grad(first, inputs, grad)
+
+    return dict(zip(MEASURES, (forward, backward, twice), strict=True))
+
+
+def kept_bytes(module: nn.Module, z: Tensor) -> float:
+    """Memory kept for the backward pass, bytes for each value of z; parameters do not count."""
+    kept: dict[int, int] = {}
+
+    def note(x: Tensor) -> Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+        y = module(z)
+    for parameter in module.parameters():
+        kept.pop(parameter.untyped_storage().data_ptr(), None)
+    del y
+    return round(sum(kept.values()) / z.numel(), 2)
+
+
+def main(benchmark: ActivationBenchmark) -> None:
+    """Runs and prints a table, and JSON where no file is given."""
+    result = run(benchmark)
+    for threads in dict.fromkeys(row["threads"] for row in result["rows"]):
+        where = f"{threads} threads" if benchmark.device == "cpu" else result["device"]
+        title = f"{benchmark.batch} x {benchmark.width} {benchmark.dtype}, {where}: ms (ratio to {BASELINE})"
+        table = Table("activation", "fused", *MEASURES, "bytes kept", title=title)
+        for row in (row for row in result["rows"] if row["threads"] == threads):
+            cells = [
+                f"{1000 * row[m]['median']:.2f} ({row[f'{m}, ratio']['median']:.2f})" if m in row else ""
+                for m in MEASURES
+            ]
+            table.add_row(row["name"], "yes" if row["fused"] else "", *cells, f"{row['bytes_kept']:g}")
+        Console().print(table)
+    write(result, benchmark.output)

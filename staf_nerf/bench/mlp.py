@@ -1,0 +1,198 @@
+"""What a training step of a coordinate network costs with each activation, and how that grows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from staf_nerf.bench.peers import BASELINE, Peer, broadcast_name, peers, staf_name
+from staf_nerf.bench.record import environment, write
+from staf_nerf.bench.timing import Spread, interleave, on_threads, ratios
+from staf_nerf.mlp import CoordinateMLP
+
+HIDDEN_LAYERS = 4
+MEASURES = ("train", "eikonal")
+
+BATCHES = (1024, 4096, 16384, 65536, 262144)
+WIDTHS = (32, 64, 128, 256, 512, 1024)
+FREQUENCIES = (1, 2, 4, 8, 16, 32)
+MOST_BROADCAST = 2**27
+"""Values of a layer, batch x width x τ, beyond which the broadcast formula is left out: for lack of memory."""
+
+
+@dataclass(frozen=True)
+class MlpBenchmark:
+    """Times training steps of 2-w-w-w-w-3 (and eikonal steps of 3-w-w-w-w-1), interleaved."""
+
+    batch: int = 16384
+    """Points a step."""
+    width: int = 256
+    """w."""
+    num_frequencies: tuple[int, ...] = (5, 20)
+    """STAF's numbers of sinusoids."""
+    threads: tuple[int, ...] = (2, 1)
+    """Numbers of threads, one after the other; on a CPU."""
+    rounds: int = 11
+    """Samples of each time."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where."""
+    compiled: bool = True
+    """Whether torch.compile's sine network is among the peers; on a CPU it needs a C++ compiler."""
+    output: Path | None = None
+    """JSON file."""
+
+
+@dataclass(frozen=True)
+class ScalingBenchmark:
+    """Times training steps of 2-w-w-w-w-3 against the batch, the width and the number of sinusoids."""
+
+    threads: int = 2
+    """On a CPU."""
+    rounds: int = 5
+    """Samples of each time."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where."""
+    output: Path | None = None
+    """JSON file."""
+    picture: Path | None = None
+    """Plot, in the format of its suffix."""
+
+
+def run(benchmark: MlpBenchmark) -> dict[str, Any]:
+    """Measures, and returns rows with medians and quartiles in seconds, and ratios to torch's eager sine."""
+    rows = []
+    found = peers(benchmark.num_frequencies, compiled=benchmark.compiled)
+    for threads in benchmark.threads if benchmark.device == "cpu" else benchmark.threads[:1]:
+        for measure in MEASURES:
+            # torch.compile does not differentiate twice; ReLU's second derivative is zero.
+            names = [n for n, p in found.items() if measure == "train" or not (p.compiled or n == "ReLU")]
+            with on_threads(threads):
+                steps = {name: make_step(measure, found[name], benchmark) for name in names}
+                times = interleave(steps, rounds=benchmark.rounds)
+            for name in names:
+                numbers = {"seconds": asdict(Spread.of(times[name])), "ratio": asdict(ratios(times, name, BASELINE))}
+                rows.append(
+                    {"name": name, "measure": measure, "threads": threads, "fused": found[name].fused, **numbers}
+                )
+    settings = {name: value for name, value in asdict(benchmark).items() if name != "output"}
+    return {**environment(), **settings, "baseline": BASELINE, "rows": rows}
+
+
+def make_step(measure: str, peer: Peer, benchmark: MlpBenchmark) -> Callable[[], object]:
+    """A function that trains a new network by one step of Adam.
+
+    "train": mean squared error of 3 values of 2 coordinates. "eikonal": of 3 coordinates, a value and the length of its
+    gradient, as for a signed distance.
+    """
+    generator = torch.Generator().manual_seed(0)
+    network: nn.Module = CoordinateMLP(
+        *((2, 3) if measure == "train" else (3, 1)),
+        hidden_features=benchmark.width,
+        hidden_layers=HIDDEN_LAYERS,
+        activation=lambda layer: peer.make(benchmark.width),
+        generator=generator,
+    ).to(benchmark.device)
+    x = 2 * torch.rand(benchmark.batch, 2 if measure == "train" else 3, generator=generator).to(benchmark.device) - 1
+    target = torch.rand(benchmark.batch, 3, generator=generator).to(benchmark.device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+    if peer.compiled:
+        network.compile()
+
+    def train() -> None:
+        loss = (network(x) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    def eikonal() -> None:
+        points = x.requires_grad_()
+        value = network(points)
+        gradient = torch.autograd.grad(value.sum(), points, create_graph=True)[0]
+        loss = value.abs().mean() + (gradient.norm(dim=-1) - 1.0).square().mean()
+        optimizer.zero_grad()
+        loss.backward(inputs=list(network.parameters()))
+        optimizer.step()
+
+    return train if measure == "train" else eikonal
+
+
+def scaling(benchmark: ScalingBenchmark) -> dict[str, Any]:
+    """Measures STAF, its broadcast formula and an eager sine along each axis, the other two at their defaults."""
+    base = MlpBenchmark()
+    sweeps = {
+        "batch": [(batch, base.width, 5) for batch in BATCHES],
+        "width": [(base.batch, width, 5) for width in WIDTHS],
+        "num_frequencies": [(base.batch, base.width, number) for number in FREQUENCIES],
+    }
+    rows = []
+    for axis, cases in sweeps.items():
+        for batch, width, number in cases:
+            one = MlpBenchmark(batch=batch, width=width, device=benchmark.device)
+            found = peers((number,))
+            names = {"sine": BASELINE, "STAF": staf_name(number)}
+            if batch * width * number <= MOST_BROADCAST:
+                names["broadcast"] = broadcast_name(number)
+            with on_threads(benchmark.threads):
+                steps = {kind: make_step("train", found[name], one) for kind, name in names.items()}
+                times = interleave(steps, rounds=benchmark.rounds, warmup=1)
+            for kind, values in times.items():
+                where = {"batch": batch, "width": width, "num_frequencies": number}
+                rows.append({"axis": axis, **where, "kind": kind, "seconds": asdict(Spread.of(values))})
+    settings = {"threads": benchmark.threads, "rounds": benchmark.rounds, "device": benchmark.device}
+    return {**environment(), **settings, "rows": rows}
+
+
+def plot(result: dict[str, Any], picture: Path) -> None:
+    """Draws what `scaling` returned: step time against each axis."""
+    from matplotlib.figure import Figure
+
+    labels = {"batch": "points a step", "width": "width", "num_frequencies": "sinusoids τ"}
+    styles = {
+        "broadcast": ("STAF, broadcast formula", "s:"),
+        "sine": ("sine, eager torch", "o--"),
+        "STAF": ("STAF", "D-"),
+    }
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True)
+    for panel, (axis, label) in zip(axes, labels.items(), strict=True):
+        for kind, (name, style) in styles.items():
+            rows = [row for row in result["rows"] if row["axis"] == axis and row["kind"] == kind]
+            seconds = [row["seconds"]["median"] for row in rows]
+            panel.loglog([row[axis] for row in rows], seconds, style, label=name, markersize=4)
+        panel.set_xlabel(label)
+        panel.set_xscale("log", base=2)
+        panel.grid(alpha=0.3)
+    axes[0].set_ylabel("seconds a training step")
+    axes[0].legend(frameon=False)
+    figure.suptitle(f"2-w-w-w-w-3, Adam; {result['cpu']}, {result['threads']} threads", fontsize=9)
+    figure.savefig(picture, dpi=150)
+
+
+def main(benchmark: MlpBenchmark | ScalingBenchmark) -> None:
+    """Runs and prints a table, or plots; and JSON where no file is given."""
+    if isinstance(benchmark, ScalingBenchmark):
+        result = scaling(benchmark)
+        write(result, benchmark.output)
+        if benchmark.picture is not None:
+            plot(result, benchmark.picture)
+        return
+    result = run(benchmark)
+    for measure in MEASURES:
+        title = f"{measure} step, batch {benchmark.batch}, width {benchmark.width}: ms, and ratio to {BASELINE}"
+        table = Table("network of", "fused", title=title)
+        for threads in benchmark.threads if benchmark.device == "cpu" else ("a GPU's",):
+            table.add_column(f"{threads} threads")
+        rows = [row for row in result["rows"] if row["measure"] == measure]
+        for name in dict.fromkeys(row["name"] for row in rows):
+            mine = [row for row in rows if row["name"] == name]
+            cells = [f"{1000 * row['seconds']['median']:.0f}  {Spread(**row['ratio'])}" for row in mine]
+            table.add_row(name, "yes" if mine[0]["fused"] else "", *cells)
+        Console().print(table)
+    write(result, benchmark.output)

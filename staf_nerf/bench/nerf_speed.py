@@ -1,0 +1,133 @@
+"""Training speed of radiance fields, and the time of a view: methods step in turn, at equal rays and samples."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from staf_nerf.bench.nerf import NerfBenchmark, make_config, without_lpips
+from staf_nerf.bench.record import environment, write
+from staf_nerf.bench.timing import Spread, interleave, on_threads, ratios
+
+EQUAL_TABLES = (
+    'nerfacto+proposal_net_args_list=[{"hidden_dim":16,"log2_hashmap_size":13,"num_levels":5,"max_res":128,'
+    '"use_linear":false},{"hidden_dim":16,"log2_hashmap_size":13,"num_levels":5,"max_res":256,"use_linear":false}]'
+)
+"""nerfacto with the proposal networks' tables as small as ours; stock's have 2^17 rows a level."""
+
+
+@dataclass(frozen=True)
+class NerfSpeedBenchmark:
+    """Times training steps and views of methods, interleaved."""
+
+    data: Path
+    """The capture."""
+    methods: tuple[str, ...] = ("staf-nerf", "staf-nerf+relu", "nerfacto-equal", "nerfacto")
+    """As for `nerf`; ratios refer to the last. "nerfacto-equal": with hash tables of the same sizes everywhere."""
+    downscale_factor: int | None = None
+    """Whole factor by which the images are made smaller."""
+    rays: int = 1024
+    """Rays a step."""
+    first_step: int = 6000
+    """Number of the first step. Proposal networks are updated often at first, and every sixth step from 5000 on."""
+    steps: int = 6
+    """Steps a sample: the period of those updates."""
+    rounds: int = 11
+    """Samples of each method."""
+    threads: tuple[int, ...] = (2, 1)
+    """Numbers of threads, one after the other; on a CPU."""
+    output: Path | None = None
+    """JSON file."""
+
+
+def run(benchmark: NerfSpeedBenchmark) -> dict[str, Any]:
+    """Measures; rows with the medians and quartiles of rays/s, seconds a view, and ratios to the last method."""
+    rows = []
+    with ExitStack() as stack:
+        stack.enter_context(without_lpips())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        trainers = {name: _trainer(benchmark, name, folder) for name in benchmark.methods}
+        steps = {name: _steps(trainer, benchmark) for name, trainer in trainers.items()}
+        views = {name: _view(trainer) for name, trainer in trainers.items()}
+        pixels = _pixels(next(iter(trainers.values())))
+        for threads in benchmark.threads:
+            with on_threads(threads):
+                trained = interleave(steps, rounds=benchmark.rounds)
+                viewed = interleave(views, rounds=max(benchmark.rounds // 3, 1), warmup=1)
+            for name in benchmark.methods:
+                rays = [benchmark.steps * benchmark.rays / seconds for seconds in trained[name]]
+                last = benchmark.methods[-1]
+                rows.append(
+                    {
+                        "method": name,
+                        "threads": threads,
+                        "parameters": sum(p.numel() for p in trainers[name].pipeline.model.parameters()),
+                        "rays_per_second": asdict(Spread.of(rays)),
+                        "times_as_fast": asdict(ratios({"a": trained[last], "b": trained[name]}, "a", "b")),
+                        "view_seconds": asdict(Spread.of(viewed[name])),
+                    }
+                )
+    settings = {name: value for name, value in asdict(benchmark).items() if name not in ("output", "data")}
+    return {**environment("nerfstudio"), **settings, "data": benchmark.data.name, "view_pixels": pixels, "rows": rows}
+
+
+def _trainer(benchmark: NerfSpeedBenchmark, name: str, folder: Path) -> Any:
+    from staf_nerf.plugin import run as runs
+
+    quality = NerfBenchmark(data=benchmark.data, downscale_factor=benchmark.downscale_factor, rays=benchmark.rays)
+    method = EQUAL_TABLES if name == "nerfacto-equal" else name
+    return runs.set_up(make_config(quality, method, benchmark.first_step + 1, folder / name), seed=0)
+
+
+def _steps(trainer: Any, benchmark: NerfSpeedBenchmark) -> Callable[[], None]:
+    from staf_nerf.plugin import run as runs
+
+    numbers = itertools.count(benchmark.first_step)
+
+    def function() -> None:
+        for _ in range(benchmark.steps):
+            runs.step(trainer, next(numbers))
+
+    return function
+
+
+def _view(trainer: Any) -> Callable[[], None]:
+    camera, _ = next(iter(trainer.pipeline.datamanager.fixed_indices_eval_dataloader))
+
+    def function() -> None:
+        model = trainer.pipeline.model
+        model.eval()
+        with torch.no_grad():
+            model.get_outputs_for_camera(camera)
+        model.train()
+
+    return function
+
+
+def _pixels(trainer: Any) -> int:
+    camera, _ = next(iter(trainer.pipeline.datamanager.fixed_indices_eval_dataloader))
+    return int(camera.height) * int(camera.width)
+
+
+def main(benchmark: NerfSpeedBenchmark) -> None:
+    """Runs and prints a table, and JSON where no file is given."""
+    result = run(benchmark)
+    table = Table(title=f"{result['data']}, {benchmark.rays} rays a step; views of {result['view_pixels']} pixels")
+    for column in ("method", "threads", "parameters", "rays/s", f"times {benchmark.methods[-1]}", "seconds a view"):
+        table.add_column(column)
+    for row in result["rows"]:
+        rays, faster, view = (Spread(**row[name]) for name in ("rays_per_second", "times_as_fast", "view_seconds"))
+        table.add_row(
+            row["method"], str(row["threads"]), f"{row['parameters']:,}", f"{rays.median:.0f}", str(faster), str(view)
+        )
+    Console().print(table)
+    write(result, benchmark.output)

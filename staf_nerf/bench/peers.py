@@ -1,0 +1,82 @@
+"""The activations that benchmarks compare: ours, and the same formulas as one would write them in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from staf_nerf.activations import FINER, STAF, Activation, Gaussian, ReLU, Sine
+
+
+class EagerSine(Sine):
+    """SIREN's own code."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.sin(self.omega * z)
+
+
+class EagerFINER(FINER):
+    """FINER's formula; its published code also holds |z| + 1 constant in the backward pass."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.sin(self.omega * (z.abs() + 1.0) * z)
+
+
+class EagerGaussian(Gaussian):
+    """The formula."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.exp(-0.5 * (z / self.width).square())
+
+
+class BroadcastSTAF(STAF):
+    """STAF as it is published: a tensor of shape (..., n, τ), then a sum."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return (self.amplitude * torch.sin(self.frequency * z[..., None] + self.phase)).sum(-1)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """An activation in a comparison."""
+
+    make: Callable[[int], Activation]
+    """Number of features -> the module."""
+    fused: bool = False
+    """Whether kernels of ours evaluate it and its derivatives in one pass each."""
+    compiled: bool = False
+    """Whether torch.compile works on what contains it."""
+
+
+BASELINE = "sine, eager"
+"""The peer that ratios refer to."""
+
+
+def peers(num_frequencies: tuple[int, ...], *, compiled: bool = True) -> dict[str, Peer]:
+    """All of them, by name; STAF once for each number of frequencies."""
+    found = {BASELINE: Peer(EagerSine)}
+    if compiled:
+        found["sine, compiled"] = Peer(EagerSine, compiled=True)
+    found |= {
+        "ReLU": Peer(ReLU),
+        "FINER, eager": Peer(EagerFINER),
+        "Gaussian, eager": Peer(EagerGaussian),
+        "sine": Peer(Sine, fused=True),
+        "FINER": Peer(FINER, fused=True),
+        "Gaussian": Peer(Gaussian, fused=True),
+    }
+    for number in num_frequencies:
+        found[staf_name(number)] = Peer(lambda n, number=number: STAF(n, num_frequencies=number), fused=True)
+        found[broadcast_name(number)] = Peer(lambda n, number=number: BroadcastSTAF(n, num_frequencies=number))
+    return found
+
+
+def staf_name(num_frequencies: int) -> str:
+    return f"STAF τ={num_frequencies}"
+
+
+def broadcast_name(num_frequencies: int) -> str:
+    return f"STAF τ={num_frequencies}, broadcast"
