@@ -12,10 +12,11 @@ from typing import Annotated
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 
-from staf_nerf.bench import activation, mlp, nerf, nerf_speed
+from staf_nerf.bench import activation, linear, mlp, nerf, nerf_speed
 
 MEASURE = {
     activation.ActivationBenchmark: activation.main,
+    linear.LinearBenchmark: linear.main,
     mlp.MlpBenchmark: mlp.main,
     mlp.ScalingBenchmark: mlp.main,
     nerf.NerfBenchmark: nerf.main,
@@ -56,6 +57,7 @@ def bench(
     benchmark: OmitSubcommandPrefixes[
         OmitArgPrefixes[
             Annotated[activation.ActivationBenchmark, subcommand("activation")]
+            | Annotated[linear.LinearBenchmark, subcommand("linear")]
             | Annotated[mlp.MlpBenchmark, subcommand("mlp")]
             | Annotated[mlp.ScalingBenchmark, subcommand("scaling")]
             | Annotated[nerf.NerfBenchmark, subcommand("nerf")]

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from staf_nerf.bench import activation, mlp, nerf_speed
+from staf_nerf.bench import activation, linear, mlp, nerf_speed
 from staf_nerf.bench.peers import BASELINE, broadcast_name, peers, staf_name
 from tests.bench.test_nerf import SMALL
 from tests.conftest import write_capture
@@ -66,6 +66,13 @@ def test_the_steps_that_are_timed_train_a_network(measure, monkeypatch):
     for _ in range(60):
         function()
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_ways_of_a_linear_layer_agree_and_are_compared():
+    rows = linear.run(linear.LinearBenchmark(batches=(32,), widths=(8,), threads=(1,), rounds=1))["rows"]
+    assert len(rows) == len(linear.PRODUCTS) * len(linear.WAYS)
+    assert all(row["error"] < 1e-6 for row in rows)  # float32, sums of at most 32 products
+    assert all(row["ratio"]["median"] == 1.0 for row in rows if row["way"] == linear.DEFAULT)
 
 
 def test_scaling_covers_its_axes_and_is_drawn(tmp_path, monkeypatch):

@@ -1,0 +1,108 @@
+"""The matrix products of a linear layer: torch's default library against oneDNN, which torch ships and seldom asks.
+
+On Intel's processors the default is good; on AMD's it is not. The ways to oneDNN are a private operator of torch's, and
+tensors in oneDNN's own layout (`Tensor.to_mkldnn`), which are public and copy. Both compute in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from staf_nerf.bench.record import environment, write
+from staf_nerf.bench.timing import Spread, interleave, on_threads, ratios
+
+DEFAULT = "torch"
+PRODUCTS = ("forward", "gradient of inputs", "gradient of weights")
+
+
+@dataclass(frozen=True)
+class LinearBenchmark:
+    """Times the three matrix products of a linear layer by torch's default library and by oneDNN, interleaved."""
+
+    batches: tuple[int, ...] = (1024, 16384)
+    """Rows."""
+    widths: tuple[int, ...] = (64, 256)
+    """Features, in and out."""
+    threads: tuple[int, ...] = (2, 1)
+    """Numbers of threads, one after the other."""
+    rounds: int = 11
+    """Samples of each time."""
+    output: Path | None = None
+    """JSON file."""
+
+
+def by_operator(a: Tensor, b: Tensor) -> Tensor:
+    """a bᵀ by oneDNN, through an operator of torch's that is private."""
+    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+
+
+def by_tensors(a: Tensor, b: Tensor) -> Tensor:
+    """a bᵀ by oneDNN, through tensors in its layout."""
+    return torch.nn.functional.linear(a.to_mkldnn(), b.to_mkldnn()).to_dense()
+
+
+WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    DEFAULT: torch.nn.functional.linear,
+    "oneDNN, private operator": by_operator,
+    "oneDNN, its tensors": by_tensors,
+}
+
+
+def run(benchmark: LinearBenchmark) -> dict[str, Any]:
+    """Measures; rows with medians and quartiles in seconds, ratios to torch's default, and the largest difference."""
+    rows = []
+    for threads in benchmark.threads:
+        for batch in benchmark.batches:
+            for width in benchmark.widths:
+                for product, (a, b) in operands(batch, width).items():
+                    expected = a.double() @ b.double().T
+                    with on_threads(threads):
+                        functions = {name: lambda way=way, a=a, b=b: way(a, b) for name, way in WAYS.items()}
+                        errors = {name: float((f().double() - expected).abs().max()) for name, f in functions.items()}
+                        times = interleave(functions, rounds=benchmark.rounds)
+                    for name, values in times.items():
+                        rows.append(
+                            {
+                                "product": product,
+                                "way": name,
+                                "threads": threads,
+                                "batch": batch,
+                                "width": width,
+                                "seconds": asdict(Spread.of(values)),
+                                "ratio": asdict(ratios(times, name, DEFAULT)),
+                                "error": errors[name] / float(expected.abs().max()),
+                            }
+                        )
+    settings = {name: value for name, value in asdict(benchmark).items() if name != "output"}
+    return {**environment(), **settings, "rows": rows}
+
+
+def operands(batch: int, width: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Each product of y = x Wᵀ and its gradients as a pair (a, b) of a bᵀ, by `PRODUCTS`."""
+    generator = torch.Generator().manual_seed(0)
+    x, grad = torch.randn(2, batch, width, generator=generator)
+    weight = torch.randn(width, width, generator=generator)
+    return dict(zip(PRODUCTS, ((x, weight), (grad, weight.T), (grad.T, x.T)), strict=True))
+
+
+def main(benchmark: LinearBenchmark) -> None:
+    """Runs and prints a table, and JSON where no file is given."""
+    result = run(benchmark)
+    ways = [name for name in WAYS if name != DEFAULT]
+    table = Table("product", "threads", "batch", "width", "torch, ms", *ways, title=f"{result['cpu']}: ratio to torch")
+    rows = result["rows"]
+    for i in range(0, len(rows), len(WAYS)):
+        first, *others = rows[i : i + len(WAYS)]
+        cells = [str(Spread(**row["ratio"])) for row in others]
+        where = (str(first[name]) for name in ("threads", "batch", "width"))
+        table.add_row(first["product"], *where, f"{1000 * first['seconds']['median']:.2f}", *cells)
+    Console().print(table)
+    write(result, benchmark.output)
