@@ -100,6 +100,9 @@ class RadianceField(nn.Module):
     def color(self, features: Tensor, directions: Tensor, appearance: Tensor | None = None) -> Tensor:
         """Colour (..., 3) in [0, 1] from geometry features (..., g), unit directions (..., 3), appearance (..., a).
 
+        Leading dimensions broadcast: directions of shape (rays, 1, 3) serve features of shape (rays, samples, g), and
+        what depends on them alone is computed once for a ray.
+
         Raises:
             ValueError: If the field has an appearance embedding and `appearance` is None.
         """
@@ -108,7 +111,7 @@ class RadianceField(nn.Module):
         parts = [features, self.direction_encoding(directions)]
         if self.appearance_features and appearance is not None:
             parts.append(appearance)
-        return torch.sigmoid(self.color_mlp(torch.cat(parts, -1)))
+        return torch.sigmoid(self.color_mlp(*parts))
 
     def forward(self, positions: Tensor, directions: Tensor, appearance: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Density (..., 1) and colour (..., 3)."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional
 
 from staf_nerf import initialization as init
 from staf_nerf.activations import Activation, ActivationFactory, activation_factory
@@ -84,11 +85,27 @@ class CoordinateMLP(nn.Module):
         self.output = nn.Linear(width, out_features, dtype=dtype)
         _initialize_output_(self.output, last, generator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        for linear, sigma in zip(self.linears, self.activations, strict=True):
-            x = sigma(linear(x))
-        y = self.output(x)
-        return y.real if y.is_complex() else y
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Maps (..., in_features) to (..., out_features).
+
+        Args:
+            *parts: The input; or several tensors whose last dimensions add up to `in_features` and whose other ones
+                broadcast. What is the same for many points is then multiplied once, and nothing is concatenated.
+        """
+        linears = [*self.linears, self.output]
+        x = _linear(linears[0], parts)
+        for sigma, linear in zip(self.activations, linears[1:], strict=True):
+            x = linear(sigma(x))
+        return x.real if x.is_complex() else x
+
+
+def _linear(linear: Any, parts: tuple[Tensor, ...]) -> Tensor:
+    """The linear map of the parts' concatenation."""
+    if len(parts) == 1:
+        return linear(parts[0])
+    first, *others = linear.weight.split([part.shape[-1] for part in parts], dim=1)
+    rest = sum(functional.linear(part, weight) for part, weight in zip(parts[1:], others, strict=True))
+    return functional.linear(parts[0], first, linear.bias) + rest
 
 
 def _initialize_output_(linear: nn.Linear, last: Activation | None, generator: Generator | None) -> None:

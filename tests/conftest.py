@@ -12,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from staf_nerf.kernels import library
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -59,3 +61,14 @@ def write_capture(folder: Path, *, count: int = 6, size: tuple[int, int] = (24, 
     meta = {"fl_x": 20.0, "fl_y": 21.0, "cx": 12.5, "cy": 8.0, "w": size[0], "h": size[1], "k1": 0.01, "frames": frames}
     (folder / "transforms.json").write_text(json.dumps(meta))
     return meta
+
+
+@pytest.fixture(params=["the best", 1, 0])
+def instructions(request, monkeypatch) -> None:
+    """The native kernels for each set of instructions that this processor has."""
+    if library.library() is None:
+        pytest.skip("there was no C compiler when this was installed")
+    if request.param != "the best":
+        if request.param > library.level():
+            pytest.skip("this processor lacks these instructions")
+        monkeypatch.setattr(library, "level", lambda: request.param)

@@ -84,7 +84,8 @@ def test_feature_scale_multiplies_the_features():
 
 
 @pytest.mark.parametrize(("dimensions", "features"), [(3, 2), (3, 1), (3, 4), (2, 2), (2, 3)])
-@pytest.mark.parametrize("points", [0, 1, 700])
+@pytest.mark.parametrize("points", [0, 1, 16, 700])
+@pytest.mark.usefixtures("instructions")
 def test_the_native_hash_grid_equals_the_reference_to_second_derivatives(
     points, dimensions, features, generator, monkeypatch
 ):

@@ -31,17 +31,6 @@ def implementation(request) -> str:
     return request.param
 
 
-@pytest.fixture(params=["the best", 1, 0])
-def instructions(request, monkeypatch) -> None:
-    """The native kernels for each set of instructions that this processor has."""
-    if library.library() is None:
-        pytest.skip("there was no C compiler when this was installed")
-    if request.param != "the best":
-        if request.param > library.level():
-            pytest.skip("this processor lacks these instructions")
-        monkeypatch.setattr(library, "level", lambda: request.param)
-
-
 def draw(shape, parameter_shape, generator, dtype=torch.float64, omega=3.0):
     z = torch.randn(shape, generator=generator, dtype=dtype)
     amplitude = torch.randn(parameter_shape, generator=generator, dtype=dtype)

@@ -169,7 +169,7 @@ def native_hash_grid_second(
 
 
 def _call(name: str, sizes: tuple[int, ...], *tensors: Tensor | None) -> None:
-    library.call(f"hash_grid_{name}", torch.get_num_threads(), *sizes, *tensors)
+    library.call(f"hash_grid_{name}", library.level(), torch.get_num_threads(), *sizes, *tensors)
 
 
 def _sizes(points: Tensor, table: Tensor, rows: Tensor, num_dense: int) -> tuple[int, ...]:

@@ -31,9 +31,9 @@ ARGUMENTS = {
     "staf_backward": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 9,
     "staf_second": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 14,
     "staf_pointwise": [NUMBER] * 5 + [REAL, SIZE] + [ADDRESS] * 3,
-    "hash_grid_forward": [NUMBER] + [SIZE] * 5 + [ADDRESS] * 7,
-    "hash_grid_backward": [NUMBER] + [SIZE] * 5 + [ADDRESS] * 9,
-    "hash_grid_second": [NUMBER] + [SIZE] * 5 + [ADDRESS] * 12,
+    "hash_grid_forward": [NUMBER] * 2 + [SIZE] * 5 + [ADDRESS] * 7,
+    "hash_grid_backward": [NUMBER] * 2 + [SIZE] * 5 + [ADDRESS] * 9,
+    "hash_grid_second": [NUMBER] * 2 + [SIZE] * 5 + [ADDRESS] * 12,
 }
 
 

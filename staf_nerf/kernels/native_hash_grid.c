@@ -6,12 +6,16 @@
  * (dims, levels). The layout is instant-ngp's. Gradients to the table are formed level by level, each by one thread, in
  * the order of the points: there are no races, and results do not depend on the number of threads.
  */
-#include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "native_threads.h"
 
-#define BLOCK 256 /* points */
+#define GROUP 16 /* points: the floats of the widest vector */
+typedef float F __attribute__((vector_size(4 * GROUP)));
+typedef int32_t I __attribute__((vector_size(4 * GROUP)));
+typedef uint32_t U __attribute__((vector_size(4 * GROUP)));
+typedef float PAIR __attribute__((vector_size(8)));
 #define INLINE static inline __attribute__((always_inline))
 
 typedef struct {
@@ -22,213 +26,98 @@ typedef struct {
     ptrdiff_t count, dims, levels, features, dense;
 } grid;
 
+#define PASTE(a, b) a##_##b
+#define NAME2(a, b) PASTE(a, b)
+#define NAME(a) NAME2(a, SUFFIX)
+
+#define SUFFIX base
+#include "native_hash_grid.h"
+#undef SUFFIX
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define HAVE_X86 1
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#define SUFFIX avx2
+#include "native_hash_grid.h"
+#undef SUFFIX
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx2,fma,prefer-vector-width=512")
+#endif
+#define SUFFIX avx512
+#include "native_hash_grid.h"
+#undef SUFFIX
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
 typedef struct {
-    ptrdiff_t row[8]; /* of the table; axis 0 changes fastest */
-    float fraction[3];
-} cell;
+    unit_function forward, table, points, second, second_table;
+} kernels;
 
-INLINE cell find(const grid *g, ptrdiff_t level, const float *point, int dims) {
-    cell found;
-    uint32_t low[3], high[3];
-    for (int axis = 0; axis < dims; axis++) {
-        float position = point[axis] * g->scales[level] + 0.5f, corner = floorf(position);
-        uint32_t factor = (uint32_t)g->multipliers[axis * g->levels + level];
-        found.fraction[axis] = position - corner;
-        int within = corner > -2147483648.0f && corner < 2147483648.0f; /* NaN is not: its fraction shows it */
-        low[axis] = (uint32_t)(within ? (int32_t)corner : 0) * factor;
-        high[axis] = low[axis] + factor;
-    }
-    uint32_t rows = (uint32_t)g->rows[level];
-    int dense = level < g->dense;
-    for (int c = 0; c < 1 << dims; c++) {
-        uint32_t index = c & 1 ? high[0] : low[0];
-        for (int axis = 1; axis < dims; axis++) {
-            uint32_t part = c >> axis & 1 ? high[axis] : low[axis];
-            index = dense ? index + part : index ^ part;
-        }
-        if (index >= rows) index = dense ? index % rows : index & (rows - 1);
-        found.row[c] = (ptrdiff_t)g->offsets[level] + index;
-    }
-    return found;
+#define KERNELS(suffix)                                                                                    \
+    {forward_group_unit_##suffix, table_level_unit_##suffix, points_group_unit_##suffix, second_group_unit_##suffix, \
+     second_table_level_unit_##suffix}
+static const kernels base = KERNELS(base);
+#ifdef HAVE_X86
+static const kernels avx2 = KERNELS(avx2), avx512 = KERNELS(avx512);
+#endif
+
+static const kernels *choose(int level) {
+#ifdef HAVE_X86
+    if (level == 2) return &avx512;
+    if (level == 1) return &avx2;
+#endif
+    (void)level;
+    return &base;
 }
 
-INLINE float weight(const cell *at, int corner, int dims) {
-    float product = 1.0f;
-    for (int axis = 0; axis < dims; axis++)
-        product *= corner >> axis & 1 ? at->fraction[axis] : 1.0f - at->fraction[axis];
-    return product;
-}
+static ptrdiff_t groups(ptrdiff_t count) { return (count + GROUP - 1) / GROUP; }
 
-INLINE float weight_slope(const cell *at, int corner, int dims, int along) {
-    float product = corner >> along & 1 ? 1.0f : -1.0f;
-    for (int axis = 0; axis < dims; axis++)
-        if (axis != along) product *= corner >> axis & 1 ? at->fraction[axis] : 1.0f - at->fraction[axis];
-    return product;
-}
-
-/* Zero along one axis twice: weights are linear in each. */
-INLINE float weight_bend(const cell *at, int corner, int dims, int along, int across) {
-    if (along == across) return 0.0f;
-    float product = (corner >> along & 1) == (corner >> across & 1) ? 1.0f : -1.0f;
-    for (int axis = 0; axis < dims; axis++)
-        if (axis != along && axis != across)
-            product *= corner >> axis & 1 ? at->fraction[axis] : 1.0f - at->fraction[axis];
-    return product;
-}
-
-/* How a weight moves when the point moves by `v`. */
-INLINE float weight_along(const cell *at, int corner, int dims, const float *v, float scale) {
-    float sum = 0.0f;
-    for (int axis = 0; axis < dims; axis++) sum += v[axis] * weight_slope(at, corner, dims, axis);
-    return scale * sum;
-}
-
-INLINE void forward_block(const grid *g, ptrdiff_t unit, int dims, ptrdiff_t features) {
-    ptrdiff_t first = unit * BLOCK, last = first + BLOCK < g->count ? first + BLOCK : g->count;
-    for (ptrdiff_t level = 0; level < g->levels; level++)
-        for (ptrdiff_t i = first; i < last; i++) {
-            cell at = find(g, level, g->points + i * dims, dims);
-            float *out = g->out + (i * g->levels + level) * features;
-            for (ptrdiff_t f = 0; f < features; f++) out[f] = 0.0f;
-            for (int c = 0; c < 1 << dims; c++) {
-                const float *row = g->table + at.row[c] * features;
-                float w = weight(&at, c, dims);
-                for (ptrdiff_t f = 0; f < features; f++) out[f] += w * row[f];
-            }
-        }
-}
-
-INLINE void table_level(const grid *g, ptrdiff_t level, int dims, ptrdiff_t features) {
-    for (ptrdiff_t i = 0; i < g->count; i++) {
-        cell at = find(g, level, g->points + i * dims, dims);
-        const float *grad = g->grad + (i * g->levels + level) * features;
-        for (int c = 0; c < 1 << dims; c++) {
-            float *row = g->to_table + at.row[c] * features, w = weight(&at, c, dims);
-            for (ptrdiff_t f = 0; f < features; f++) row[f] += w * grad[f];
-        }
-    }
-}
-
-INLINE void points_block(const grid *g, ptrdiff_t unit, int dims, ptrdiff_t features) {
-    ptrdiff_t first = unit * BLOCK, last = first + BLOCK < g->count ? first + BLOCK : g->count;
-    for (ptrdiff_t i = first; i < last; i++) {
-        float sums[3] = {0.0f, 0.0f, 0.0f};
-        for (ptrdiff_t level = 0; level < g->levels; level++) {
-            cell at = find(g, level, g->points + i * dims, dims);
-            const float *grad = g->grad + (i * g->levels + level) * features;
-            float slopes[3] = {0.0f, 0.0f, 0.0f};
-            for (int c = 0; c < 1 << dims; c++) {
-                const float *row = g->table + at.row[c] * features;
-                float agreement = 0.0f;
-                for (ptrdiff_t f = 0; f < features; f++) agreement += row[f] * grad[f];
-                for (int axis = 0; axis < dims; axis++) slopes[axis] += agreement * weight_slope(&at, c, dims, axis);
-            }
-            for (int axis = 0; axis < dims; axis++) sums[axis] += g->scales[level] * slopes[axis];
-        }
-        for (int axis = 0; axis < dims; axis++) g->to_points[i * dims + axis] = sums[axis];
-    }
-}
-
-/* With v = (v_points, v_table), the second pass differentiates
- * sum over levels and corners of (row . grad) (weight along v_points) + weight (row of v_table . grad). */
-INLINE void second_block(const grid *g, ptrdiff_t unit, int dims, ptrdiff_t features) {
-    ptrdiff_t first = unit * BLOCK, last = first + BLOCK < g->count ? first + BLOCK : g->count;
-    for (ptrdiff_t i = first; i < last; i++) {
-        float sums[3] = {0.0f, 0.0f, 0.0f}, v[3] = {0.0f, 0.0f, 0.0f};
-        for (int axis = 0; axis < dims && g->v_points; axis++) v[axis] = g->v_points[i * dims + axis];
-        for (ptrdiff_t level = 0; level < g->levels; level++) {
-            cell at = find(g, level, g->points + i * dims, dims);
-            const float *grad = g->grad + (i * g->levels + level) * features;
-            float *to_grad = g->to_grad + (i * g->levels + level) * features, scale = g->scales[level];
-            for (ptrdiff_t f = 0; f < features; f++) to_grad[f] = 0.0f;
-            for (int c = 0; c < 1 << dims; c++) {
-                const float *row = g->table + at.row[c] * features;
-                float moved = weight_along(&at, c, dims, v, scale), agreement = 0.0f;
-                for (ptrdiff_t f = 0; f < features; f++) {
-                    to_grad[f] += row[f] * moved;
-                    agreement += row[f] * grad[f];
-                }
-                for (int axis = 0; axis < dims; axis++) {
-                    float bend = 0.0f;
-                    for (int other = 0; other < dims; other++)
-                        bend += v[other] * weight_bend(&at, c, dims, axis, other);
-                    sums[axis] += agreement * scale * scale * bend;
-                }
-                if (!g->v_table) continue;
-                const float *v_row = g->v_table + at.row[c] * features;
-                float w = weight(&at, c, dims), v_agreement = 0.0f;
-                for (ptrdiff_t f = 0; f < features; f++) {
-                    to_grad[f] += w * v_row[f];
-                    v_agreement += v_row[f] * grad[f];
-                }
-                for (int axis = 0; axis < dims; axis++)
-                    sums[axis] += v_agreement * scale * weight_slope(&at, c, dims, axis);
-            }
-        }
-        for (int axis = 0; axis < dims; axis++) g->to_points[i * dims + axis] = sums[axis];
-    }
-}
-
-INLINE void second_table_level(const grid *g, ptrdiff_t level, int dims, ptrdiff_t features) {
-    for (ptrdiff_t i = 0; i < g->count; i++) {
-        cell at = find(g, level, g->points + i * dims, dims);
-        const float *grad = g->grad + (i * g->levels + level) * features;
-        for (int c = 0; c < 1 << dims; c++) {
-            float moved = weight_along(&at, c, dims, g->v_points + i * dims, g->scales[level]);
-            float *row = g->to_table + at.row[c] * features;
-            for (ptrdiff_t f = 0; f < features; f++) row[f] += moved * grad[f];
-        }
-    }
-}
-
-/* The common sizes are compiled with constants, which unrolls their loops. */
-#define EACH_SIZE(function)                                                             \
-    static void function##_unit(void *context, ptrdiff_t unit) {                        \
-        const grid *g = context;                                                        \
-        if (g->dims == 3 && g->features == 2)                                           \
-            function(g, unit, 3, 2);                                                    \
-        else if (g->dims == 3)                                                          \
-            function(g, unit, 3, g->features);                                          \
-        else                                                                            \
-            function(g, unit, 2, g->features);                                          \
-    }
-EACH_SIZE(forward_block)
-EACH_SIZE(table_level)
-EACH_SIZE(points_block)
-EACH_SIZE(second_block)
-EACH_SIZE(second_table_level)
-
-EXPORT void hash_grid_forward(int threads, ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels, ptrdiff_t features,
-                              ptrdiff_t dense, const float *points, const float *table, const float *scales,
-                              const int32_t *multipliers, const int32_t *rows, const int32_t *offsets, float *out) {
+EXPORT void hash_grid_forward(int level, int threads, ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels,
+                              ptrdiff_t features, ptrdiff_t dense, const float *points, const float *table,
+                              const float *scales, const int32_t *multipliers, const int32_t *rows,
+                              const int32_t *offsets, float *out) {
     grid g = {.points = points, .table = table, .scales = scales, .multipliers = multipliers, .rows = rows,
               .offsets = offsets, .out = out, .count = count, .dims = dims, .levels = levels, .features = features,
               .dense = dense};
-    run_job((job){forward_block_unit, &g, (count + BLOCK - 1) / BLOCK, threads});
+    run_job((job){choose(level)->forward, &g, groups(count), threads});
 }
 
 /* to_table arrives as zeros; it or to_points may be NULL where that gradient is not wanted. */
-EXPORT void hash_grid_backward(int threads, ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels, ptrdiff_t features,
-                               ptrdiff_t dense, const float *grad, const float *points, const float *table,
-                               const float *scales, const int32_t *multipliers, const int32_t *rows,
-                               const int32_t *offsets, float *to_table, float *to_points) {
+EXPORT void hash_grid_backward(int level, int threads, ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels,
+                               ptrdiff_t features, ptrdiff_t dense, const float *grad, const float *points,
+                               const float *table, const float *scales, const int32_t *multipliers,
+                               const int32_t *rows, const int32_t *offsets, float *to_table, float *to_points) {
     grid g = {.points = points, .table = table, .grad = grad, .scales = scales, .multipliers = multipliers,
               .rows = rows, .offsets = offsets, .to_table = to_table, .to_points = to_points, .count = count,
               .dims = dims, .levels = levels, .features = features, .dense = dense};
-    if (to_table) run_job((job){table_level_unit, &g, levels, threads});
-    if (to_points) run_job((job){points_block_unit, &g, (count + BLOCK - 1) / BLOCK, threads});
+    if (to_table) run_job((job){choose(level)->table, &g, levels, threads});
+    if (to_points) run_job((job){choose(level)->points, &g, groups(count), threads});
 }
 
 /* to_table arrives as zeros. */
-EXPORT void hash_grid_second(int threads, ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels, ptrdiff_t features,
-                             ptrdiff_t dense, const float *v_points, const float *v_table, const float *grad,
-                             const float *points, const float *table, const float *scales, const int32_t *multipliers,
-                             const int32_t *rows, const int32_t *offsets, float *to_grad, float *to_points,
-                             float *to_table) {
+EXPORT void hash_grid_second(int level, int threads, ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels,
+                             ptrdiff_t features, ptrdiff_t dense, const float *v_points, const float *v_table,
+                             const float *grad, const float *points, const float *table, const float *scales,
+                             const int32_t *multipliers, const int32_t *rows, const int32_t *offsets, float *to_grad,
+                             float *to_points, float *to_table) {
     grid g = {.points = points, .table = table, .grad = grad, .scales = scales, .multipliers = multipliers,
               .rows = rows, .offsets = offsets, .v_points = v_points, .v_table = v_table, .to_grad = to_grad,
               .to_table = to_table, .to_points = to_points, .count = count, .dims = dims, .levels = levels,
               .features = features, .dense = dense};
-    run_job((job){second_block_unit, &g, (count + BLOCK - 1) / BLOCK, threads});
-    if (v_points) run_job((job){second_table_level_unit, &g, levels, threads});
+    run_job((job){choose(level)->second, &g, groups(count), threads});
+    if (v_points) run_job((job){choose(level)->second_table, &g, levels, threads});
 }

@@ -112,11 +112,11 @@ class StafField(_SpaceField):
         self, ray_samples: RaySamples, density_embedding: Tensor | None = None
     ) -> dict[FieldHeadNames, Tensor]:
         assert density_embedding is not None
-        directions = ray_samples.frustums.directions
+        directions = _once(ray_samples.frustums.directions)
         appearance = None
         if self.appearance is not None and self.training:
             assert ray_samples.camera_indices is not None
-            appearance = self.appearance(ray_samples.camera_indices.squeeze(-1))
+            appearance = self.appearance(_once(ray_samples.camera_indices).squeeze(-1))
         return {FieldHeadNames.RGB: self._color(density_embedding, directions, appearance)}
 
     def forward(self, ray_samples: RaySamples, compute_normals: bool = False) -> dict[FieldHeadNames, Tensor]:
@@ -132,6 +132,11 @@ class StafField(_SpaceField):
 
     def _color(self, features: Tensor, directions: Tensor, appearance: Tensor | None) -> Tensor:
         if self.appearance is not None and appearance is None:
-            mean = self.appearance.mean(dim=0)
-            appearance = mean.expand(*directions.shape[:-1], mean.shape[-1])
+            appearance = self.appearance.mean(dim=0)
         return self.field.color(features, directions, appearance)
+
+
+def _once(values: Tensor) -> Tensor:
+    """One sample's values (rays, 1, n) of (rays, samples, n), where the samples of a ray share them."""
+    shared = values.ndim > 2 and values.stride(-2) == 0
+    return values[..., :1, :] if shared else values

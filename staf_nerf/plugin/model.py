@@ -11,8 +11,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
-from nerfstudio.model_components.losses import MSELoss
+from nerfstudio.field_components.field_heads import FieldHeadNames
+from nerfstudio.model_components.losses import MSELoss, interlevel_loss
 from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler, UniformSampler
 from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer, RGBRenderer
 from nerfstudio.model_components.scene_colliders import AABBBoxCollider, NearFarCollider
@@ -28,6 +30,7 @@ from staf_nerf.config import ColorConfig, FieldConfig, RadianceConfig, SamplingC
 from staf_nerf.encodings import Implementation
 from staf_nerf.fields import parameter_groups
 from staf_nerf.plugin.field import CubeContraction, ProposalField, StafField
+from staf_nerf.plugin.losses import distortion, edges_of
 
 FORMAT_VERSION = 1
 """Version of the checkpoints' content: raised when an older program could not use a newer file."""
@@ -58,8 +61,6 @@ class StafModelConfig(ModelConfig):
     implementation: Implementation = "auto"
     """Of the hash grids: tiny-cuda-nn's where it can be used, or torch's."""
     # What the methods that we inherit from nerfacto read from its configuration.
-    predict_normals = False
-    use_gradient_scaling = False
     use_proposal_weight_anneal = True
     proposal_weights_anneal_slope = 10.0
     proposal_weights_anneal_max_num_iters = 1000
@@ -163,6 +164,54 @@ class StafModel(NerfactoModel):
                 for board in boards:
                     board.add_histogram(f"frequency/{name}", module.frequency.detach(), step)
                     board.add_histogram(f"amplitude/{name}", module.amplitude.detach(), step)
+
+    def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
+        """Colour and accumulation of rays; in training what the losses need, else depths too."""
+        if self.training:
+            self.camera_optimizer.apply_to_raybundle(ray_bundle)
+        samples, weights_list, samples_list = self.proposal_sampler(ray_bundle, density_fns=self.density_fns)
+        field_outputs = self.field(samples)
+        weights = samples.get_weights(field_outputs[FieldHeadNames.DENSITY])
+        weights_list, samples_list = [*weights_list, weights], [*samples_list, samples]
+        outputs: dict[str, Any] = {
+            "rgb": self.renderer_rgb(rgb=field_outputs[FieldHeadNames.RGB], weights=weights),
+            "accumulation": self.renderer_accumulation(weights=weights),
+        }
+        if self.training:
+            return outputs | {"weights_list": weights_list, "ray_samples_list": samples_list}
+        depths = [
+            self.renderer_depth(weights=w, ray_samples=s) for w, s in zip(weights_list, samples_list, strict=True)
+        ]
+        outputs["depth"] = depths.pop()
+        outputs["expected_depth"] = self.renderer_expected_depth(weights=weights, ray_samples=samples)
+        return outputs | {f"prop_depth_{i}": depth for i, depth in enumerate(depths)}
+
+    def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        truth = self.renderer_rgb.blend_background(batch["image"].to(self.device))
+        metrics = {"psnr": self.psnr(outputs["rgb"], truth)}
+        if self.training:
+            samples, weights = outputs["ray_samples_list"][-1], outputs["weights_list"][-1][..., 0]
+            metrics["distortion"] = distortion(edges_of(samples), weights).mean()
+        self.camera_optimizer.get_metrics_dict(metrics)
+        return metrics
+
+    def get_loss_dict(
+        self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        predicted, truth = self.renderer_rgb.blend_background_for_loss_computation(
+            pred_image=outputs["rgb"],
+            pred_accumulation=outputs["accumulation"],
+            gt_image=batch["image"].to(self.device),
+        )
+        losses = {"rgb_loss": self.rgb_loss(truth, predicted)}
+        if self.training:
+            assert metrics_dict is not None
+            weights, samples = outputs["weights_list"], outputs["ray_samples_list"]
+            if any(w.requires_grad for w in weights[:-1]):  # most steps leave the proposal networks as they are
+                losses["interlevel_loss"] = self.config.interlevel_loss_mult * interlevel_loss(weights, samples)
+            losses["distortion_loss"] = self.config.distortion_loss_mult * metrics_dict["distortion"]
+            self.camera_optimizer.get_loss_dict(losses)
+        return losses
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from nerfstudio.engine.optimizers import AdamOptimizerConfig, OptimizerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
+
+from staf_nerf.plugin.memory import keep_freed_memory
 
 
 @dataclass
@@ -132,6 +134,11 @@ class StafTrainer(Trainer):
     config: StafTrainerConfig
     latest_loss = float("nan")
     """The loss of the last step."""
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        if self.config.machine.device_type == "cpu":
+            keep_freed_memory()
+        super().setup(test_mode=test_mode)
 
     def train_iteration(self, step: int):
         loss, losses, metrics = super().train_iteration(step)

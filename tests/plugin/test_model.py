@@ -4,8 +4,10 @@ import pytest
 import torch
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.field_components.spatial_distortions import SceneContraction
+from nerfstudio.model_components.losses import lossfun_distortion
 
 from staf_nerf.plugin.field import CubeContraction
+from staf_nerf.plugin.losses import distortion
 from staf_nerf.plugin.model import load_lpips
 from tests.conftest import write_capture
 from tests.plugin.test_checkpoints import trainer
@@ -53,6 +55,40 @@ def test_leaving_out_unseen_colours_changes_less_than_half_a_grey_level(tmp_path
         monkeypatch.setattr(field, "UNSEEN_WEIGHT", -1.0)
         full = model(rays(200))["rgb"]
     assert (some - full).abs().max() < 0.5 / 255
+
+
+def test_what_depends_on_the_ray_alone_is_computed_once_and_equals_each_sample_s_own(tmp_path):
+    model = trainer(tmp_path).pipeline.model
+    samples = model.proposal_sampler.initial_sampler(model.collider(rays()), num_samples=6)
+    shapes = []
+    model.field.field.direction_encoding.register_forward_hook(lambda *call: shapes.append(call[2].shape))
+    shared = model.field(samples)
+    samples.frustums.directions = samples.frustums.directions.contiguous()
+    samples.camera_indices = samples.camera_indices.contiguous()
+    own = model.field(samples)
+    assert shapes == [(16, 1, 16), (16, 6, 16)]
+    for name in shared:
+        torch.testing.assert_close(shared[name], own[name], atol=1e-6, rtol=1e-5)
+
+
+def test_the_distortion_loss_is_nerfstudio_s(generator):
+    edges = torch.rand(20, 9, generator=generator, dtype=torch.float64).sort(-1).values
+    weights = torch.rand(20, 8, generator=generator, dtype=torch.float64, requires_grad=True)
+    found, expected = distortion(edges, weights), lossfun_distortion(edges, weights)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(loss.sum(), weights)[0] for loss in (found, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_the_proposal_networks_loss_is_there_when_they_learn(tmp_path):
+    made = trainer(tmp_path)
+    model = made.pipeline.model
+    for interval, name in ((0, True), (1e9, False)):
+        model.proposal_sampler.update_sched = lambda step, interval=interval: interval
+        model.proposal_sampler._step, model.proposal_sampler._steps_since_update = 100, 1
+        _, losses, _ = made.train_iteration(0)
+        assert ("interlevel_loss" in losses) == name
+        assert {"rgb_loss", "distortion_loss"} <= losses.keys()
 
 
 def test_transparent_photos_train_with_a_random_background(tmp_path):
