@@ -1,0 +1,1 @@
+"""Triangle meshes: read, extracted from fields, cleaned, compared, written."""

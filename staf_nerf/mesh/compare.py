@@ -1,0 +1,130 @@
+"""How far two surfaces are apart.
+
+With points p spread evenly over A and q over B, d(p, B) the distance from p to the nearest point of B, and n their
+normals:
+
+    chamfer_l1          mean d(p, B) + mean d(q, A)
+    chamfer_squared     mean d(p, B)² + mean d(q, A)²
+    f_score(r)          2PR / (P + R), precision P = share of p with d(p, B) < r, recall R = share of q with d(q, A) < r
+    normal_consistency  mean of |n(p) · n(nearest of B)| and of |n(q) · n(nearest of A)|, averaged
+    iou                 volume of A ∩ B / volume of A ∪ B, by points spread over the box around both
+
+Distances are to surfaces, not to samples of them: they do not grow where samples are sparse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from staf_nerf.mesh.triangles import Floats, Integers, TriangleMesh
+
+THRESHOLDS = (0.005, 0.01)
+"""Radii of the F-scores, parts of the reference's box diagonal."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of a mesh with a reference, in the reference's units; see the module for the formulas."""
+
+    chamfer_l1: float
+    chamfer_squared: float
+    precision: tuple[float, ...]
+    recall: tuple[float, ...]
+    f_score: tuple[float, ...]
+    """At the radii of `thresholds`."""
+    thresholds: tuple[float, ...]
+    normal_consistency: float
+    iou: float | None
+    """None if either surface is not closed."""
+    diagonal: float
+    """Of the reference's box."""
+
+
+def compare(
+    mesh: TriangleMesh,
+    reference: TriangleMesh,
+    *,
+    points: int = 200_000,
+    thresholds: tuple[float, ...] = THRESHOLDS,
+    seed: int = 0,
+) -> Comparison:
+    """Compares a mesh with a reference.
+
+    Args:
+        mesh: A.
+        reference: B.
+        points: Points on each surface, and in the box for the volume.
+        thresholds: Radii of the F-scores, parts of the reference's box diagonal.
+        seed: Of the points.
+
+    Raises:
+        ValueError: If a mesh has no area.
+    """
+    generator = np.random.default_rng(seed)
+    there, there_normals = _distances(mesh, reference, points, generator)
+    back, back_normals = _distances(reference, mesh, points, generator)
+    radii = [t * reference.diagonal for t in thresholds]
+    precision = tuple(float((there < r).mean()) for r in radii)
+    recall = tuple(float((back < r).mean()) for r in radii)
+    closed = mesh.boundary_edges == 0 and reference.boundary_edges == 0
+    return Comparison(
+        chamfer_l1=float(there.mean() + back.mean()),
+        chamfer_squared=float((there**2).mean() + (back**2).mean()),
+        precision=precision,
+        recall=recall,
+        f_score=tuple(2 * p * r / (p + r) if p + r else 0.0 for p, r in zip(precision, recall, strict=True)),
+        thresholds=thresholds,
+        normal_consistency=float((there_normals.mean() + back_normals.mean()) / 2),
+        iou=intersection_over_union(mesh, reference, points, generator) if closed else None,
+        diagonal=reference.diagonal,
+    )
+
+
+def _distances(
+    source: TriangleMesh, target: TriangleMesh, points: int, generator: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Distances (points,) from a surface to another, and how well the normals there agree, in [0, 1]."""
+    samples, index = source.sample(points, generator)
+    nearest, triangle = closest_points(target, samples)
+    agreement = np.abs((source.normals[index] * target.normals[triangle]).sum(-1))
+    return np.linalg.norm(samples - nearest, axis=-1), agreement
+
+
+def closest_points(mesh: TriangleMesh, points: Floats) -> tuple[Floats, Integers]:
+    """The nearest point (N, 3) of a surface to each of the points (N, 3), and the triangle (N,) that it lies on."""
+    center, scale = mesh.bounds.mean(0), max(mesh.diagonal, np.finfo(np.float64).tiny)
+    found = _scene(mesh).compute_closest_points(((points - center) / scale).astype(np.float32))
+    return found["points"].numpy() * scale + center, found["primitive_ids"].numpy().astype(np.int64)
+
+
+def inside(mesh: TriangleMesh, points: Floats, *, rays: int = 3) -> np.ndarray:
+    """Whether each of the points (N, 3) is inside, by a vote of an odd number of rays."""
+    center, scale = mesh.bounds.mean(0), mesh.diagonal
+    query = ((points - center) / scale).astype(np.float32)
+    return _scene(mesh).compute_occupancy(query, nsamples=rays).numpy() > 0.5
+
+
+def intersection_over_union(
+    mesh: TriangleMesh, reference: TriangleMesh, points: int, generator: np.random.Generator
+) -> float:
+    """Of the two volumes."""
+    bounds = np.stack([mesh.bounds, reference.bounds])
+    low, high = bounds[:, 0].min(0), bounds[:, 1].max(0)
+    query = low + (high - low) * generator.random((points, 3))
+    a, b = inside(mesh, query), inside(reference, query)
+    return float((a & b).sum() / max((a | b).sum(), 1))
+
+
+def _scene(mesh: TriangleMesh) -> Any:
+    """Open3D's ray tracer over the mesh, moved and scaled to a box of diagonal 1, because it works in float32."""
+    import open3d
+
+    scene = open3d.t.geometry.RaycastingScene()
+    vertices = (mesh.vertices - mesh.bounds.mean(0)) / max(mesh.diagonal, np.finfo(np.float64).tiny)
+    scene.add_triangles(
+        open3d.core.Tensor(vertices.astype(np.float32)), open3d.core.Tensor(mesh.triangles.astype(np.uint32))
+    )
+    return scene

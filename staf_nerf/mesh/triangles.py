@@ -1,0 +1,135 @@
+"""A triangle mesh and what can be computed from it alone.
+
+Conventions: vertices (V, 3) float64 in the mesh's own units; triangles (T, 3) int64, counter-clockwise seen from
+outside; colours (V, 3) in [0, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TriangleMesh:
+    """Vertices and triangles, and colours where there are any.
+
+    Raises:
+        ValueError: If a shape is wrong, an index points beyond the vertices, or a vertex is not finite.
+    """
+
+    vertices: Floats
+    triangles: Integers
+    colors: Floats | None = None
+
+    def __post_init__(self) -> None:
+        for name, values in (("vertices", self.vertices), ("triangles", self.triangles)):
+            if values.ndim != 2 or values.shape[1] != 3:
+                raise ValueError(f"{name} must have shape (n, 3), got {values.shape}")
+        if not np.isfinite(self.vertices).all():
+            bad = int((~np.isfinite(self.vertices)).any(1).sum())
+            raise ValueError(f"vertices must be finite, got {bad} of {len(self.vertices)} that are not")
+        if self.triangles.size and not 0 <= self.triangles.min() <= self.triangles.max() < len(self.vertices):
+            raise ValueError(
+                f"triangles must index {len(self.vertices)} vertices, got {self.triangles.min()} to "
+                f"{self.triangles.max()}"
+            )
+        if self.colors is not None and self.colors.shape != self.vertices.shape:
+            raise ValueError(f"colors must have the vertices' shape {self.vertices.shape}, got {self.colors.shape}")
+
+    @cached_property
+    def corners(self) -> Floats:
+        """(T, 3, 3): the three vertices of each triangle."""
+        return self.vertices[self.triangles]
+
+    @cached_property
+    def areas(self) -> Floats:
+        """(T,)."""
+        return 0.5 * np.linalg.norm(self._crosses, axis=-1)
+
+    @cached_property
+    def normals(self) -> Floats:
+        """(T, 3), unit length; zero for a triangle without area."""
+        lengths = np.linalg.norm(self._crosses, axis=-1, keepdims=True)
+        return np.divide(self._crosses, lengths, out=np.zeros_like(self._crosses), where=lengths > 0)
+
+    @cached_property
+    def volume(self) -> float:
+        """What the surface encloses; positive if its triangles face outwards."""
+        a, b, c = self.corners.swapaxes(0, 1)
+        return float((a * np.cross(b, c)).sum() / 6.0)
+
+    @cached_property
+    def bounds(self) -> Floats:
+        """(2, 3): the least and largest coordinates."""
+        return np.stack([self.vertices.min(0), self.vertices.max(0)])
+
+    @cached_property
+    def diagonal(self) -> float:
+        """Of the box around it."""
+        return float(np.linalg.norm(self.bounds[1] - self.bounds[0]))
+
+    @cached_property
+    def boundary_edges(self) -> int:
+        """Edges of one triangle, or of more than two: 0 if the surface is watertight."""
+        edges = np.sort(self.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+        _, counts = np.unique(edges, axis=0, return_counts=True)
+        return int((counts != 2).sum())
+
+    @cached_property
+    def _crosses(self) -> Floats:
+        a, b, c = self.corners.swapaxes(0, 1)
+        return np.cross(b - a, c - a)
+
+    def sample(self, count: int, generator: np.random.Generator) -> tuple[Floats, Integers]:
+        """Points (count, 3) spread evenly over the surface, and the triangle (count,) that each lies on."""
+        total = self.areas.sum()
+        if not total > 0:
+            raise ValueError(f"a mesh without area has no surface to sample, got {len(self.triangles)} triangles")
+        index = generator.choice(len(self.triangles), size=count, p=self.areas / total)
+        # Uniform over a triangle: the square root undoes the crowding at the first corner (Osada et al. 2002).
+        u, v = np.sqrt(generator.random(count)), generator.random(count)
+        weights = np.stack([1.0 - u, u * (1.0 - v), u * v], -1)
+        return (weights[..., None] * self.corners[index]).sum(1), index
+
+
+def read_mesh(path: Path) -> TriangleMesh:
+    """Reads OBJ, PLY, STL, GLB and what else trimesh reads; a scene's parts become one mesh.
+
+    Vertices at one place become one: files repeat them for each triangle (STL) or along the seams of a texture (OBJ).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds no triangles, or cannot be read.
+    """
+    import trimesh
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no mesh {path}")
+    try:
+        loaded = trimesh.load(path, process=False, force="mesh")
+    except Exception as error:  # trimesh's readers raise what they happen to meet
+        raise ValueError(f"could not read the mesh {path}: {error}") from error
+    triangles = np.asarray(getattr(loaded, "faces", ()), dtype=np.int64).reshape(-1, 3)
+    if not len(triangles):
+        raise ValueError(f"{path} holds no triangles")
+    colors = None
+    if getattr(loaded.visual, "kind", None) == "vertex":
+        colors = np.asarray(loaded.visual.vertex_colors[:, :3], dtype=np.float64) / 255.0
+    return weld(TriangleMesh(np.asarray(loaded.vertices, dtype=np.float64), triangles, colors))
+
+
+def weld(mesh: TriangleMesh) -> TriangleMesh:
+    """Makes one vertex of those at exactly one place (with the colour of the first), and drops those of no triangle."""
+    used = np.unique(mesh.triangles)
+    vertices, first, place = np.unique(mesh.vertices[used], axis=0, return_index=True, return_inverse=True)
+    moved = np.zeros(len(mesh.vertices), dtype=np.int64)
+    moved[used] = place.reshape(-1)
+    return TriangleMesh(vertices, moved[mesh.triangles], None if mesh.colors is None else mesh.colors[used[first]])

@@ -1,0 +1,74 @@
+import math
+
+import numpy as np
+import pytest
+
+from staf_nerf.mesh.compare import compare, inside
+from staf_nerf.mesh.triangles import TriangleMesh
+from tests.mesh.shapes import box, sphere, square
+
+
+def test_a_surface_is_no_distance_from_itself():
+    found = compare(sphere(), sphere(), points=20_000)
+    assert found.chamfer_l1 < 1e-6
+    assert found.f_score == (1.0, 1.0)
+    assert found.normal_consistency == pytest.approx(1.0, abs=1e-4)
+    assert found.iou == 1.0
+
+
+def test_concentric_spheres_are_their_radii_apart():
+    found = compare(sphere(1.1), sphere(1.0), points=20_000)
+    # The meshes lie within 4e-4 of the spheres.
+    assert found.chamfer_l1 == pytest.approx(2 * 0.1, abs=1e-3)
+    assert found.chamfer_squared == pytest.approx(2 * 0.01, abs=2e-4)
+    assert found.iou == pytest.approx(1 / 1.1**3, abs=0.015)  # 20000 points: standard deviation .004
+    assert found.normal_consistency > 0.999
+    assert found.f_score == (0.0, 0.0)  # 0.5 % and 1 % of a diagonal of 3.46
+
+
+def test_parallel_squares_fail_one_radius_and_pass_another():
+    found = compare(square(0.010), square(), points=5_000, thresholds=(0.005, 0.01))  # radii .0071 and .0141
+    assert found.precision == found.recall == found.f_score == (0.0, 1.0)
+    assert found.iou is None  # neither is closed
+
+
+def test_a_half_has_full_precision_and_half_the_recall():
+    whole = square()
+    half = TriangleMesh(whole.vertices * [0.5, 1, 1], whole.triangles)
+    found = compare(half, whole, points=20_000, thresholds=(1e-4,))
+    assert found.precision == (1.0,)
+    assert found.recall[0] == pytest.approx(0.5, abs=0.02)
+    assert found.f_score[0] == pytest.approx(2 / 3, abs=0.02)
+    # From the other half it is 1/4 away on average, from this one 0.
+    assert found.chamfer_l1 == pytest.approx(1 / 8, abs=0.005)
+
+
+def test_boxes_that_overlap_by_half_share_a_third():
+    found = compare(box(center=(0.5, 0, 0)), box(), points=50_000)
+    assert found.iou == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_normals_at_an_angle_agree_by_its_cosine():
+    flat = square()
+    angle = math.radians(60)
+    turn = np.array([[1, 0, 0], [0, math.cos(angle), -math.sin(angle)], [0, math.sin(angle), math.cos(angle)]])
+    tilted = TriangleMesh(flat.vertices @ turn.T, flat.triangles)
+    assert compare(tilted, flat, points=5_000).normal_consistency == pytest.approx(0.5, abs=1e-6)
+
+
+def test_scale_and_place_do_not_matter_but_by_units():
+    near = compare(sphere(1.1), sphere(1.0), points=5_000)
+    far = compare(sphere(1100, (1e6, 0, -1e6)), sphere(1000, (1e6, 0, -1e6)), points=5_000)
+    assert far.chamfer_l1 == pytest.approx(1000 * near.chamfer_l1, rel=1e-3)
+    assert far.iou == pytest.approx(near.iou, abs=1e-3)
+
+
+def test_inside_is_inside():
+    points = np.array([[0.0, 0, 0], [0.49, 0.49, 0.49], [0.51, 0, 0], [3, 3, 3]])
+    assert inside(box(), points).tolist() == [True, True, False, False]
+
+
+def test_a_mesh_without_area_is_refused():
+    needle = TriangleMesh(np.array([[0.0, 0, 0], [1, 0, 0], [2, 0, 0]]), np.array([[0, 1, 2]]))
+    with pytest.raises(ValueError, match="without area"):
+        compare(needle, square())
