@@ -70,8 +70,7 @@ def bench(
     Args:
         benchmark: What to compare.
     """
-    with _without_warnings():
-        MEASURE[type(benchmark)](benchmark)
+    MEASURE[type(benchmark)](benchmark)
 
 
 def doctor() -> None:

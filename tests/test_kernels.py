@@ -416,6 +416,27 @@ def test_pointwise_activations_are_right_for_large_values_and_honest_about_bad_o
 
 
 @pytest.mark.parametrize("kind", sorted(PLAIN))
+@pytest.mark.parametrize("place", [0, 7, 15])
+@pytest.mark.usefixtures("instructions")
+def test_a_bad_value_does_not_hide_another(kind, place):
+    z = torch.full((64,), 0.3)
+    z[place], z[(place + 1) % 16] = float("nan"), 1e15
+    found, exact = pointwise(kind, z, 20.0), PLAIN[kind](z.double(), 20.0)
+    assert found[place].isnan()
+    assert found.isnan().sum() == exact.isnan().sum()
+    ordinary = (z == z) & (z < 1.0)
+    torch.testing.assert_close(found[ordinary].double(), exact[ordinary], atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_gaussian_s_derivatives_vanish_far_out(dtype):
+    z = torch.tensor([0.01, 1e3, -1e13, 1e20, 1e30], dtype=dtype, requires_grad=True)
+    for derivative in derivatives(lambda z: pointwise("gaussian", z, 20.0), z, torch.ones_like(z))[:4]:
+        assert derivative[0] != 0
+        assert derivative[1:].tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize("kind", sorted(PLAIN))
 def test_pointwise_activations_keep_z_alone_and_work_under_every_transformation(kind, generator):
     z = torch.randn(6, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     saved = []

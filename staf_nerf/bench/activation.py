@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from staf_nerf.bench.peers import BASELINE, Peer, peers
-from staf_nerf.bench.record import environment, write
+from staf_nerf.bench.peers import BASELINE, Peer, is_fused, peers
+from staf_nerf.bench.record import environment, settings, write
 from staf_nerf.bench.timing import Spread, interleave, on_threads, ratios
 
 MEASURES = ("forward", "forward and backward", "backward of backward")
@@ -36,7 +36,7 @@ class ActivationBenchmark:
     device: Literal["cpu", "cuda"] = "cpu"
     """Where."""
     dtype: Literal["float32", "float64", "float16", "bfloat16"] = "float32"
-    """Of the values; parameters are float32 beside half precision."""
+    """Of the values. In half precision parameters are float32, and torch's formulas compute as they stand."""
     compiled: bool = True
     """Whether torch.compile's sine is among the peers; on a CPU it needs a C++ compiler."""
     output: Path | None = None
@@ -49,9 +49,7 @@ def run(benchmark: ActivationBenchmark) -> dict[str, Any]:
     for threads in benchmark.threads if benchmark.device == "cpu" else benchmark.threads[:1]:
         with on_threads(threads):
             rows += _rows(benchmark, threads)
-    settings = {name: value for name, value in asdict(benchmark).items() if name != "output"}
-    device = {"device": torch.cuda.get_device_name()} if benchmark.device == "cuda" else {}
-    return {**environment(), **settings, **device, "baseline": BASELINE, "rows": rows}
+    return {**environment(), **settings(benchmark), "baseline": BASELINE, "rows": rows}
 
 
 def _rows(benchmark: ActivationBenchmark, threads: int) -> list[dict[str, Any]]:
@@ -61,10 +59,10 @@ def _rows(benchmark: ActivationBenchmark, threads: int) -> list[dict[str, Any]]:
     z = (0.3 * z).requires_grad_()  # as before a layer of a trained network: arguments of some radians
     found = peers(benchmark.num_frequencies, compiled=benchmark.compiled)
     modules = {name: _module(peer, benchmark, dtype) for name, peer in found.items()}
-    rows = {
-        name: {"name": name, "threads": threads, "fused": peer.fused, "bytes_kept": kept_bytes(modules[name], z)}
-        for name, peer in found.items()
-    }
+    rows: dict[str, dict[str, Any]] = {}
+    for name, peer in found.items():
+        fused = is_fused(peer, benchmark.device, dtype)
+        rows[name] = {"name": name, "threads": threads, "fused": fused, "bytes_kept": kept_bytes(modules[name], z)}
     for measure in MEASURES:
         functions = {name: _functions(module, z, grad)[measure] for name, module in modules.items()}
         if measure == MEASURES[2]:  # torch.compile does not differentiate twice
@@ -123,7 +121,7 @@ def main(benchmark: ActivationBenchmark) -> None:
     """Runs and prints a table, and JSON where no file is given."""
     result = run(benchmark)
     for threads in dict.fromkeys(row["threads"] for row in result["rows"]):
-        where = f"{threads} threads" if benchmark.device == "cpu" else result["device"]
+        where = f"{threads} threads" if benchmark.device == "cpu" else result["gpu"]
         title = f"{benchmark.batch} x {benchmark.width} {benchmark.dtype}, {where}: ms (ratio to {BASELINE})"
         table = Table("activation", "fused", *MEASURES, "bytes kept", title=title)
         for row in (row for row in result["rows"] if row["threads"] == threads):

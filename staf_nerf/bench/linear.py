@@ -1,7 +1,7 @@
 """The matrix products of a linear layer: torch's default library against oneDNN, which torch ships and seldom asks.
 
-On Intel's processors the default is good; on AMD's it is not. The ways to oneDNN are a private operator of torch's, and
-tensors in oneDNN's own layout (`Tensor.to_mkldnn`), which are public and copy. Both compute in float32.
+Which is quicker depends on the processor's maker. The ways to oneDNN are a private operator of torch's, and tensors in
+oneDNN's own layout (`Tensor.to_mkldnn`), which are public and copy. Both compute in float32.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from staf_nerf.bench.record import environment, write
+from staf_nerf.bench.record import environment, settings, write
 from staf_nerf.bench.timing import Spread, interleave, on_threads, ratios
 
 DEFAULT = "torch"
@@ -57,7 +57,13 @@ WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def run(benchmark: LinearBenchmark) -> dict[str, Any]:
-    """Measures; rows with medians and quartiles in seconds, ratios to torch's default, and the largest difference."""
+    """Measures; rows with medians and quartiles in seconds, ratios to torch's default, and the largest error.
+
+    Raises:
+        RuntimeError: If this build of torch has no oneDNN.
+    """
+    if not torch.backends.mkldnn.is_available():
+        raise RuntimeError("this build of torch has no oneDNN to compare with")
     rows = []
     for threads in benchmark.threads:
         for batch in benchmark.batches:
@@ -81,8 +87,7 @@ def run(benchmark: LinearBenchmark) -> dict[str, Any]:
                                 "error": errors[name] / float(expected.abs().max()),
                             }
                         )
-    settings = {name: value for name, value in asdict(benchmark).items() if name != "output"}
-    return {**environment(), **settings, "rows": rows}
+    return {**environment(), **settings(benchmark), "rows": rows}
 
 
 def operands(batch: int, width: int) -> dict[str, tuple[Tensor, Tensor]]:

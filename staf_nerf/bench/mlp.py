@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from staf_nerf.bench.peers import BASELINE, Peer, broadcast_name, peers, staf_name
-from staf_nerf.bench.record import environment, write
+from staf_nerf.bench.peers import BASELINE, Peer, broadcast_name, is_fused, peers, staf_name
+from staf_nerf.bench.record import environment, settings, write
 from staf_nerf.bench.timing import Spread, interleave, on_threads, ratios
 from staf_nerf.mlp import CoordinateMLP
 
@@ -77,12 +77,11 @@ def run(benchmark: MlpBenchmark) -> dict[str, Any]:
                 steps = {name: make_step(measure, found[name], benchmark) for name in names}
                 times = interleave(steps, rounds=benchmark.rounds)
             for name in names:
-                numbers = {"seconds": asdict(Spread.of(times[name])), "ratio": asdict(ratios(times, name, BASELINE))}
-                rows.append(
-                    {"name": name, "measure": measure, "threads": threads, "fused": found[name].fused, **numbers}
-                )
-    settings = {name: value for name, value in asdict(benchmark).items() if name != "output"}
-    return {**environment(), **settings, "baseline": BASELINE, "rows": rows}
+                fused = is_fused(found[name], benchmark.device, torch.float32)
+                row = {"name": name, "measure": measure, "threads": threads, "fused": fused}
+                row |= {"seconds": asdict(Spread.of(times[name])), "ratio": asdict(ratios(times, name, BASELINE))}
+                rows.append(row)
+    return {**environment(), **settings(benchmark), "baseline": BASELINE, "rows": rows}
 
 
 def make_step(measure: str, peer: Peer, benchmark: MlpBenchmark) -> Callable[[], object]:
@@ -145,8 +144,7 @@ def scaling(benchmark: ScalingBenchmark) -> dict[str, Any]:
             for kind, values in times.items():
                 where = {"batch": batch, "width": width, "num_frequencies": number}
                 rows.append({"axis": axis, **where, "kind": kind, "seconds": asdict(Spread.of(values))})
-    settings = {"threads": benchmark.threads, "rounds": benchmark.rounds, "device": benchmark.device}
-    return {**environment(), **settings, "rows": rows}
+    return {**environment(), **settings(benchmark), "rows": rows}
 
 
 def plot(result: dict[str, Any], picture: Path) -> None:
@@ -171,7 +169,8 @@ def plot(result: dict[str, Any], picture: Path) -> None:
         panel.grid(alpha=0.3)
     axes[0].set_ylabel("seconds a training step")
     axes[0].legend(frameon=False)
-    figure.suptitle(f"2-w-w-w-w-3, Adam; {result['cpu']}, {result['threads']} threads", fontsize=9)
+    where = result["gpu"] if result["device"] == "cuda" else f"{result['cpu']}, {result['threads']} threads"
+    figure.suptitle(f"2-w-w-w-w-3, Adam; {where}", fontsize=9)
     figure.savefig(picture, dpi=150)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import gc
 import json
 import math
@@ -39,7 +40,7 @@ STOCK_SMALL: dict[str, Any] = {
 }
 """nerfacto's sizes for a CPU; the rest of it is stock."""
 
-SETTINGS = ("method", "budget", "amount", "rays", "downscale_factor", "held_out")
+SETTINGS = ("method", "budget", "amount", "rays", "downscale_factor", "held_out", "threads")
 """What runs must have in common for a mean over their seeds."""
 
 
@@ -51,7 +52,7 @@ class NerfBenchmark:
     """The capture."""
     methods: tuple[str, ...] = ("staf-nerf", "staf-nerf+relu", "nerfacto")
     """Presets, each with changes after "+": an activation ("staf-nerf+relu") or a key ("staf-nerf+field.num_levels=4");
-    or "nerfacto": nerfstudio's own, at its small CPU sizes, with a key of its model's ("nerfacto+far_plane=10")."""
+    or "nerfacto": nerfstudio's own, at its small CPU sizes, with keys of its model's ("nerfacto+far_plane=10")."""
     downscale_factor: int | None = None
     """Whole factor by which the images are made smaller."""
     seeds: tuple[int, ...] = (0, 1)
@@ -117,7 +118,9 @@ def report(benchmark: NerfBenchmark, rows: list[dict[str, Any]]) -> dict[str, An
 
 def _run_one(benchmark: NerfBenchmark, method: str, seed: int) -> dict[str, Any]:
     from staf_nerf.plugin import run as runs
+    from staf_nerf.plugin.memory import keep_freed_memory
 
+    keep_freed_memory()  # as our methods do: then it is the same for all
     steps = int(benchmark.amount)
     with tempfile.TemporaryDirectory() as folder, without_lpips():
         if benchmark.budget == "minutes":
@@ -241,9 +244,11 @@ def _stock(steps: int, changes: list[str]):
     config.pipeline.datamanager = VanillaDataManagerConfig(dataparser=CaptureDataParserConfig(max_image_size=None))
     named = {key: _parse(value) for key, _, value in (change.partition("=") for change in changes)}
     for key, value in (STOCK_SMALL | named).items():
-        if not hasattr(config.pipeline.model, key):
+        *path, last = key.split(".")
+        holder: Any = functools.reduce(lambda part, name: getattr(part, name, None), path, config.pipeline.model)
+        if not hasattr(holder, last):
             raise ValueError(f"nerfacto has no {key!r}; it has {sorted(vars(config.pipeline.model))}")
-        setattr(config.pipeline.model, key, value)
+        setattr(holder, last, value)
     config.machine.device_type = detect_device()
     # A copy of the dictionary: nerfstudio's default one must stay as it is.
     config.optimizers = copy.deepcopy(dict(config.optimizers))

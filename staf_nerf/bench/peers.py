@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from staf_nerf.activations import FINER, STAF, Activation, Gaussian, ReLU, Sine
+from staf_nerf.kernels import library, triton_is_here
 
 
 class EagerSine(Sine):
@@ -45,8 +46,8 @@ class Peer:
 
     make: Callable[[int], Activation]
     """Number of features -> the module."""
-    fused: bool = False
-    """Whether kernels of ours evaluate it and its derivatives in one pass each."""
+    kernels: frozenset[str] = frozenset()
+    """Devices for which there are kernels of ours, which evaluate it and its derivatives in one pass each."""
     compiled: bool = False
     """Whether torch.compile works on what contains it."""
 
@@ -55,8 +56,18 @@ BASELINE = "sine, eager"
 """The peer that ratios refer to."""
 
 
+def is_fused(peer: Peer, device: str, dtype: torch.dtype) -> bool:
+    """Whether kernels of ours serve it in this installation."""
+    if device not in peer.kernels:
+        return False
+    if device == "cuda":
+        return triton_is_here() and dtype != torch.float64
+    return library.library() is not None
+
+
 def peers(num_frequencies: tuple[int, ...], *, compiled: bool = True) -> dict[str, Peer]:
     """All of them, by name; STAF once for each number of frequencies."""
+    cpu, both = frozenset({"cpu"}), frozenset({"cpu", "cuda"})
     found = {BASELINE: Peer(EagerSine)}
     if compiled:
         found["sine, compiled"] = Peer(EagerSine, compiled=True)
@@ -64,12 +75,12 @@ def peers(num_frequencies: tuple[int, ...], *, compiled: bool = True) -> dict[st
         "ReLU": Peer(ReLU),
         "FINER, eager": Peer(EagerFINER),
         "Gaussian, eager": Peer(EagerGaussian),
-        "sine": Peer(Sine, fused=True),
-        "FINER": Peer(FINER, fused=True),
-        "Gaussian": Peer(Gaussian, fused=True),
+        "sine": Peer(Sine, cpu),
+        "FINER": Peer(FINER, cpu),
+        "Gaussian": Peer(Gaussian, cpu),
     }
     for number in num_frequencies:
-        found[staf_name(number)] = Peer(lambda n, number=number: STAF(n, num_frequencies=number), fused=True)
+        found[staf_name(number)] = Peer(lambda n, number=number: STAF(n, num_frequencies=number), both)
         found[broadcast_name(number)] = Peer(lambda n, number=number: BroadcastSTAF(n, num_frequencies=number))
     return found
 

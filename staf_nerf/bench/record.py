@@ -6,11 +6,14 @@ import json
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from staf_nerf.kernels import library
 
 
 def environment(*packages: str) -> dict[str, Any]:
@@ -21,9 +24,16 @@ def environment(*packages: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "machine": platform.machine(),
         "cpu": cpu_model(),
+        "kernels": library.LEVELS[library.level()] if library.library() is not None else "plain torch",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
         "commit": commit(),
     }
+
+
+def settings(benchmark: Any) -> dict[str, Any]:
+    """A benchmark's options as JSON holds them, without the paths of its data and results."""
+    return {name: value for name, value in asdict(benchmark).items() if name not in ("data", "output", "picture")}
 
 
 def cpu_model() -> str:
@@ -39,7 +49,10 @@ def cpu_model() -> str:
 def commit() -> str | None:
     """The commit of this checkout, with a "+" where files differ from it; None outside of one."""
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
+    except OSError:  # there is no git here
+        return None
     return result.stdout.strip() or None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
+import shutil
 from typing import Literal
 
 import torch
@@ -12,11 +14,10 @@ from torch import Tensor
 from staf_nerf.kernels import library, native, reference
 from staf_nerf.kernels.fourier_sum import fourier_sum
 from staf_nerf.kernels.pointwise import pointwise
+from staf_nerf.kernels.precision import HALF, in_float32
 
 Implementation = Literal["auto", "native", "triton", "reference"]
 IMPLEMENTATIONS = ("auto", "native", "triton", "reference")
-
-HALF = (torch.float16, torch.bfloat16)
 
 __all__ = ["Implementation", "pointwise", "staf"]
 
@@ -62,9 +63,7 @@ def staf(
     if implementation in ("auto", "triton") and _triton_fits(*inputs):
         return fourier_sum(*inputs)
     if z.dtype in HALF:
-        # The spacing of fp16 near 3000 is 2: an argument in half precision is noise.
-        with torch.autocast(z.device.type, enabled=False):
-            return staf(*(x.float() for x in inputs), implementation=implementation).to(z.dtype)
+        return in_float32(functools.partial(staf, implementation=implementation), *inputs)
     if implementation in ("auto", "native") and native.fits(*inputs) and library.serves():
         return fourier_sum(*inputs)
     if implementation in ("native", "triton"):
@@ -83,16 +82,21 @@ def _triton_fits(z: Tensor, *parameters: Tensor) -> bool:
         z.device.type == "cuda"
         and z.dtype in (torch.float32, *HALF)
         and all(x.device == z.device and x.dtype == torch.float32 for x in parameters)
-        and triton_is_here()
-        and library.operators_serve()
+        and _triton_serves()
     )
+
+
+@library.constant_when_compiled
+def _triton_serves() -> bool:
+    return triton_is_here() and library.operators_serve()
 
 
 @functools.cache
 def triton_is_here() -> bool:
-    """Whether Triton is installed and the CUDA device is one that it compiles for."""
+    """Whether Triton is installed, with the C compiler that it needs, and the CUDA device is one that it serves."""
     return (
-        importlib.util.find_spec("triton") is not None
+        any(map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang")))
+        and importlib.util.find_spec("triton") is not None
         and torch.cuda.is_available()
         and torch.version.hip is None
         and torch.cuda.get_device_capability() >= (7, 0)

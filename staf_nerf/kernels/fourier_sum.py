@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from staf_nerf.kernels import native, reference
+from staf_nerf.kernels.precision import HALF
 
 
 @torch.library.custom_op("staf_nerf::fourier_sum", mutates_args=(), device_types="cpu")
@@ -73,8 +74,11 @@ def _save(ctx, inputs: tuple[Tensor, ...], output) -> None:
 
 
 def _third(ctx, *directions: Tensor) -> tuple[Tensor, ...]:
-    """Derivatives beyond the second, which are rare: through the reference's formulas, by autograd."""
-    return torch.func.vjp(reference.second, *ctx.saved_tensors)[1](directions)
+    """Derivatives beyond the second, which are rare: of the reference's formulas, by autograd, float32 at least."""
+    wide = [x.float() if x.dtype in HALF else x for x in (*ctx.saved_tensors, *directions)]
+    count = len(ctx.saved_tensors)
+    gradients = torch.func.vjp(reference.second, *wide[:count])[1](tuple(wide[count:]))
+    return tuple(g.to(x.dtype) for g, x in zip(gradients, ctx.saved_tensors, strict=True))
 
 
 fourier_sum.register_autograd(lambda ctx, grad: fourier_sum_backward(grad, *ctx.saved_tensors), setup_context=_save)

@@ -212,11 +212,6 @@ def _second(ctx, v_points: Tensor, v_table: Tensor):
     return *native_hash_grid_second(*along, *ctx.saved_tensors, ctx.num_dense), *([None] * 7)
 
 
-def _save_second(ctx, inputs, output) -> None:
-    *tensors, ctx.num_dense = inputs
-    ctx.save_for_backward(*tensors)
-
-
 def _third(ctx, *directions: Tensor):
     """Derivatives beyond the second, which are rare: through the reference, by autograd."""
     v_points, v_table, grad, points, table, scales, multipliers, rows, offsets = ctx.saved_tensors
@@ -238,4 +233,4 @@ def _third(ctx, *directions: Tensor):
 
 native_hash_grid.register_autograd(_backward, setup_context=_save)
 native_hash_grid_backward.register_autograd(_second, setup_context=_save_backward)
-native_hash_grid_second.register_autograd(_third, setup_context=_save_second)
+native_hash_grid_second.register_autograd(_third, setup_context=_save)

@@ -10,7 +10,7 @@ import ctypes
 import functools
 import importlib.machinery
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ LEVELS = ("the compiler's default instructions", "AVX2", "AVX-512")
 
 NUMBER, REAL, SIZE, ADDRESS = ctypes.c_int, ctypes.c_double, ctypes.c_ssize_t, ctypes.c_void_p
 
-VERSION = 2
+VERSION = 3
 """Of the library's signatures; `staf_version` in native.c."""
 
 ARGUMENTS = {
@@ -66,31 +66,37 @@ def call(name: str, *arguments: float | Tensor | None) -> int:
     What it fills must be contiguous; other tensors are made so.
 
     Raises:
-        RuntimeError: If a tensor belongs to forward-mode differentiation, which native code would silently drop. Such
-            tensors come here only through a function that was compiled without them.
+        RuntimeError: If a tensor belongs to forward-mode differentiation.
     """
     found = library()
     assert found is not None
-    tensors = [x for x in arguments if isinstance(x, Tensor)]
-    if forward_mode() and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
-        raise RuntimeError("native kernels have no forward-mode derivatives; use implementation='reference'")
+    refuse_tangents(x for x in arguments if isinstance(x, Tensor))
     held = [x.contiguous() if isinstance(x, Tensor) else x for x in arguments]  # alive until the call is over
     return getattr(found, name)(*(x.data_ptr() if isinstance(x, Tensor) else x for x in held))
 
 
-def _constant_when_compiled(function: Callable[[], bool]) -> Callable[[], bool]:
+def refuse_tangents(tensors: Iterable[Tensor]) -> None:
+    """Raises RuntimeError if a tensor belongs to forward-mode differentiation, which kernels would silently drop.
+
+    Such tensors come to a kernel only through a function that was compiled without them.
+    """
+    if forward_mode() and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise RuntimeError("these kernels have no forward-mode derivatives; use implementation='reference'")
+
+
+def constant_when_compiled(function: Callable[[], bool]) -> Callable[[], bool]:
     """What `torch.compiler.assume_constant_result` does, without its import of torch's compiler: a second of time."""
     function.__dict__["_dynamo_marked_constant"] = True
     return function
 
 
-@_constant_when_compiled
+@constant_when_compiled
 def serves() -> bool:
     """Whether the library is here and operators may be used; one line says once what is lost where it is absent."""
     return operators_serve() and _is_here_or_one_line()
 
 
-@_constant_when_compiled
+@constant_when_compiled
 def operators_serve() -> bool:
     """Whether nothing is going on that only torch's own operations can follow.
 
@@ -99,7 +105,7 @@ def operators_serve() -> bool:
     return not torch._C._are_functorch_transforms_active() and not forward_mode()
 
 
-@_constant_when_compiled
+@constant_when_compiled
 def forward_mode() -> bool:
     """Whether forward-mode differentiation is going on, by `torch.func` or `torch.autograd.forward_ad`."""
     return forward_ad._current_level >= 0

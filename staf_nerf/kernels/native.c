@@ -113,7 +113,7 @@ static const kernels avx512[2] = {KERNELS(f32_avx512), KERNELS(f64_avx512)};
 #endif
 
 /* Raised whenever a signature of this library changes, together with VERSION in library.py. */
-EXPORT int staf_version(void) { return 2; }
+EXPORT int staf_version(void) { return 3; }
 
 /* The best instruction set of this processor: 0 the compiler's default, 1 AVX2, 2 AVX-512. */
 EXPORT int staf_level(void) {

@@ -55,9 +55,10 @@ INLINE V NAME(derivative)(V x, REAL w, int kind, int order, int exact) {
     if (kind == GAUSSIAN) {
         V y = x * w, q = y * y, value = NAME(exponential)(q * (REAL)-0.5, exact);
         if (order == 0) return value;
-        if (order == 1) return y * value * -w;
-        if (order == 2) return (q - (REAL)1.0) * value * (w * w);
-        return (y * (REAL)3.0 - y * q) * value * (w * w * w);
+        V slope = y * value * -w;
+        if (order == 2) slope = (q - (REAL)1.0) * value * (w * w);
+        if (order == 3) slope = (y * (REAL)3.0 - y * q) * value * (w * w * w);
+        return (V)((I)slope & (value != 0)); /* far out a power of y may be infinite, and times zero no number */
     }
     V sine = {0}, cosine = {0};
     if (kind == SINE) {
@@ -92,7 +93,7 @@ static __attribute__((noinline)) void NAME(run_pointwise)(const REAL *z, const R
     double most = 0.0, bound = fabs(work->scale);
     V largest = NAME(largest)(z, count, LANES, LANES);
     for (ptrdiff_t i = 0; i < LANES; i++)
-        if (!((double)largest[i] <= most)) most = (double)largest[i]; /* NaN stays, or gives way to what is as bad */
+        if (most == most && !((double)largest[i] <= most)) most = (double)largest[i]; /* NaN stays */
     if (work->kind == SINE) bound *= most;
     if (work->kind == FINER) bound *= (most + 1.0) * most;
     if (work->kind == GAUSSIAN) bound = most <= 1e15 ? 0.0 : most;

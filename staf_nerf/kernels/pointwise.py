@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from staf_nerf.kernels import library, native
+from staf_nerf.kernels.precision import HALF, in_float32
 
 Kind = Literal["sine", "finer", "gaussian"]
 
@@ -44,9 +45,8 @@ def pointwise(kind: Kind, z: Tensor, scale: float) -> Tensor:
     Returns:
         The activation, of the shape and dtype of `z`.
     """
-    if z.dtype in (torch.float16, torch.bfloat16):
-        with torch.autocast(z.device.type, enabled=False):
-            return pointwise(kind, z.float(), scale).to(z.dtype)
+    if z.dtype in HALF:
+        return in_float32(lambda z: pointwise(kind, z, scale), z)
     if native.fits(z) and library.serves():
         return scaled_derivative(z, None, KINDS.index(kind), 0, scale)
     return FORMULAS[kind](z, scale)

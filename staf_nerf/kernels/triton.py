@@ -14,9 +14,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from staf_nerf.kernels import library
+
 SHARED_TILE = (1024, 1)
 """Rows and columns of a tile where parameters are shared."""
-FEATURE_TILE = (32, 32)
+FEATURE_TILE = (128, 16)
 """The same where each feature has its own parameters."""
 
 # π in three parts, the first two of 9 bits: multiples up to 2¹⁵ of these are exact without a fused multiply-add.
@@ -189,7 +191,7 @@ def backward(
     """See `staf_nerf.kernels.fourier_sum.fourier_sum_backward`."""
     to_z, sums = z.new_empty(z.shape), _sums(z, amplitude)
     _launch(_backward, (grad, z, amplitude, frequency, phase), (to_z, sums), z, amplitude)
-    to_amplitude, to_frequency, to_phase = sums.sum(0)
+    to_amplitude, to_frequency, to_phase = (x.clone() for x in sums.sum(0))  # an operator's results share no memory
     return to_z, to_amplitude, to_frequency, to_phase
 
 
@@ -208,7 +210,7 @@ def second(
     inputs = (vz, vamplitude, vfrequency, vphase, grad, z, amplitude, frequency, phase)
     to_grad, to_z, sums = grad.new_empty(grad.shape), z.new_empty(z.shape), _sums(z, amplitude)
     _launch(_second, inputs, (to_grad, to_z, sums), z, amplitude)
-    to_amplitude, to_frequency, to_phase = sums.sum(0)
+    to_amplitude, to_frequency, to_phase = (x.clone() for x in sums.sum(0))  # an operator's results share no memory
     return to_grad, to_z, to_amplitude, to_frequency, to_phase
 
 
@@ -228,6 +230,7 @@ def _sums(z: Tensor, amplitude: Tensor) -> Tensor:
 
 def _launch(kernel: Any, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], z: Tensor, amplitude: Tensor) -> None:
     """Runs a kernel, which fills `outputs`."""
+    library.refuse_tangents(inputs)
     per_feature = amplitude.ndim == 2
     size, tile, grid = _tiles(z, per_feature)
     if z.numel():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -26,8 +25,3 @@ def distortion(edges: Tensor, weights: Tensor) -> Tensor:
     moments_before = moments.cumsum(-1) - moments
     between = 2.0 * (moments * before - weights * moments_before).sum(-1)
     return between + (weights.square() * widths).sum(-1) / 3.0
-
-
-def edges_of(ray_samples) -> Tensor:
-    """Edges (rays, samples + 1) of the bins of nerfstudio's ray samples, in [0, 1] between near and far."""
-    return torch.cat([ray_samples.spacing_starts[..., 0], ray_samples.spacing_ends[..., -1:, 0]], -1)

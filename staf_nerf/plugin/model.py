@@ -14,7 +14,7 @@ from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.field_components.field_heads import FieldHeadNames
-from nerfstudio.model_components.losses import MSELoss, interlevel_loss
+from nerfstudio.model_components.losses import MSELoss, interlevel_loss, ray_samples_to_sdist
 from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler, UniformSampler
 from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer, RGBRenderer
 from nerfstudio.model_components.scene_colliders import AABBBoxCollider, NearFarCollider
@@ -30,7 +30,7 @@ from staf_nerf.config import ColorConfig, FieldConfig, RadianceConfig, SamplingC
 from staf_nerf.encodings import Implementation
 from staf_nerf.fields import parameter_groups
 from staf_nerf.plugin.field import CubeContraction, ProposalField, StafField
-from staf_nerf.plugin.losses import distortion, edges_of
+from staf_nerf.plugin.losses import distortion
 
 FORMAT_VERSION = 1
 """Version of the checkpoints' content: raised when an older program could not use a newer file."""
@@ -131,6 +131,7 @@ class StafModel(NerfactoModel):
         self.psnr = PeakSignalNoiseRatio(data_range=1.0)
         self.ssim = structural_similarity_index_measure
         self.step = 0
+        self.interlevel_loss = torch.zeros(())
         self.register_buffer("format_version", torch.tensor(FORMAT_VERSION))
 
     def _proposal_interval(self, step: int) -> float:
@@ -179,19 +180,18 @@ class StafModel(NerfactoModel):
         }
         if self.training:
             return outputs | {"weights_list": weights_list, "ray_samples_list": samples_list}
-        depths = [
-            self.renderer_depth(weights=w, ray_samples=s) for w, s in zip(weights_list, samples_list, strict=True)
-        ]
-        outputs["depth"] = depths.pop()
+        outputs["depth"] = self.renderer_depth(weights=weights, ray_samples=samples)
         outputs["expected_depth"] = self.renderer_expected_depth(weights=weights, ray_samples=samples)
-        return outputs | {f"prop_depth_{i}": depth for i, depth in enumerate(depths)}
+        for i in range(self.config.num_proposal_iterations):
+            outputs[f"prop_depth_{i}"] = self.renderer_depth(weights=weights_list[i], ray_samples=samples_list[i])
+        return outputs
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
         truth = self.renderer_rgb.blend_background(batch["image"].to(self.device))
         metrics = {"psnr": self.psnr(outputs["rgb"], truth)}
         if self.training:
             samples, weights = outputs["ray_samples_list"][-1], outputs["weights_list"][-1][..., 0]
-            metrics["distortion"] = distortion(edges_of(samples), weights).mean()
+            metrics["distortion"] = distortion(ray_samples_to_sdist(samples), weights).mean()
         self.camera_optimizer.get_metrics_dict(metrics)
         return metrics
 
@@ -207,8 +207,11 @@ class StafModel(NerfactoModel):
         if self.training:
             assert metrics_dict is not None
             weights, samples = outputs["weights_list"], outputs["ray_samples_list"]
-            if any(w.requires_grad for w in weights[:-1]):  # most steps leave the proposal networks as they are
-                losses["interlevel_loss"] = self.config.interlevel_loss_mult * interlevel_loss(weights, samples)
+            if any(w.requires_grad for w in weights[:-1]):
+                self.interlevel_loss = interlevel_loss(weights, samples)
+            else:  # most steps leave the proposal networks as they are; the sum of the losses shall not jump
+                self.interlevel_loss = self.interlevel_loss.detach()
+            losses["interlevel_loss"] = self.config.interlevel_loss_mult * self.interlevel_loss
             losses["distortion_loss"] = self.config.distortion_loss_mult * metrics_dict["distortion"]
             self.camera_optimizer.get_loss_dict(losses)
         return losses
