@@ -125,6 +125,7 @@ def _scene(mesh: TriangleMesh) -> Any:
     scene = open3d.t.geometry.RaycastingScene()
     vertices = (mesh.vertices - mesh.bounds.mean(0)) / max(mesh.diagonal, np.finfo(np.float64).tiny)
     scene.add_triangles(
-        open3d.core.Tensor(vertices.astype(np.float32)), open3d.core.Tensor(mesh.triangles.astype(np.uint32))
+        open3d.core.Tensor.from_numpy(vertices.astype(np.float32)),
+        open3d.core.Tensor.from_numpy(mesh.triangles.astype(np.uint32)),
     )
     return scene

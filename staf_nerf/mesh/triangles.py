@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +115,7 @@ def read_mesh(path: Path) -> TriangleMesh:
     if not path.is_file():
         raise FileNotFoundError(f"no mesh {path}")
     try:
-        loaded = trimesh.load(path, process=False, force="mesh")
+        loaded: Any = trimesh.load(path, process=False, force="mesh")
     except Exception as error:  # trimesh's readers raise what they happen to meet
         raise ValueError(f"could not read the mesh {path}: {error}") from error
     triangles = np.asarray(getattr(loaded, "faces", ()), dtype=np.int64).reshape(-1, 3)

@@ -1,0 +1,217 @@
+"""A field's iso-surface as triangles, from samples near the surface alone.
+
+The box is divided into cubes ("blocks") of cells. A block whose middle is further from the level than the field can
+change over half its diagonal holds no surface; the others are divided again, and only points of the smallest ones are
+evaluated, each once. Blocks are worked on in layers of z, so that memory grows with the square of the resolution.
+
+Conventions: the field maps points (N, 3) to values (N,) or (N, 1). Arrays are indexed [z, y, x]. The surface's
+triangles face from inside to outside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from staf_nerf.mesh.triangles import Floats, TriangleMesh, weld
+
+Field = Callable[[Tensor], Tensor]
+
+BLOCK = 8
+"""Cells along an edge of the smallest blocks."""
+COARSEST = 8
+"""Blocks along the longest axis at the start."""
+CHUNK = 2**16
+"""Points that the field is asked for at a time."""
+KEPT_OFF = 1e-3
+"""Cells by which the surface is kept off the grid's points."""
+BYTES_PER_POINT = 24
+"""Of a layer: values, masks, and what Open3D makes of them."""
+
+
+def extract_mesh(
+    field: Field,
+    *,
+    bounds: Floats,
+    resolution: int = 256,
+    level: float = 0.0,
+    inside: Literal["below", "above"] = "below",
+    lipschitz: float | None = None,
+    memory: float = 2e9,
+    device: torch.device | str = "cpu",
+    progress: Callable[[float], None] | None = None,
+) -> TriangleMesh:
+    """Triangles of the surface where a field crosses a level.
+
+    Args:
+        field: Maps points (N, 3), float32 in the coordinates of `bounds`, to values (N,) or (N, 1).
+        bounds: The box, (2, 3): least and largest coordinates.
+        resolution: Cells along its longest axis.
+        level: Of the surface.
+        inside: "below" the level, as for a signed distance, or "above" it, as for density and occupancy.
+        lipschitz: The most by which the field changes over a unit of length; 1 for an exact signed distance. Too small
+            a number loses parts of the surface. None: twice the steepest slope between neighbours on a coarse grid.
+        memory: Bytes that may be used beside the field's own and the triangles.
+        device: Where the points are made.
+        progress: Called with the part that is done.
+
+    Raises:
+        ValueError: If an argument is out of range, the field does not cross the level in the box, or its values are not
+            finite.
+    """
+    grid = _Grid.of(bounds, resolution)
+    layer_bytes = (BLOCK + 1) * (grid.cells[1] + 1) * (grid.cells[2] + 1) * BYTES_PER_POINT
+    if layer_bytes > memory:
+        raise ValueError(
+            f"resolution {resolution} needs memory of {layer_bytes / 1e9:.2g} GB, got {memory / 1e9:.2g} GB; a smaller "
+            "resolution or more memory is needed"
+        )
+    if inside not in ("below", "above"):
+        raise ValueError(f"inside must be 'below' or 'above', got {inside!r}")
+    evaluate = _evaluator(field, level, device)
+    lipschitz = _slope(evaluate, grid) if lipschitz is None else lipschitz
+    if not (lipschitz > 0 and math.isfinite(lipschitz)):
+        raise ValueError(f"lipschitz must be positive and finite, got {lipschitz}")
+    sides = _sides(evaluate, grid, lipschitz)
+    pieces = []
+    for number, piece in enumerate(_layers(evaluate, grid, sides, KEPT_OFF * lipschitz * grid.spacing)):
+        if len(piece.triangles):
+            pieces.append(piece)
+        if progress is not None:
+            progress((number + 1) / len(sides))
+    if not pieces:
+        raise ValueError(_no_crossing(evaluate, grid, level))
+    starts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
+    triangles = np.concatenate([piece.triangles + start for piece, start in zip(pieces, starts, strict=False)])
+    if inside == "below":  # Open3D's face to where the field is less
+        triangles = triangles[:, ::-1]
+    found = weld(TriangleMesh(np.concatenate([piece.vertices for piece in pieces]), triangles))
+    return TriangleMesh(grid.origin + grid.spacing * found.vertices, found.triangles)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Points origin + spacing · (x, y, z), whole numbers from 0 to `cells`, whose order is that of arrays: z, y, x."""
+
+    origin: Floats
+    spacing: float
+    cells: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, bounds: Floats, resolution: int) -> _Grid:
+        if resolution < 1:
+            raise ValueError(f"resolution must be >= 1, got {resolution}")
+        bounds = np.asarray(bounds, dtype=np.float64)
+        if bounds.shape != (2, 3) or not np.isfinite(bounds).all() or not (bounds[0] < bounds[1]).all():
+            raise ValueError(f"bounds must be two finite corners, the first less on each axis, got {bounds.tolist()}")
+        extent = bounds[1] - bounds[0]
+        spacing = float(extent.max()) / resolution
+        x, y, z = (max(math.ceil(e / spacing - 1e-9), 1) for e in extent)
+        return cls(bounds[0], spacing, (z, y, x))
+
+    def points(self, index: NDArray) -> Floats:
+        """Coordinates (N, 3) in the field's world of grid points (N, 3), [z, y, x]; halves are between points."""
+        return self.origin + self.spacing * index[:, ::-1]
+
+
+def _evaluator(field: Field, level: float, device: torch.device | str) -> Callable[[Floats], NDArray[np.float32]]:
+    """Points (N, 3) -> values (N,) above the level, in chunks."""
+
+    @torch.no_grad()
+    def evaluate(points: Floats) -> NDArray[np.float32]:
+        values = np.empty(len(points), dtype=np.float32)
+        for start in range(0, len(points), CHUNK):
+            chunk = torch.from_numpy(points[start : start + CHUNK].astype(np.float32)).to(device)
+            found = field(chunk).reshape(-1) - level
+            values[start : start + CHUNK] = found.float().cpu().numpy()
+        if not np.isfinite(values).all():
+            bad = int((~np.isfinite(values)).sum())
+            raise ValueError(f"the field's values must be finite, got {bad} of {len(values)} that are not")
+        return values
+
+    return evaluate
+
+
+def _slope(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid) -> float:
+    """Twice the steepest slope between neighbours on a grid of 64 cells, or of all where there are fewer."""
+    step = max(max(grid.cells) // 64, 1)
+    axes = [np.arange(0, n + 1, step) for n in grid.cells]
+    index = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
+    values = evaluate(grid.points(index.reshape(-1, 3))).reshape(index.shape[:3])
+    steepest = max(float(np.abs(np.diff(values, axis=axis)).max(initial=0.0)) for axis in range(3))
+    return 2.0 * max(steepest, 1e-30) / (step * grid.spacing)
+
+
+def _sides(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, lipschitz: float) -> NDArray[np.int8]:
+    """For each of the smallest blocks: -1 or 1, the side of the level that all of it is on, or 0 if it is on both."""
+    size = BLOCK
+    while size * COARSEST < max(grid.cells):
+        size *= 2
+    sides = np.zeros([math.ceil(n / size) for n in grid.cells], dtype=np.int8)
+    while True:
+        open_blocks = np.argwhere(sides == 0)
+        values = evaluate(grid.points((open_blocks + 0.5) * size))
+        reach = lipschitz * grid.spacing * size * math.sqrt(3.0) / 2.0
+        decided = np.abs(values) > reach
+        sides[tuple(open_blocks[decided].T)] = np.sign(values[decided])
+        if size == BLOCK:
+            return sides
+        size //= 2
+        z, y, x = (math.ceil(n / size) for n in grid.cells)
+        sides = sides.repeat(2, 0).repeat(2, 1).repeat(2, 2)[:z, :y, :x]
+
+
+def _layers(
+    evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, sides: NDArray[np.int8], least: float
+) -> Iterator[TriangleMesh]:
+    """The surface in each layer of blocks, in units of cells; values nearer to the level than `least` count as that."""
+    import open3d
+
+    _, height, width = grid.cells
+    top: NDArray[np.float32] | None = None  # the plane that this layer shares with the next one; NaN where unknown
+    for number, blocks in enumerate(sides):
+        first = number * BLOCK
+        depth = min(BLOCK, grid.cells[0] - first)
+        if (blocks != 0).all():
+            top = None
+            yield TriangleMesh(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int64))
+            continue
+        cells = blocks.repeat(BLOCK, 0).repeat(BLOCK, 1)[:height, :width]
+        wanted = np.zeros((height + 1, width + 1), dtype=bool)
+        for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):  # the corners of each cell near the surface
+            wanted[y : y + height, x : x + width] |= cells == 0
+        # Elsewhere a value of the right sign: no surface passes between it and a point that is evaluated.
+        far = np.pad(cells, ((0, 1), (0, 1)), mode="edge").astype(np.float32)
+        layer = np.broadcast_to(far, (depth + 1, height + 1, width + 1)).copy()
+        layer[:, wanted] = np.nan
+        if top is not None:
+            layer[0] = np.where(wanted & ~np.isnan(top), top, layer[0])
+        missing = np.argwhere(np.isnan(layer))
+        layer[tuple(missing.T)] = evaluate(grid.points(missing + np.array([first, 0, 0])))
+        top = np.where(wanted, layer[-1], np.float32(np.nan))
+        # A surface through a grid point puts several vertices at one place, and triangles without area between them.
+        layer = np.where(np.abs(layer) < least, np.copysign(np.float32(least), layer), layer)
+        surface = open3d.t.geometry.TriangleMesh.create_isosurfaces(open3d.core.Tensor.from_numpy(layer), [0.0])
+        if not len(surface.triangle):
+            yield TriangleMesh(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int64))
+            continue
+        vertices = surface.vertex.positions.numpy().astype(np.float64) + np.array([0.0, 0.0, first])
+        yield TriangleMesh(vertices, surface.triangle.indices.numpy())
+
+
+def _no_crossing(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, level: float) -> str:
+    """Says what values there are, so that a level can be chosen."""
+    axes = [np.linspace(0, n, 33) for n in grid.cells]
+    values = level + evaluate(grid.points(np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)))
+    low, middle, high = np.quantile(values, [0.0, 0.5, 1.0])
+    return (
+        f"the field does not cross the level {level:g} in the box: its values go from {low:.4g} to {high:.4g}; a level "
+        f"between them is needed, such as {(low + high) / 2:.4g} (the median is {middle:.4g})"
+    )

@@ -1,0 +1,124 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from staf_nerf.mesh import extract
+from staf_nerf.mesh.compare import compare
+from staf_nerf.mesh.extract import extract_mesh
+from tests.mesh.shapes import sphere
+
+BOX = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
+CENTER, RADII = torch.tensor([0.3, -0.2, 0.1]), torch.tensor([0.5, 0.3, 0.2])
+
+
+def ball(points):
+    return points.norm(dim=-1) - 0.7
+
+
+def ellipsoid(points):
+    """Not a distance, but zero on an ellipsoid off the centre, negative inside."""
+    return ((points - CENTER) / RADII).norm(dim=-1, keepdim=True) - 1.0
+
+
+class Counted:
+    def __init__(self, field):
+        self.field, self.points = field, 0
+
+    def __call__(self, points):
+        self.points += len(points)
+        return self.field(points)
+
+
+@pytest.mark.parametrize("resolution", [7, 33, 100])
+def test_a_ball_is_closed_outward_and_of_its_size(resolution):
+    made = extract_mesh(ball, bounds=BOX, resolution=resolution, lipschitz=1.0)
+    spacing = 2.0 / resolution
+    assert made.boundary_edges == 0
+    # A chord lies inside of its arc by its square over eight radii; a cell's diagonal bounds it.
+    assert made.volume == pytest.approx(4 / 3 * math.pi * 0.7**3, rel=5 * spacing**2)
+    np.testing.assert_allclose(np.linalg.norm(made.vertices, axis=-1), 0.7, atol=spacing**2)
+    assert ((made.normals * made.corners.mean(1)).sum(-1)[made.areas > 1e-9] > 0).all()
+
+
+def test_an_ellipsoid_off_the_centre_keeps_its_place_size_and_outward_normals():
+    made = extract_mesh(ellipsoid, bounds=BOX, resolution=96)
+    voxel = 2.0 / 96
+    expected = np.stack([(CENTER - RADII).numpy(), (CENTER + RADII).numpy()])
+    np.testing.assert_allclose(made.bounds, expected, atol=voxel)
+    assert made.volume == pytest.approx(4 / 3 * math.pi * float(RADII.prod()), rel=0.01)
+    assert made.boundary_edges == 0
+
+
+def test_above_a_level_is_inside_for_a_density():
+    made = extract_mesh(lambda x: 5.0 - 4.0 * x.norm(dim=-1), bounds=BOX, resolution=64, level=3.0, inside="above")
+    assert made.volume == pytest.approx(4 / 3 * math.pi * 0.5**3, rel=0.01)
+
+
+def test_the_box_need_not_be_a_cube_nor_hold_the_whole_surface():
+    bounds = np.array([[-1.0, -0.5, 0.0], [1.0, 0.5, 0.9]])
+    made = extract_mesh(ball, bounds=bounds, resolution=60, lipschitz=1.0)
+    spacing = 2.0 / 60
+    assert (made.bounds[0] >= bounds[0] - 1e-9).all()
+    assert (made.bounds[1] <= bounds[1] + spacing).all()
+    assert made.boundary_edges > 0
+    np.testing.assert_allclose(np.linalg.norm(made.vertices, axis=-1), 0.7, atol=spacing**2)
+
+
+def test_few_points_are_evaluated_each_once_and_the_surface_is_that_of_all(monkeypatch):
+    sparse, dense = Counted(ball), Counted(ball)
+    few = extract_mesh(sparse, bounds=BOX, resolution=128, lipschitz=1.0)
+    monkeypatch.setattr(extract, "_sides", lambda evaluate, grid, _: np.zeros([16, 16, 16], dtype=np.int8))
+    full = extract_mesh(dense, bounds=BOX, resolution=128, lipschitz=1.0)
+    assert dense.points == 129**3
+    assert sparse.points < dense.points / 5
+    assert np.array_equal(few.vertices, full.vertices)
+    assert len(few.triangles) == len(full.triangles)
+
+
+def test_a_learned_field_s_slope_is_found_where_it_is_not_given():
+    made = extract_mesh(lambda x: 40.0 * ball(x), bounds=BOX, resolution=64)
+    assert compare(made, sphere(0.7), points=5_000).chamfer_l1 < 0.002
+    assert made.boundary_edges == 0
+
+
+def test_two_balls_in_one_layer_and_in_several():
+    def both(x):
+        centers = torch.tensor([[-0.5, 0.0, -0.6], [0.5, 0.0, 0.6]])
+        return (x[:, None] - centers).norm(dim=-1).amin(-1) - 0.3
+
+    made = extract_mesh(both, bounds=BOX, resolution=80, lipschitz=1.0)
+    assert made.volume == pytest.approx(2 * 4 / 3 * math.pi * 0.3**3, rel=0.02)
+    assert made.boundary_edges == 0
+
+
+def test_values_of_exactly_zero_leave_no_hole():
+    made = extract_mesh(lambda x: x.abs().amax(-1) - 0.5, bounds=BOX, resolution=32, lipschitz=1.0)
+    # Its edges are cut by half a cell's square along a length of 12.
+    assert made.volume == pytest.approx(1.0 - 12 * (2 / 32) ** 2 / 2, abs=3e-3)
+    assert made.boundary_edges == 0
+
+
+def test_progress_ends_at_one():
+    parts = []
+    extract_mesh(ball, bounds=BOX, resolution=40, lipschitz=1.0, progress=parts.append)
+    assert parts == sorted(parts)
+    assert parts[-1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"resolution": 0}, "resolution must be >= 1, got 0"),
+        ({"bounds": BOX[::-1]}, "bounds must be two finite corners"),
+        ({"level": 5.0}, r"does not cross the level 5 .* from -0\.7 to 1\.03.* such as"),
+        ({"resolution": 4096, "memory": 1e9}, "needs memory of .* GB, got 1 GB"),
+        ({"lipschitz": 0.0}, "lipschitz must be positive"),
+        ({"inside": "left"}, "inside must be 'below' or 'above', got 'left'"),
+        ({"field": lambda x: x[:, 0] * torch.nan}, "values must be finite"),
+    ],
+)
+def test_bad_arguments_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        extract_mesh(**{"field": ball, "bounds": BOX, "resolution": 16, "lipschitz": 1.0, **changes})
