@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
 
 from staf_nerf.bench import activation, linear, mlp, nerf, nerf_speed
 
@@ -73,6 +73,50 @@ def bench(
     MEASURE[type(benchmark)](benchmark)
 
 
+def compare(
+    mesh: Positional[Path],
+    reference: Positional[Path],
+    *,
+    icp: bool = False,
+    points: int = 200_000,
+    seed: int = 0,
+    output: Path | None = None,
+) -> None:
+    """Compares a mesh with a reference: Chamfer distances, F-scores, normals, volumes.
+
+    Args:
+        mesh: File (OBJ, PLY, STL, GLB).
+        reference: File; distances are in its units, radii parts of its box's diagonal.
+        icp: Moves the mesh rigidly onto the reference first.
+        points: Points on each surface.
+        seed: Of the points.
+        output: JSON file.
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from staf_nerf.bench.record import write
+    from staf_nerf.mesh import compare as module
+    from staf_nerf.mesh.triangles import read_mesh
+
+    first, second = read_mesh(mesh), read_mesh(reference)
+    found = module.compare(module.align(first, second) if icp else first, second, points=points, seed=seed)
+    table = Table("measure", "value", title=f"{mesh} against {reference}")
+    table.add_row("Chamfer distance, L1", f"{found.chamfer_l1:.6g}")
+    table.add_row("Chamfer distance, squared", f"{found.chamfer_squared:.6g}")
+    rows = zip(found.thresholds, found.precision, found.recall, found.f_score, strict=True)
+    for radius, precision, recall, score in rows:
+        title = f"F-score at {100 * radius:g} % of the diagonal ({radius * found.diagonal:.4g})"
+        table.add_row(title, f"{score:.4f} (precision {precision:.4f}, recall {recall:.4f})")
+    table.add_row("normal consistency", f"{found.normal_consistency:.4f}")
+    open_edges = f"a surface is open: {first.boundary_edges} and {second.boundary_edges} boundary edges"
+    table.add_row("intersection over union", f"{found.iou:.4f}" if found.iou is not None else open_edges)
+    Console().print(table)
+    write({"mesh": mesh.name, "reference": reference.name, "icp": icp, **asdict(found)}, output)
+
+
 def doctor() -> None:
     """Says what this machine and installation use: the device, the kernels, the versions of what matters."""
     import platform
@@ -127,7 +171,9 @@ def _without_warnings() -> Iterator[None]:
 def main() -> None:
     """Entry point of `staf`."""
     try:
-        tyro.extras.subcommand_cli_from_dict({"demo": demo, "bench": bench, "doctor": doctor}, prog="staf")
+        tyro.extras.subcommand_cli_from_dict(
+            {"demo": demo, "compare": compare, "bench": bench, "doctor": doctor}, prog="staf"
+        )
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"staf: {error}")
 

@@ -83,6 +83,33 @@ def compare(
     )
 
 
+def align(mesh: TriangleMesh, reference: TriangleMesh, *, points: int = 50_000, seed: int = 0) -> TriangleMesh:
+    """Moves a mesh rigidly onto a reference: Open3D's iterative closest points, point to plane.
+
+    It finds the nearest fit, so the two must lie roughly on each other already: within a tenth of the box's diagonal.
+    """
+    import open3d
+
+    generator = np.random.default_rng(seed)
+    clouds = []
+    for surface in (mesh, reference):
+        samples, index = surface.sample(points, generator)
+        cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(samples))
+        cloud.normals = open3d.utility.Vector3dVector(surface.normals[index])
+        clouds.append(cloud)
+    found = np.eye(4)
+    for reach in (0.1, 0.02):  # coarse, then fine
+        found = open3d.pipelines.registration.registration_icp(
+            *clouds,
+            reach * reference.diagonal,
+            found,
+            open3d.pipelines.registration.TransformationEstimationPointToPlane(),
+            open3d.pipelines.registration.ICPConvergenceCriteria(1e-9, 1e-9, 100),
+        ).transformation
+    moved = mesh.vertices @ found[:3, :3].T + found[:3, 3]
+    return TriangleMesh(moved, mesh.triangles, mesh.colors)
+
+
 def _distances(
     source: TriangleMesh, target: TriangleMesh, points: int, generator: np.random.Generator
 ) -> tuple[Floats, Floats]:

@@ -1,11 +1,14 @@
+import json
 import math
 
 import numpy as np
 import pytest
+import trimesh
 
-from staf_nerf.mesh.compare import compare, inside
+from staf_nerf.mesh.compare import align, compare, inside
 from staf_nerf.mesh.triangles import TriangleMesh
 from tests.mesh.shapes import box, sphere, square
+from tests.plugin.conftest import command
 
 
 def test_a_surface_is_no_distance_from_itself():
@@ -61,6 +64,28 @@ def test_scale_and_place_do_not_matter_but_by_units():
     far = compare(sphere(1100, (1e6, 0, -1e6)), sphere(1000, (1e6, 0, -1e6)), points=5_000)
     assert far.chamfer_l1 == pytest.approx(1000 * near.chamfer_l1, rel=1e-3)
     assert far.iou == pytest.approx(near.iou, abs=1e-3)
+
+
+def test_alignment_undoes_a_small_motion():
+    bumpy = sphere()
+    stretched = TriangleMesh(bumpy.vertices * [1.0, 0.7, 0.4], bumpy.triangles)
+    angle = math.radians(8)
+    turn = np.array([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]])
+    moved = TriangleMesh(stretched.vertices @ turn.T + [0.05, -0.03, 0.02], stretched.triangles)
+    assert compare(moved, stretched, points=5_000).chamfer_l1 > 0.05
+    np.testing.assert_allclose(align(moved, stretched).vertices, stretched.vertices, atol=2e-3)
+
+
+def test_the_command_prints_a_table_and_writes_what_it_says(tmp_path):
+    for name, radius in (("a.ply", 1.1), ("b.ply", 1.0)):
+        made = sphere(radius)
+        trimesh.Trimesh(made.vertices, made.triangles, process=False).export(tmp_path / name)
+    printed = command("staf", "compare", "a.ply", "b.ply", "--output", "c.json", cwd=tmp_path).stdout
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert found["chamfer_l1"] == pytest.approx(0.2, abs=1e-3)
+    assert f"{found['iou']:.4f}" in printed
+    failed = command("staf", "compare", "a.ply", "absent.ply", cwd=tmp_path, check=False)
+    assert "staf: no mesh absent.ply" in failed.stdout
 
 
 def test_inside_is_inside():
