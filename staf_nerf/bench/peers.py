@@ -66,7 +66,7 @@ def is_fused(peer: Peer, device: str, dtype: torch.dtype) -> bool:
 
 
 def peers(num_frequencies: tuple[int, ...], *, compiled: bool = True) -> dict[str, Peer]:
-    """All of them, by name; STAF once for each number of frequencies."""
+    """All of them, by name; STAF for each number of frequencies, its broadcast formula for the least: it is so slow."""
     cpu, both = frozenset({"cpu"}), frozenset({"cpu", "cuda"})
     found = {BASELINE: Peer(EagerSine)}
     if compiled:
@@ -81,8 +81,8 @@ def peers(num_frequencies: tuple[int, ...], *, compiled: bool = True) -> dict[st
     }
     for number in num_frequencies:
         found[staf_name(number)] = Peer(lambda n, number=number: STAF(n, num_frequencies=number), both)
-        found[broadcast_name(number)] = Peer(lambda n, number=number: BroadcastSTAF(n, num_frequencies=number))
-    return found
+    least = min(num_frequencies)
+    return found | {broadcast_name(least): Peer(lambda n: BroadcastSTAF(n, num_frequencies=least))}
 
 
 def staf_name(num_frequencies: int) -> str:
