@@ -6,6 +6,8 @@ oneDNN's own layout (`Tensor.to_mkldnn`), which are public and copy. Both comput
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,29 +67,28 @@ def run(benchmark: LinearBenchmark) -> dict[str, Any]:
     if not torch.backends.mkldnn.is_available():
         raise RuntimeError("this build of torch has no oneDNN to compare with")
     rows = []
-    for threads in benchmark.threads:
-        for batch in benchmark.batches:
-            for width in benchmark.widths:
-                for product, (a, b) in operands(batch, width).items():
-                    expected = a.double() @ b.double().T
-                    with on_threads(threads):
-                        functions = {name: lambda way=way, a=a, b=b: way(a, b) for name, way in WAYS.items()}
-                        errors = {name: float((f().double() - expected).abs().max()) for name, f in functions.items()}
-                        times = interleave(functions, rounds=benchmark.rounds)
-                    for name, values in times.items():
-                        rows.append(
-                            {
-                                "product": product,
-                                "way": name,
-                                "threads": threads,
-                                "batch": batch,
-                                "width": width,
-                                "seconds": asdict(Spread.of(values)),
-                                "ratio": asdict(ratios(times, name, DEFAULT)),
-                                "error": errors[name] / float(expected.abs().max()),
-                            }
-                        )
+    for threads, batch, width in itertools.product(benchmark.threads, benchmark.batches, benchmark.widths):
+        for product, pair in operands(batch, width).items():
+            with on_threads(threads):
+                found = _compare(pair, benchmark.rounds)
+            where = {"product": product, "threads": threads, "batch": batch, "width": width}
+            rows += [{**where, **row} for row in found]
     return {**environment(), **settings(benchmark), "rows": rows}
+
+
+def _compare(pair: tuple[Tensor, Tensor], rounds: int) -> list[dict[str, Any]]:
+    """One row for each way to a bᵀ."""
+    expected = pair[0].double() @ pair[1].double().T
+    times = interleave({name: functools.partial(way, *pair) for name, way in WAYS.items()}, rounds=rounds)
+    return [
+        {
+            "way": name,
+            "seconds": asdict(Spread.of(times[name])),
+            "ratio": asdict(ratios(times, name, DEFAULT)),
+            "error": float((way(*pair).double() - expected).abs().max() / expected.abs().max()),
+        }
+        for name, way in WAYS.items()
+    ]
 
 
 def operands(batch: int, width: int) -> dict[str, tuple[Tensor, Tensor]]:

@@ -66,7 +66,7 @@ def run(benchmark: NerfSpeedBenchmark) -> dict[str, Any]:
         trainers = {name: _trainer(benchmark, name, folder) for name in benchmark.methods}
         steps = {name: _steps(trainer, benchmark) for name, trainer in trainers.items()}
         views = {name: _view(trainer) for name, trainer in trainers.items()}
-        pixels = _pixels(next(iter(trainers.values())))
+        camera = _camera(trainers[benchmark.methods[0]])
         for threads in benchmark.threads:
             with on_threads(threads):
                 trained = interleave(steps, rounds=benchmark.rounds)
@@ -84,7 +84,7 @@ def run(benchmark: NerfSpeedBenchmark) -> dict[str, Any]:
                         "view_seconds": asdict(Spread.of(viewed[name])),
                     }
                 )
-    what = {"data": benchmark.data.name, "view_pixels": pixels}
+    what = {"data": benchmark.data.name, "view_pixels": int(camera.height) * int(camera.width)}
     return {**environment("nerfstudio"), **settings(benchmark), **what, "rows": rows}
 
 
@@ -109,10 +109,9 @@ def _steps(trainer: Any, benchmark: NerfSpeedBenchmark) -> Callable[[], None]:
 
 
 def _view(trainer: Any) -> Callable[[], None]:
-    camera, _ = next(iter(trainer.pipeline.datamanager.fixed_indices_eval_dataloader))
+    camera, model = _camera(trainer), trainer.pipeline.model
 
     def function() -> None:
-        model = trainer.pipeline.model
         model.eval()
         with torch.no_grad():
             model.get_outputs_for_camera(camera)
@@ -121,9 +120,10 @@ def _view(trainer: Any) -> Callable[[], None]:
     return function
 
 
-def _pixels(trainer: Any) -> int:
+def _camera(trainer: Any) -> Any:
+    """Of the first held-out view."""
     camera, _ = next(iter(trainer.pipeline.datamanager.fixed_indices_eval_dataloader))
-    return int(camera.height) * int(camera.width)
+    return camera
 
 
 def main(benchmark: NerfSpeedBenchmark) -> None:
