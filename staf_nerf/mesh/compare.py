@@ -122,16 +122,15 @@ def _distances(
 
 def closest_points(mesh: TriangleMesh, points: Floats) -> tuple[Floats, Integers]:
     """The nearest point (N, 3) of a surface to each of the points (N, 3), and the triangle (N,) that it lies on."""
-    center, scale = mesh.bounds.mean(0), max(mesh.diagonal, np.finfo(np.float64).tiny)
-    found = _scene(mesh).compute_closest_points(((points - center) / scale).astype(np.float32))
+    scene, center, scale = _scene(mesh)
+    found = scene.compute_closest_points(((points - center) / scale).astype(np.float32))
     return found["points"].numpy() * scale + center, found["primitive_ids"].numpy().astype(np.int64)
 
 
 def inside(mesh: TriangleMesh, points: Floats, *, rays: int = 3) -> np.ndarray:
     """Whether each of the points (N, 3) is inside, by a vote of an odd number of rays."""
-    center, scale = mesh.bounds.mean(0), mesh.diagonal
-    query = ((points - center) / scale).astype(np.float32)
-    return _scene(mesh).compute_occupancy(query, nsamples=rays).numpy() > 0.5
+    scene, center, scale = _scene(mesh)
+    return scene.compute_occupancy(((points - center) / scale).astype(np.float32), nsamples=rays).numpy() > 0.5
 
 
 def intersection_over_union(
@@ -145,14 +144,17 @@ def intersection_over_union(
     return float((a & b).sum() / max((a | b).sum(), 1))
 
 
-def _scene(mesh: TriangleMesh) -> Any:
-    """Open3D's ray tracer over the mesh, moved and scaled to a box of diagonal 1, because it works in float32."""
+def _scene(mesh: TriangleMesh) -> tuple[Any, Floats, float]:
+    """Open3D's ray tracer over the mesh, which is moved by minus the second and divided by the third that is returned.
+
+    Its box then has a diagonal of 1 about zero, because the ray tracer works in float32.
+    """
     import open3d
 
     scene = open3d.t.geometry.RaycastingScene()
-    vertices = (mesh.vertices - mesh.bounds.mean(0)) / max(mesh.diagonal, np.finfo(np.float64).tiny)
+    center, scale = mesh.bounds.mean(0), max(mesh.diagonal, 1e-300)
     scene.add_triangles(
-        open3d.core.Tensor.from_numpy(vertices.astype(np.float32)),
+        open3d.core.Tensor.from_numpy(((mesh.vertices - center) / scale).astype(np.float32)),
         open3d.core.Tensor.from_numpy(mesh.triangles.astype(np.uint32)),
     )
-    return scene
+    return scene, center, scale
