@@ -4,8 +4,8 @@
  * z has `rows` rows of `n` values. With shared parameters (`per_feature` 0) C, W and P have `terms` values, one for each
  * sinusoid; with `per_feature` 1 they have terms rows of n values, a set for each feature.
  *
- * native_kernels.h holds the arithmetic, in the compiler's vector types. It is included once for each precision and
- * instruction set; the functions at the end of this file choose among them at run time. Nothing here allocates what it
+ * native_kernels.h holds the arithmetic, in the compiler's vector types, for each precision and instruction set; the
+ * functions at the end of this file choose among them at run time. Nothing here allocates what it
  * returns, knows Python or keeps state, so the library serves any interpreter. Results do not depend on the number of
  * threads: sums are formed over fixed blocks, then over blocks in order.
  */
@@ -17,7 +17,7 @@
 
 #include "native_threads.h"
 
-#define BLOCK_BYTES 4096 /* of z, beside as much of each other tensor: what the first-level cache holds */
+#define BLOCK_BYTES 8192 /* of z, beside as much of each other tensor: what the first-level cache holds */
 
 /* --- arithmetic, for each precision and instruction set ------------------------------------------------------------ */
 
@@ -33,71 +33,11 @@ typedef struct {
     int kind, order;
 } call;
 
+enum { FORWARD, BACKWARD, SECOND };
 enum { SINE, FINER, GAUSSIAN };
 
-#define PASTE(a, b) a##_##b
-#define NAME2(a, b) PASTE(a, b)
-#define NAME(a) NAME2(a, SUFFIX)
-
-#define VECTOR_BYTES 16 /* SSE2, NEON */
-#define KERNEL_FLOAT 1
-#define SUFFIX f32_base
-#include "native_kernels.h"
-#undef SUFFIX
-#undef KERNEL_FLOAT
-#define KERNEL_FLOAT 0
-#define SUFFIX f64_base
-#include "native_kernels.h"
-#undef SUFFIX
-#undef KERNEL_FLOAT
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define HAVE_X86 1
-
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#endif
-#undef VECTOR_BYTES
-#define VECTOR_BYTES 32
-#define KERNEL_FLOAT 1
-#define SUFFIX f32_avx2
-#include "native_kernels.h"
-#undef SUFFIX
-#undef KERNEL_FLOAT
-#define KERNEL_FLOAT 0
-#define SUFFIX f64_avx2
-#include "native_kernels.h"
-#undef SUFFIX
-#undef KERNEL_FLOAT
-#if defined(__clang__)
-#pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx2,fma"))), apply_to = function)
-#else
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx2,fma,prefer-vector-width=512")
-#endif
-#undef VECTOR_BYTES
-#define VECTOR_BYTES 64
-#define KERNEL_FLOAT 1
-#define SUFFIX f32_avx512
-#include "native_kernels.h"
-#undef SUFFIX
-#undef KERNEL_FLOAT
-#define KERNEL_FLOAT 0
-#define SUFFIX f64_avx512
-#include "native_kernels.h"
-#undef SUFFIX
-#undef KERNEL_FLOAT
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#endif
+#define ARITHMETIC "native_kernels.h"
+#include "native_instructions.h"
 
 /* --- entry points -------------------------------------------------------------------------------------------------- */
 

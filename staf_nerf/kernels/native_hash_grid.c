@@ -26,42 +26,9 @@ typedef struct {
     ptrdiff_t count, dims, levels, features, dense;
 } grid;
 
-#define PASTE(a, b) a##_##b
-#define NAME2(a, b) PASTE(a, b)
-#define NAME(a) NAME2(a, SUFFIX)
-
-#define SUFFIX base
-#include "native_hash_grid.h"
-#undef SUFFIX
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define HAVE_X86 1
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
-#endif
-#define SUFFIX avx2
-#include "native_hash_grid.h"
-#undef SUFFIX
-#if defined(__clang__)
-#pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx2,fma"))), apply_to = function)
-#else
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx2,fma,prefer-vector-width=512")
-#endif
-#define SUFFIX avx512
-#include "native_hash_grid.h"
-#undef SUFFIX
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#endif
+#define NAME(a) JOIN_NAMES(a, INSTRUCTIONS)
+#define ARITHMETIC "native_hash_grid.h"
+#include "native_instructions.h"
 
 typedef struct {
     unit_function forward, table, points, second, second_table;

@@ -1,4 +1,4 @@
-/* The arithmetic of native_hash_grid.c for one instruction set (SUFFIX). No include guard: it is included several times.
+/* The arithmetic of native_hash_grid.c for one instruction set: see native_instructions.h, which includes it.
  *
  * Points are worked on GROUP at a time, one in each lane of the compiler's vector types; what reads or writes rows of the
  * table goes point by point.

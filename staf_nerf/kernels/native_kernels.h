@@ -1,27 +1,41 @@
-/* The arithmetic of native.c for one precision (KERNEL_FLOAT) and instruction set (SUFFIX). No include guard: it is
- * included several times.
+/* The arithmetic of native.c for one instruction set (see native_instructions.h, which includes it), in both precisions.
  *
  * A line is what one vector of parameters serves: `count` vectors, `stride` values apart, of which the first `width`
  * lanes are in use.
  */
+#ifndef KERNEL_FLOAT
+#define KERNEL_FLOAT 1
+#include "native_kernels.h"
+#undef KERNEL_FLOAT
+#define KERNEL_FLOAT 0
+#include "native_kernels.h"
+#undef KERNEL_FLOAT
+#else
+
 #if KERNEL_FLOAT
+#define PRECISION f32
 #define REAL float
 #define BITS int32_t
 #define SIGN_SHIFT 31
 #define INTEGER_AT 12582912.0f /* 1.5 * 2^23: adding it rounds to an integer, which the low bits of the sum then hold */
 #define INVERSE_PI 0.318309886183790671538f
-/* pi in three parts, the first two of 9 bits: multiples up to 2^15 of these are exact without a fused multiply-add. */
+#define PI_HIGH 3.14159274101257324f /* pi in two parts */
+#define PI_LOW -8.74227765734758577e-8f
+/* and in three, the first two of 9 bits: multiples up to 2^15 of these are exact without a fused multiply-add. */
 #define PI_1 3.140625f
 #define PI_2 9.670257568359375e-4f
 #define PI_3 6.2783295730096264338e-7f
 #define EXACT_SIN(x) ((float)sin((double)(x)))
 #define EXACT_COS(x) ((float)cos((double)(x)))
 #else
+#define PRECISION f64
 #define REAL double
 #define BITS int64_t
 #define SIGN_SHIFT 63
 #define INTEGER_AT 6755399441055744.0 /* 1.5 * 2^52 */
 #define INVERSE_PI 0.318309886183790671537767526745
+#define PI_HIGH 3.141592653589793116
+#define PI_LOW 1.2246467991473532072e-16
 #define PI_1 3.14159265346825122833251953125
 #define PI_2 1.215420101260793195319109827323700301349e-10
 #define PI_3 4.044532497591901464799369240189515432952e-21
@@ -31,6 +45,7 @@
 #define LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(REAL)))
 #define LARGEST 1e5 /* beyond it, and for what is not finite, the C library's sine is used */
 #define INLINE static inline __attribute__((always_inline))
+#define NAME(a) JOIN_NAMES(a, JOIN_NAMES(PRECISION, INSTRUCTIONS))
 #define V NAME(vector)
 #define I NAME(bits)
 
@@ -54,40 +69,48 @@ INLINE void NAME(store)(REAL *to, V v, ptrdiff_t width) {
 }
 
 INLINE double NAME(total)(V v) {
-    double sum = 0.0;
-    for (ptrdiff_t i = 0; i < LANES; i++) sum += (double)v[i];
+    double lanes[VECTOR_BYTES / sizeof(REAL)], sum = 0.0;
+    typedef double wide __attribute__((vector_size(sizeof lanes)));
+    wide converted = __builtin_convertvector(v, wide);
+    memcpy(lanes, &converted, sizeof lanes);
+    for (ptrdiff_t i = 0; i < LANES; i++) sum += lanes[i];
     return sum;
 }
 
-/* Sine and cosine: x = k pi + r with r in [-pi/2, pi/2], then polynomials in r^2. */
-INLINE void NAME(sincos)(V x, V *sine, V *cosine, int exact) {
+INLINE V NAME(turn_sign)(V x, I sign) { return (V)((I)x ^ sign); }
+
+/* Sine and cosine up to the sign, whose bit is returned: x = k pi + r with r in [-pi/2, pi/2], polynomials in r^2. */
+INLINE I NAME(sincos)(V x, V *sine, V *cosine, int exact) {
     if (exact) {
         for (ptrdiff_t i = 0; i < LANES; i++) {
             if (sine) (*sine)[i] = EXACT_SIN(x[i]);
             if (cosine) (*cosine)[i] = EXACT_COS(x[i]);
         }
-        return;
+        return (I){0};
     }
     V shifted = x * INVERSE_PI + INTEGER_AT, k = shifted - INTEGER_AT;
+#if FUSED
+    V r = x - k * PI_HIGH;
+    r = r - k * PI_LOW;
+#else
     V r = x - k * PI_1;
     r = r - k * PI_2;
     r = r - k * PI_3;
-    I sign = (I)shifted << SIGN_SHIFT; /* of (-1)^k */
+#endif
     V q = r * r;
-#if KERNEL_FLOAT
+#if KERNEL_FLOAT /* minimax: errors below 5e-9 of the sine and 3e-10 */
     if (sine) {
-        V p = q * -2.3889859e-8f + 2.7525562e-6f;
-        p = p * q - 1.9840874e-4f;
-        p = p * q + 8.3333310e-3f;
-        p = p * q - 1.6666667e-1f;
-        *sine = (V)((I)(r + r * q * p) ^ sign);
+        V p = q * 2.608933045e-6f - 1.981111295e-4f;
+        p = p * q + 8.33308817e-3f;
+        p = p * q - 1.666666046e-1f;
+        *sine = r + r * q * p;
     }
     if (cosine) {
-        V p = q * -2.6051615e-7f + 2.4760495e-5f;
-        p = p * q - 1.3888378e-3f;
-        p = p * q + 4.1666638e-2f;
-        p = p * q - 0.5f;
-        *cosine = (V)((I)(p * q + 1.0f) ^ sign);
+        V p = q * -2.607710944e-7f + 2.476188651e-5f;
+        p = p * q - 1.388840351e-3f;
+        p = p * q + 4.166664073e-2f;
+        p = p * q - 4.999999955e-1f;
+        *cosine = p * q + 1.0f;
     }
 #else /* Taylor's series, to r^23 and r^24: below 1e-17 at pi/2 */
     if (sine) {
@@ -101,7 +124,7 @@ INLINE void NAME(sincos)(V x, V *sine, V *cosine, int exact) {
         p = p * q - 1.0 / 5040.0;
         p = p * q + 1.0 / 120.0;
         p = p * q - 1.0 / 6.0;
-        *sine = (V)((I)(r + r * q * p) ^ sign);
+        *sine = r + r * q * p;
     }
     if (cosine) {
         V p = q * 1.0 / 620448401733239439360000.0 - 1.0 / 1124000727777607680000.0;
@@ -115,121 +138,132 @@ INLINE void NAME(sincos)(V x, V *sine, V *cosine, int exact) {
         p = p * q - 1.0 / 720.0;
         p = p * q + 1.0 / 24.0;
         p = p * q - 0.5;
-        *cosine = (V)((I)(p * q + 1.0) ^ sign);
+        *cosine = p * q + 1.0;
     }
 #endif
+    return (I)shifted << SIGN_SHIFT; /* of (-1)^k */
 }
 
-/* The largest |z| of a line, lane by lane, as bits: their order is that of the numbers, and NaN is above infinity. */
-INLINE V NAME(largest)(const REAL *z, ptrdiff_t count, ptrdiff_t stride, ptrdiff_t width) {
-    I most = {0};
-    for (ptrdiff_t i = 0; i < count; i++) {
-        I bits = (I)NAME(load)(z + i * stride, width) & ~((I){0} + (BITS)((uint64_t)1 << SIGN_SHIFT));
-        I larger = bits > most;
-        most = (bits & larger) | (most & ~larger);
-    }
-    return (V)most;
+/* Keeps the larger of |x| and `most`, lane by lane, as bits: their order is that of the numbers, and NaN is above all. */
+INLINE void NAME(keep_largest)(V x, I *most) {
+    I bits = (I)x & ~((I){0} + (BITS)((uint64_t)1 << SIGN_SHIFT)), larger = bits > *most;
+    *most = (bits & larger) | (*most & ~larger);
 }
 
 /* Whether an argument w z + p of the line leaves what the fast reduction is accurate for. */
-INLINE int NAME(beyond)(V most, V w, V p) {
-    for (ptrdiff_t i = 0; i < LANES; i++)
-        if (!(fabs((double)w[i]) * (double)most[i] + fabs((double)p[i]) <= LARGEST)) return 1;
-    return 0;
+INLINE int NAME(beyond)(I most, V w, V p) {
+    I unsigned_bits = ~((I){0} + (BITS)((uint64_t)1 << SIGN_SHIFT));
+    I within = (V)((I)w & unsigned_bits) * (V)most + (V)((I)p & unsigned_bits) <= (REAL)LARGEST;
+    int64_t words[VECTOR_BYTES / 8], all = -1;
+    memcpy(words, &within, sizeof words);
+    for (ptrdiff_t i = 0; i < VECTOR_BYTES / 8; i++) all &= words[i];
+    return all != -1;
 }
 
-INLINE void NAME(forward_line)(const REAL *z, REAL *out, ptrdiff_t count, ptrdiff_t stride, ptrdiff_t width, V c, V w, V p, int add,
-                               int exact) {
-    for (ptrdiff_t i = 0; i < count; i++) {
-        V sine, y = add ? NAME(load)(out + i * stride, width) : (V){0};
-        NAME(sincos)(NAME(load)(z + i * stride, width) * w + p, &sine, NULL, exact);
-        NAME(store)(out + i * stride, c * sine + y, width);
+/* One sinusoid over a line. `s` holds its C, W, P, and in the second pass their directions; sums are the gradients of
+ * those. The first sinusoid finds the largest |z| on its way; the others add to its results; the last can fetch what lies
+ * `ahead` values on, the next line, into the cache.
+ */
+typedef struct {
+    const REAL *z, *grad, *vz;
+    REAL *out, *to_z, *to_grad;
+    ptrdiff_t count, stride, width, ahead;
+    V s[6], sums[3];
+    I most;
+} NAME(line);
+#define LINE NAME(line)
+
+INLINE void NAME(forward_line)(LINE *l, ptrdiff_t width, int first, int exact) {
+    const REAL *z = l->z;
+    REAL *out = l->out;
+    ptrdiff_t count = l->count, stride = l->stride;
+    V c = l->s[0], w = l->s[1], p = l->s[2];
+    I most = {0};
+    for (ptrdiff_t i = 0; i < count; i++, z += stride, out += stride) {
+        V sine, x = NAME(load)(z, width), y = {0};
+        if (first) NAME(keep_largest)(x, &most);
+        if (!first) y = NAME(load)(out, width);
+        I sign = NAME(sincos)(x * w + p, &sine, NULL, exact);
+        NAME(store)(out, c * NAME(turn_sign)(sine, sign) + y, width);
     }
+    if (first) l->most = most;
 }
 
-INLINE void NAME(backward_line)(const REAL *z, const REAL *grad, REAL *to_z, ptrdiff_t count, ptrdiff_t stride, ptrdiff_t width, V c,
-                                V w, V p, int add, int exact, V sums[3]) {
-    V to_c = {0}, to_w = {0}, to_p = {0}, slope = c * w;
-    for (ptrdiff_t i = 0; i < count; i++) {
-        V sine, cosine, x = NAME(load)(z + i * stride, width), g = NAME(load)(grad + i * stride, width);
-        V y = add ? NAME(load)(to_z + i * stride, width) : (V){0};
-        NAME(sincos)(x * w + p, &sine, &cosine, exact);
+INLINE void NAME(backward_line)(LINE *l, ptrdiff_t width, int first, int exact) {
+    const REAL *z = l->z, *grad = l->grad;
+    REAL *to_z = l->to_z;
+    ptrdiff_t count = l->count, stride = l->stride, ahead = l->ahead;
+    V c = l->s[0], w = l->s[1], p = l->s[2], slope = c * w, to_c = {0}, to_w = {0}, to_p = {0};
+    I most = {0};
+    for (ptrdiff_t i = 0; i < count; i++, z += stride, grad += stride, to_z += stride) {
+        V sine, cosine, x = NAME(load)(z, width), g = NAME(load)(grad, width), y = {0};
+        if (first) NAME(keep_largest)(x, &most);
+        if (!first) {
+            y = NAME(load)(to_z, width);
+            __builtin_prefetch(z + ahead), __builtin_prefetch(grad + ahead), __builtin_prefetch(to_z + ahead, 1);
+        }
+        g = NAME(turn_sign)(g, NAME(sincos)(x * w + p, &sine, &cosine, exact));
         V turned = g * cosine;
         to_c += g * sine;
         to_p += turned;
         to_w += turned * x;
-        NAME(store)(to_z + i * stride, slope * turned + y, width);
+        NAME(store)(to_z, slope * turned + y, width);
     }
-    sums[0] = to_c;
-    sums[1] = c * to_w;
-    sums[2] = c * to_p;
+    if (first) l->most = most;
+    l->sums[0] = to_c;
+    l->sums[1] = c * to_w;
+    l->sums[2] = c * to_p;
 }
 
 /* Along v the arguments turn at `turn`; <v, gradients of <g, sigma>> = <g, derivative of sigma along v>. */
-INLINE void NAME(second_line)(const REAL *vz, const REAL *z, const REAL *grad, REAL *to_grad, REAL *to_z, ptrdiff_t count,
-                              ptrdiff_t stride, ptrdiff_t width, V c, V w, V p, V vc, V vw, V vp, int add, int exact,
-                              V sums[3]) {
-    V to_c = {0}, to_w = {0}, to_p = {0};
-    for (ptrdiff_t i = 0; i < count; i++) {
-        ptrdiff_t at = i * stride;
-        V sine, cosine, x = NAME(load)(z + at, width), g = NAME(load)(grad + at, width);
+INLINE void NAME(second_line)(LINE *l, ptrdiff_t width, int first, int exact) {
+    const REAL *z = l->z, *grad = l->grad, *vz = l->vz;
+    REAL *to_z = l->to_z, *to_grad = l->to_grad;
+    ptrdiff_t count = l->count, stride = l->stride;
+    V c = l->s[0], w = l->s[1], p = l->s[2], vc = l->s[3], vw = l->s[4], vp = l->s[5], to_c = {0}, to_w = {0}, to_p = {0};
+    I most = {0};
+    for (ptrdiff_t i = 0, at = 0; i < count; i++, at += stride) {
+        V sine, cosine, x = NAME(load)(z + at, width), g = NAME(load)(grad + at, width), y = {0}, h = {0};
         V moved = NAME(load)(vz + at, width);
-        V y = add ? NAME(load)(to_z + at, width) : (V){0}, h = add ? NAME(load)(to_grad + at, width) : (V){0};
-        NAME(sincos)(x * w + p, &sine, &cosine, exact);
+        if (first) NAME(keep_largest)(x, &most);
+        if (!first) y = NAME(load)(to_z + at, width), h = NAME(load)(to_grad + at, width);
+        I sign = NAME(sincos)(x * w + p, &sine, &cosine, exact);
+        g = NAME(turn_sign)(g, sign);
         V turn = w * moved + vw * x + vp, turned = g * cosine, along = vc * turned - c * turn * (g * sine);
         to_c += turn * turned;
         to_w += along * x + c * moved * turned;
         to_p += along;
-        NAME(store)(to_grad + at, h + vc * sine + c * turn * cosine, width);
+        NAME(store)(to_grad + at, h + NAME(turn_sign)(vc * sine + c * turn * cosine, sign), width);
         NAME(store)(to_z + at, y + w * along + c * vw * turned, width);
     }
-    sums[0] = to_c;
-    sums[1] = to_w;
-    sums[2] = to_p;
+    if (first) l->most = most;
+    l->sums[0] = to_c;
+    l->sums[1] = to_w;
+    l->sums[2] = to_p;
 }
 
-/* Lines are functions of their own, in a fast and an exact version: inlined into the loops around them they are slow. */
-static __attribute__((noinline)) void NAME(run_forward)(const REAL *z, REAL *out, ptrdiff_t count, ptrdiff_t stride, ptrdiff_t width,
-                                                        const V *s, int add, int exact) {
-    if (exact)
-        NAME(forward_line)(z, out, count, stride, width, s[0], s[1], s[2], add, 1);
-    else if (width == LANES && add)
-        NAME(forward_line)(z, out, count, stride, LANES, s[0], s[1], s[2], 1, 0);
-    else if (width == LANES)
-        NAME(forward_line)(z, out, count, stride, LANES, s[0], s[1], s[2], 0, 0);
-    else
-        NAME(forward_line)(z, out, count, stride, width, s[0], s[1], s[2], add, 0);
-}
-
-static __attribute__((noinline)) void NAME(run_backward)(const REAL *z, const REAL *grad, REAL *to_z, ptrdiff_t count,
-                                                         ptrdiff_t stride, ptrdiff_t width, const V *s, int add, int exact,
-                                                         V sums[3]) {
-    if (exact)
-        NAME(backward_line)(z, grad, to_z, count, stride, width, s[0], s[1], s[2], add, 1, sums);
-    else if (width == LANES && add)
-        NAME(backward_line)(z, grad, to_z, count, stride, LANES, s[0], s[1], s[2], 1, 0, sums);
-    else if (width == LANES)
-        NAME(backward_line)(z, grad, to_z, count, stride, LANES, s[0], s[1], s[2], 0, 0, sums);
-    else
-        NAME(backward_line)(z, grad, to_z, count, stride, width, s[0], s[1], s[2], add, 0, sums);
-}
-
-static __attribute__((noinline)) void NAME(run_second)(const REAL *vz, const REAL *z, const REAL *grad, REAL *to_grad,
-                                                       REAL *to_z, ptrdiff_t count, ptrdiff_t stride, ptrdiff_t width, const V *s,
-                                                       int add, int exact, V sums[3]) {
-    if (exact)
-        NAME(second_line)(vz, z, grad, to_grad, to_z, count, stride, width, s[0], s[1], s[2], s[3], s[4], s[5], add, 1,
-                          sums);
-    else if (width == LANES && add)
-        NAME(second_line)(vz, z, grad, to_grad, to_z, count, stride, LANES, s[0], s[1], s[2], s[3], s[4], s[5], 1, 0,
-                          sums);
-    else if (width == LANES)
-        NAME(second_line)(vz, z, grad, to_grad, to_z, count, stride, LANES, s[0], s[1], s[2], s[3], s[4], s[5], 0, 0,
-                          sums);
-    else
-        NAME(second_line)(vz, z, grad, to_grad, to_z, count, stride, width, s[0], s[1], s[2], s[3], s[4], s[5], add, 0,
-                          sums);
-}
+/* Lines are functions of their own: inlined into the loops around them, or into one function, they are slow. */
+#define SEPARATE static __attribute__((noinline)) void
+#define RUN(run, line, whole_first, whole_next, part, careful)                              \
+    SEPARATE NAME(whole_first)(LINE * l) { NAME(line)(l, LANES, 1, 0); }                    \
+    SEPARATE NAME(whole_next)(LINE * l) { NAME(line)(l, LANES, 0, 0); }                     \
+    SEPARATE NAME(part)(LINE * l, int first) { NAME(line)(l, l->width, first, 0); }         \
+    SEPARATE NAME(careful)(LINE * l, int first) { NAME(line)(l, l->width, first, 1); }      \
+    INLINE void NAME(run)(LINE *l, int first, int exact) {                                  \
+        if (exact)                                                                          \
+            NAME(careful)(l, first);                                                        \
+        else if (l->width < LANES)                                                          \
+            NAME(part)(l, first);                                                           \
+        else if (first)                                                                     \
+            NAME(whole_first)(l);                                                           \
+        else                                                                                \
+            NAME(whole_next)(l);                                                            \
+    }
+RUN(run_forward, forward_line, forward_whole_first, forward_whole_next, forward_part, forward_careful)
+RUN(run_backward, backward_line, backward_whole_first, backward_whole_next, backward_part, backward_careful)
+RUN(run_second, second_line, second_whole_first, second_whole_next, second_part, second_careful)
+#undef RUN
+#undef SEPARATE
 
 /* The parameters of sinusoid t for the lanes from `column`: a row's part, or one value in all lanes. */
 INLINE V NAME(parameter)(const call *work, const void *values, ptrdiff_t t, ptrdiff_t column, ptrdiff_t width) {
@@ -238,73 +272,70 @@ INLINE V NAME(parameter)(const call *work, const void *values, ptrdiff_t t, ptrd
     return (V){0} + from[t];
 }
 
-/* Visits the lines of a unit; `kind`: 0 forward, 1 backward, 2 second. */
-INLINE void NAME(lines)(const call *work, ptrdiff_t unit, ptrdiff_t column, ptrdiff_t count, ptrdiff_t stride, ptrdiff_t width, ptrdiff_t at,
-                        int kind) {
-    const REAL *z = (const REAL *)work->z + at;
-    V most = NAME(largest)(z, count, stride, width);
+/* The sinusoids over the line that begins at value `at` of the tensors, in column `column`. */
+INLINE void NAME(sum_over_line)(const call *work, ptrdiff_t unit, ptrdiff_t column, ptrdiff_t count, ptrdiff_t stride,
+                                ptrdiff_t width, ptrdiff_t at, int pass) {
+    LINE l = {.z = (const REAL *)work->z + at, .count = count, .stride = stride, .width = width};
+    if (pass == FORWARD) l.out = (REAL *)work->out + at;
+    if (pass != FORWARD) l.grad = (const REAL *)work->grad + at, l.to_z = (REAL *)work->to_z + at;
+    if (pass == SECOND) l.vz = (const REAL *)work->vz + at, l.to_grad = (REAL *)work->to_grad + at;
+    const void *parameters[6] = {work->amplitude, work->frequency, work->phase, work->vamplitude, work->vfrequency, work->vphase};
     ptrdiff_t columns = work->per_feature ? work->n : 1, gradients = work->terms * columns;
     for (ptrdiff_t t = 0; t < work->terms; t++) {
-        V s[6], sums[3];
-        s[0] = NAME(parameter)(work, work->amplitude, t, column, width);
-        s[1] = NAME(parameter)(work, work->frequency, t, column, width);
-        s[2] = NAME(parameter)(work, work->phase, t, column, width);
-        int exact = NAME(beyond)(most, s[1], s[2]), add = t > 0;
-        if (kind == 0) {
-            NAME(run_forward)(z, (REAL *)work->out + at, count, stride, width, s, add, exact);
-            continue;
-        }
-        const REAL *grad = (const REAL *)work->grad + at;
-        REAL *to_z = (REAL *)work->to_z + at;
-        if (kind == 1) {
-            NAME(run_backward)(z, grad, to_z, count, stride, width, s, add, exact, sums);
-        } else {
-            s[3] = NAME(parameter)(work, work->vamplitude, t, column, width);
-            s[4] = NAME(parameter)(work, work->vfrequency, t, column, width);
-            s[5] = NAME(parameter)(work, work->vphase, t, column, width);
-            NAME(run_second)((const REAL *)work->vz + at, z, grad, (REAL *)work->to_grad + at, to_z, count, stride,
-                             width, s, add, exact, sums);
-        }
+        for (int i = 0; i < (pass == SECOND ? 6 : 3); i++) l.s[i] = NAME(parameter)(work, parameters[i], t, column, width);
+        l.ahead = t == work->terms - 1 && !work->per_feature ? work->block : 0;
+        int exact = t > 0 && NAME(beyond)(l.most, l.s[1], l.s[2]), again = 0;
+        do { /* the first sinusoid is tried fast: only then is the largest |z| known */
+            if (pass == FORWARD) NAME(run_forward)(&l, t == 0, exact || again);
+            if (pass == BACKWARD) NAME(run_backward)(&l, t == 0, exact || again);
+            if (pass == SECOND) NAME(run_second)(&l, t == 0, exact || again);
+        } while (t == 0 && !again && (again = NAME(beyond)(l.most, l.s[1], l.s[2])));
+        if (pass == FORWARD) continue;
         for (int sum = 0; sum < 3; sum++) {
             double *to = work->partial + (unit * 3 + sum) * gradients + t * columns + column;
             if (work->per_feature)
-                for (ptrdiff_t i = 0; i < width; i++) to[i] = (double)sums[sum][i];
+                for (ptrdiff_t i = 0; i < width; i++) to[i] = (double)l.sums[sum][i];
             else if (at == unit * work->block)
-                to[0] = NAME(total)(sums[sum]);
+                to[0] = NAME(total)(l.sums[sum]);
             else
-                to[0] += NAME(total)(sums[sum]); /* the tail of the last block */
+                to[0] += NAME(total)(l.sums[sum]); /* the tail of the last block */
         }
     }
 }
 
-INLINE void NAME(run_unit)(const call *work, ptrdiff_t unit, int kind) {
+INLINE void NAME(run_unit)(const call *work, ptrdiff_t unit, int pass) {
     if (work->per_feature) {
         ptrdiff_t first = unit * work->block, rows = work->rows - first;
         if (rows > work->block) rows = work->block;
         for (ptrdiff_t column = 0; column < work->n; column += LANES) {
             ptrdiff_t width = work->n - column < LANES ? work->n - column : LANES;
-            NAME(lines)(work, unit, column, rows, work->n, width, first * work->n + column, kind);
+            NAME(sum_over_line)(work, unit, column, rows, work->n, width, first * work->n + column, pass);
         }
         return;
     }
     ptrdiff_t first = unit * work->block, values = work->n - first;
     if (values > work->block) values = work->block;
     ptrdiff_t whole = values / LANES, rest = values % LANES;
-    if (whole) NAME(lines)(work, unit, 0, whole, LANES, LANES, first, kind);
-    if (rest) NAME(lines)(work, unit, 0, 1, LANES, rest, first + whole * LANES, kind);
+    if (whole) NAME(sum_over_line)(work, unit, 0, whole, LANES, LANES, first, pass);
+    if (rest) NAME(sum_over_line)(work, unit, 0, 1, LANES, rest, first + whole * LANES, pass);
 }
 
-static void NAME(forward)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit, 0); }
-static void NAME(backward)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit, 1); }
-static void NAME(second)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit, 2); }
+static void NAME(forward)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit, FORWARD); }
+static void NAME(backward)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit, BACKWARD); }
+static void NAME(second)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit, SECOND); }
 
 #include "native_pointwise.h"
 
+#undef LINE
+#undef PRECISION
+#undef NAME
 #undef REAL
 #undef BITS
 #undef SIGN_SHIFT
 #undef INTEGER_AT
 #undef INVERSE_PI
+#undef PI_HIGH
+#undef PI_LOW
 #undef PI_1
 #undef PI_2
 #undef PI_3
@@ -315,3 +346,4 @@ static void NAME(second)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit
 #undef INLINE
 #undef V
 #undef I
+#endif

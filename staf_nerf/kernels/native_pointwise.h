@@ -62,26 +62,28 @@ INLINE V NAME(derivative)(V x, REAL w, int kind, int order, int exact) {
     }
     V sine = {0}, cosine = {0};
     if (kind == SINE) {
-        NAME(sincos)(x * w, order % 2 ? NULL : &sine, order % 2 ? &cosine : NULL, exact);
-        if (order == 0) return sine;
-        if (order == 1) return cosine * w;
-        if (order == 2) return sine * -(w * w);
-        return cosine * -(w * w * w);
+        I sign = NAME(sincos)(x * w, order % 2 ? NULL : &sine, order % 2 ? &cosine : NULL, exact);
+        V value = NAME(turn_sign)(order % 2 ? cosine : sine, sign);
+        if (order == 0) return value;
+        if (order == 1) return value * w;
+        return order == 2 ? value * -(w * w) : value * -(w * w * w);
     }
     V one = (V){0} + (REAL)1.0, size = (V)((I)x & ~((I){0} + (BITS)((uint64_t)1 << SIGN_SHIFT)));
     V side = (V)((I)one & (x > 0)) - (V)((I)one & (x < 0));
     V slope = (size * (REAL)2.0 + (REAL)1.0) * w, bend = side * ((REAL)2.0 * w); /* of the argument */
-    NAME(sincos)((size + (REAL)1.0) * x * w, &sine, &cosine, exact);
-    if (order == 0) return sine;
-    if (order == 1) return slope * cosine;
-    if (order == 2) return bend * cosine - slope * slope * sine;
-    return slope * (bend * sine * (REAL)-3.0 - slope * slope * cosine);
+    I sign = NAME(sincos)((size + (REAL)1.0) * x * w, &sine, &cosine, exact);
+    V value = sine;
+    if (order == 1) value = slope * cosine;
+    if (order == 2) value = bend * cosine - slope * slope * sine;
+    if (order == 3) value = slope * (bend * sine * (REAL)-3.0 - slope * slope * cosine);
+    return NAME(turn_sign)(value, sign);
 }
 
 INLINE void NAME(pointwise_line)(const REAL *z, const REAL *factor, REAL *out, ptrdiff_t count, REAL w, int kind,
-                                 int order, int exact) {
+                                 int order, int exact, I *most) {
     for (ptrdiff_t i = 0; i < count; i++) {
-        V y = NAME(derivative)(NAME(load)(z + i * LANES, LANES), w, kind, order, exact);
+        V x = NAME(load)(z + i * LANES, LANES), y = NAME(derivative)(x, w, kind, order, exact);
+        NAME(keep_largest)(x, most);
         if (order > 0) y = y * NAME(load)(factor + i * LANES, LANES);
         NAME(store)(out + i * LANES, y, LANES);
     }
@@ -90,28 +92,27 @@ INLINE void NAME(pointwise_line)(const REAL *z, const REAL *factor, REAL *out, p
 static __attribute__((noinline)) void NAME(run_pointwise)(const REAL *z, const REAL *factor, REAL *out, ptrdiff_t count,
                                                           const call *work) {
     REAL w = (REAL)work->scale;
+    I found = {0};
+    switch (work->kind * 4 + work->order) {
+#define LINE_OF(kind, order)                                                       \
+    case kind * 4 + order:                                                      \
+        NAME(pointwise_line)(z, factor, out, count, w, kind, order, 0, &found); \
+        break;
+#define LINES(kind) LINE_OF(kind, 0) LINE_OF(kind, 1) LINE_OF(kind, 2) LINE_OF(kind, 3)
+        LINES(SINE)
+        LINES(FINER)
+        LINES(GAUSSIAN)
+#undef LINES
+#undef LINE_OF
+    }
     double most = 0.0, bound = fabs(work->scale);
-    V largest = NAME(largest)(z, count, LANES, LANES);
+    V largest = (V)found;
     for (ptrdiff_t i = 0; i < LANES; i++)
         if (most == most && !((double)largest[i] <= most)) most = (double)largest[i]; /* NaN stays */
     if (work->kind == SINE) bound *= most;
     if (work->kind == FINER) bound *= (most + 1.0) * most;
     if (work->kind == GAUSSIAN) bound = most <= 1e15 ? 0.0 : most;
-    int exact = !(bound <= LARGEST);
-    switch (exact ? -1 : work->kind * 4 + work->order) {
-#define LINE(kind, order)                                                       \
-    case kind * 4 + order:                                                      \
-        NAME(pointwise_line)(z, factor, out, count, w, kind, order, 0);         \
-        break;
-#define LINES(kind) LINE(kind, 0) LINE(kind, 1) LINE(kind, 2) LINE(kind, 3)
-        LINES(SINE)
-        LINES(FINER)
-        LINES(GAUSSIAN)
-#undef LINES
-#undef LINE
-    default:
-        NAME(pointwise_line)(z, factor, out, count, w, work->kind, work->order, 1);
-    }
+    if (!(bound <= LARGEST)) NAME(pointwise_line)(z, factor, out, count, w, work->kind, work->order, 1, &found);
 }
 
 static void NAME(pointwise)(void *context, ptrdiff_t unit) {
