@@ -1,8 +1,26 @@
 """Signals, shapes and captured scenes as small neural networks with trainable sinusoidal activations (STAF)."""
 
 from staf_nerf.activations import STAF, Sine
-from staf_nerf.config import ColorConfig, FieldConfig
-from staf_nerf.fields import NeuralField, RadianceField
+from staf_nerf.config import ColorConfig, FieldConfig, FitConfig, ShapeConfig
+from staf_nerf.fields import NeuralField, RadianceField, SignedDistanceField, SurfaceField
+from staf_nerf.fit import fit
+from staf_nerf.mesh.extract import extract_mesh
 from staf_nerf.mlp import CoordinateMLP
+from staf_nerf.signals.shape import ShapeSignal
 
-__all__ = ["STAF", "ColorConfig", "CoordinateMLP", "FieldConfig", "NeuralField", "RadianceField", "Sine"]
+__all__ = [
+    "STAF",
+    "ColorConfig",
+    "CoordinateMLP",
+    "FieldConfig",
+    "FitConfig",
+    "NeuralField",
+    "RadianceField",
+    "ShapeConfig",
+    "ShapeSignal",
+    "SignedDistanceField",
+    "Sine",
+    "SurfaceField",
+    "extract_mesh",
+    "fit",
+]

@@ -7,15 +7,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
 
-from staf_nerf.bench import activation, linear, mlp, nerf, nerf_speed
+from staf_nerf.bench import activation, extraction, linear, mlp, nerf, nerf_speed
+from staf_nerf.jobs import mesh as mesh_job
+from staf_nerf.jobs import shape
 
 MEASURE = {
     activation.ActivationBenchmark: activation.main,
+    extraction.ExtractionBenchmark: extraction.main,
     linear.LinearBenchmark: linear.main,
     mlp.MlpBenchmark: mlp.main,
     mlp.ScalingBenchmark: mlp.main,
@@ -34,7 +37,7 @@ def demo(
     seed: int = 0,
     frames: int = 40,
 ) -> None:
-    """Trains a radiance field on the scene that is shipped, evaluates it and makes pictures and a film of it.
+    """Trains a radiance field on the scene that is shipped, evaluates it and makes pictures, a film and a mesh of it.
 
     Args:
         method: Preset to train.
@@ -47,16 +50,14 @@ def demo(
     with _without_warnings():
         from staf_nerf.plugin import demo as module
 
-    try:
-        module.demo(method=method, data=data, steps=steps, output=output, seed=seed, frames=frames)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    module.demo(method=method, data=data, steps=steps, output=output, seed=seed, frames=frames)
 
 
 def bench(
     benchmark: OmitSubcommandPrefixes[
         OmitArgPrefixes[
             Annotated[activation.ActivationBenchmark, subcommand("activation")]
+            | Annotated[extraction.ExtractionBenchmark, subcommand("extraction")]
             | Annotated[linear.LinearBenchmark, subcommand("linear")]
             | Annotated[mlp.MlpBenchmark, subcommand("mlp")]
             | Annotated[mlp.ScalingBenchmark, subcommand("scaling")]
@@ -71,6 +72,47 @@ def bench(
         benchmark: What to compare.
     """
     MEASURE[type(benchmark)](benchmark)
+
+
+def fit(kind: Positional[Literal["shape"]], job: OmitArgPrefixes[shape.FitShape]) -> None:
+    """Fits a field to a signal: a shape.
+
+    Args:
+        kind: Of signal.
+        job: What to fit, and how.
+    """
+    assert kind == "shape"
+    shape.run(job)
+
+
+def mesh(
+    *,
+    load_config: Path | None = None,
+    checkpoint: Path | None = None,
+    view_pixels: int = 256,
+    options: OmitArgPrefixes[mesh_job.MakeMesh],
+) -> None:
+    """Makes a mesh of a trained field: clean, coloured, in the capture's own coordinates.
+
+    Args:
+        load_config: A run's config.yml (`ns-train`, `staf demo`).
+        checkpoint: A fitted shape's field.safetensors (`staf fit shape`).
+        view_pixels: Longest side of the views that are rendered where depths are fused.
+        options: How the mesh is made.
+    """
+    from staf_nerf.mesh.export import check_output
+
+    if (load_config is None) == (checkpoint is None):
+        raise ValueError("one of --load-config and --checkpoint is needed")
+    check_output(options.output)
+    if checkpoint is not None:
+        source = mesh_job.shape_source(checkpoint)
+    else:
+        assert load_config is not None
+        with _without_warnings():
+            from staf_nerf.plugin.surface import open_run
+        source = open_run(load_config, most_pixels=view_pixels)
+    mesh_job.run(source, options)
 
 
 def compare(
@@ -101,6 +143,8 @@ def compare(
     from staf_nerf.mesh import compare as module
     from staf_nerf.mesh.triangles import read_mesh
 
+    if points < 1:
+        raise ValueError(f"points must be >= 1, got {points}")
     first, second = read_mesh(mesh), read_mesh(reference)
     found = module.compare(module.align(first, second) if icp else first, second, points=points, seed=seed)
     table = Table("measure", "value", title=f"{mesh} against {reference}")
@@ -172,10 +216,20 @@ def main() -> None:
     """Entry point of `staf`."""
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"demo": demo, "compare": compare, "bench": bench, "doctor": doctor}, prog="staf"
+            {
+                "demo": demo,
+                "fit": fit,
+                "mesh": mesh,
+                "compare": compare,
+                "bench": bench,
+                "doctor": doctor,
+            },
+            prog="staf",
         )
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"staf: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

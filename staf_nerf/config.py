@@ -176,11 +176,44 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class SurfaceConfig:
+    """What a radiance field of a surface needs beside others: its start and its loss."""
+
+    extent: float = 1.0
+    """Half the side of the cube in which the surface lies, where the capture has no bounds: around an object in parts
+    of the distance from the nearest camera to the point that all look at, in a room as the cameras, in [-1, 1]."""
+    inside: Literal["auto", "object", "room"] = "auto"
+    """Whether the cameras stand around the surface ("object") or within it ("room"); "auto": as they look."""
+    radius: float = 0.5
+    """Radius of the first sphere, in parts of the distance from the nearest camera to the point that all look at."""
+    sharpness: float = 20.0
+    """What NeuS calls 1/s, at the start: how quickly opacity changes across the surface, per unit of length."""
+    hold_steps: int = 300
+    """Steps over which the first sphere is held where it is, while its colours and what is behind it are learned:
+    before it has colours, light would sooner see through it than find out where it is."""
+    anneal_steps: int = 1000
+    """Steps over which rays stop to see surfaces from behind."""
+    eikonal_weight: float = 0.1
+    """Weight of the loss that makes the distance's gradient one long."""
+
+    def __post_init__(self) -> None:
+        _check_range(self, extent=(1e-3, 1e3), radius=(0.01, 1), sharpness=(1e-3, 1e6))
+        _check_range(self, hold_steps=(0, math.inf), anneal_steps=(0, math.inf), eikonal_weight=(0, math.inf))
+        _check_choice(self, inside=("auto", "object", "room"))
+
+
+@dataclass(frozen=True)
 class RadianceConfig:
     """All of a radiance-field method: what a preset in `method_configs/` sets."""
 
+    task: Literal["radiance"] = "radiance"
+    """What the preset is for."""
     description: str = ""
     """One line for `ns-train --help`."""
+    geometry: Literal["density", "signed-distance"] = "density"
+    """What the field says about space: a density, or the distance to a surface."""
+    surface: SurfaceConfig = dataclasses.field(default_factory=SurfaceConfig)
+    """For a signed distance: how it starts and learns."""
     field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
     """The density network and its encoding."""
     color: ColorConfig = dataclasses.field(default_factory=ColorConfig)
@@ -200,6 +233,73 @@ class RadianceConfig:
     """Samples along rays."""
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     """Steps, rays and learning rates."""
+
+    def __post_init__(self) -> None:
+        _check_choice(self, task=("radiance",), geometry=("density", "signed-distance"))
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How a signal is fitted: how long, how many points a step, and learning rates."""
+
+    minutes: float = 5.0
+    """Minutes of training; 0: until `steps` are done."""
+    steps: int = 0
+    """Steps of training, if they are done before the minutes are over; 0: as many as fit."""
+    points: int = 16384
+    """Points a step."""
+    matrix_learning_rate: float = 3e-3
+    """Muon's learning rate for the weights of the network's hidden layers."""
+    network_learning_rate: float = 1e-3
+    """Adam's learning rate for the biases and the last layer's weights."""
+    activation_learning_rate: float = 3e-3
+    """Adam's learning rate for amplitudes, frequencies and phases."""
+    encoding_learning_rate: float = 1e-2
+    """Adam's learning rate for the table of a hash grid."""
+    final_learning_rate: float = 0.01
+    """Learning rates decay exponentially to this part of their start."""
+
+    def __post_init__(self) -> None:
+        _check_range(self, minutes=(0, math.inf), steps=(0, math.inf), points=(2, math.inf))
+        if not (self.minutes or self.steps):
+            raise ValueError("minutes or steps must be positive, got 0 for both")
+        rates = [name for name in known_keys(self) if name.endswith("learning_rate")]
+        _check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"final_learning_rate": (1e-6, 1.0)})
+
+
+@dataclass(frozen=True)
+class ShapeConfig:
+    """A shape fitted from a mesh or a cloud of points: what the preset `shape` sets."""
+
+    task: Literal["shape"] = "shape"
+    """What the preset is for."""
+    description: str = ""
+    """One line."""
+    quantity: Literal["signed-distance", "occupancy"] = "signed-distance"
+    """What the network learns: the distance to the surface, negative inside, or 1 inside and 0 outside."""
+    field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
+    """The network and its encoding."""
+    fit: FitConfig = dataclasses.field(default_factory=FitConfig)
+    """Duration and learning rates."""
+    surface_part: float = 0.2
+    """Share of the points that lie on the surface."""
+    near_part: float = 0.6
+    """Share of the points near the surface, half at each distance of `near`; the rest is spread over the box."""
+    near: tuple[float, float] = (0.002, 0.02)
+    """Standard deviations of the points near the surface from it, in parts of the box's diagonal."""
+    cached_points: int = 2**22
+    """Points whose distances are computed once, for all steps to draw from (16 bytes each); 0: new ones a step."""
+    softness: float = 0.01
+    """Signed distance d is learned by |error| / (|d| + softness), in units of the network's coordinates."""
+    eikonal_weight: float = 0.0
+    """Weight of the loss that makes the distance's gradient one long; it costs a second derivative in each step."""
+
+    def __post_init__(self) -> None:
+        _check_choice(self, task=("shape",), quantity=("signed-distance", "occupancy"))
+        _check_range(self, surface_part=(0, 1), near_part=(0, 1 - self.surface_part + 1e-9), softness=(1e-6, 1e6))
+        _check_range(self, cached_points=(0, 2**31), eikonal_weight=(0, math.inf))
+        if len(self.near) != 2 or min(self.near) <= 0:
+            raise ValueError(f"near must be two positive numbers, got {self.near}")
 
 
 def known_keys(config) -> list[str]:

@@ -92,11 +92,16 @@ class CoordinateMLP(nn.Module):
             *parts: The input; or several tensors whose last dimensions add up to `in_features` and whose other ones
                 broadcast. What is the same for many points is then multiplied once, and nothing is concatenated.
         """
-        linears = [*self.linears, self.output]
-        x = _linear(linears[0], parts)
-        for sigma, linear in zip(self.activations, linears[1:], strict=True):
-            x = linear(sigma(x))
+        x = self.output(self.hidden(*parts)) if len(self.linears) else _linear(self.output, parts)
         return x.real if x.is_complex() else x
+
+    def hidden(self, *parts: Tensor) -> Tensor:
+        """What the last hidden layer hands on, (..., hidden_features). The arguments are those of `forward`."""
+        first, *linears = self.linears
+        x = self.activations[0](_linear(first, parts))
+        for linear, sigma in zip(linears, list(self.activations)[1:], strict=True):
+            x = sigma(linear(x))
+        return x
 
 
 def _linear(linear: Any, parts: tuple[Tensor, ...]) -> Tensor:

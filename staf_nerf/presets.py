@@ -10,7 +10,7 @@ import dataclasses
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from staf_nerf.config import RadianceConfig, known_keys
 
@@ -29,26 +29,34 @@ def resource(folder: str) -> Path:
     raise FileNotFoundError(f"the folder {folder!r} is missing from this installation of staf_nerf ({package})")
 
 
-def preset_names() -> list[str]:
-    """The presets that are shipped, by name."""
-    return sorted(path.stem for path in resource("method_configs").glob("*.toml"))
+def preset_names(task: str = "radiance") -> list[str]:
+    """The presets that are shipped for a task, by name."""
+    paths = resource("method_configs").glob("*.toml")
+    return sorted(p.stem for p in paths if tomllib.loads(p.read_text("utf-8")).get("task", "radiance") == task)
 
 
-def load_preset(name_or_path: str | Path, device: Device) -> RadianceConfig:
+@overload
+def load_preset(name_or_path: str | Path, device: Device) -> RadianceConfig: ...
+@overload
+def load_preset(name_or_path: str | Path, device: Device, defaults: ConfigT) -> ConfigT: ...
+def load_preset(name_or_path: str | Path, device: Device, defaults: Any = None) -> Any:
     """Reads a preset for a device.
 
     Args:
         name_or_path: A shipped preset's name, or a path that ends in .toml.
         device: "cpu", "cuda" or "mps"; "mps" uses its own table if there is one, else the table [cpu].
+        defaults: The configuration that the preset changes; that of a radiance field, if not given.
 
     Raises:
         ValueError: If the preset, a key or a value is not a known or accepted one.
     """
+    defaults = RadianceConfig() if defaults is None else defaults
     path = Path(name_or_path)
     if path.suffix != ".toml":
         path = resource("method_configs") / f"{name_or_path}.toml"
         if not path.is_file():
-            raise ValueError(f"preset must be one of {preset_names()} or a .toml file, got {str(name_or_path)!r}")
+            known = preset_names(defaults.task)
+            raise ValueError(f"preset must be one of {known} or a .toml file, got {str(name_or_path)!r}")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -56,7 +64,7 @@ def load_preset(name_or_path: str | Path, device: Device) -> RadianceConfig:
     by_device = {key: table.pop(key) for key in DEVICES if key in table}
     fallback = by_device.get("cpu", {}) if device == "mps" else {}
     try:
-        config = override(RadianceConfig(), table)
+        config = override(defaults, table)
         return override(config, by_device.get(device, fallback))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

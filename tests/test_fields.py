@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from staf_nerf import ColorConfig, CoordinateMLP, FieldConfig, NeuralField, RadianceField
+from staf_nerf import (
+    ColorConfig,
+    CoordinateMLP,
+    FieldConfig,
+    NeuralField,
+    RadianceField,
+    SignedDistanceField,
+    SurfaceField,
+)
 from staf_nerf.fields import parameter_groups, truncated_exp
 
 SMALL_GRID = FieldConfig(encoding="hash", num_levels=3, log2_table_size=8, max_resolution=32, hidden_features=16)
@@ -74,3 +82,52 @@ def test_gradient_with_respect_to_positions_is_that_of_finite_differences(genera
     field = RadianceField(SMALL_GRID, ColorConfig(appearance_features=0), generator=generator).double()
     x = (torch.rand(3, 3, generator=generator, dtype=torch.float64) - 0.5).requires_grad_()
     assert torch.autograd.gradcheck(lambda p: field.density(p)[0], (x,), eps=1e-7, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "relu"])
+@pytest.mark.parametrize("hollow", [False, True])
+def test_a_signed_distance_starts_as_a_sphere_whatever_the_activation(activation, hollow, generator):
+    config = FieldConfig(activation=activation, hidden_features=32, hidden_layers=2, first_omega=60.0)
+    center, sign = torch.tensor([0.1, -0.2, 0.05]), -1.0 if hollow else 1.0
+    field = SignedDistanceField(
+        config, geometry_features=3, radius=0.5, center=(0.1, -0.2, 0.05), hollow=hollow, generator=generator
+    )
+    x = 2.0 * torch.rand(4000, 3, generator=generator) - 1.0
+    exact = sign * ((x - center).norm(dim=-1, keepdim=True) - 0.5)
+    distance, features = field.distance(x)
+    assert torch.equal(distance, field(x))
+    assert features.shape == (4000, 3)
+    assert ((distance > 0) == (exact > 0)).all()
+    on = center + 0.5 * torch.nn.functional.normalize(x, dim=-1)
+    assert float(field(on).abs().max()) < 1e-6
+    # Rounding takes .19 off at the centre, and less than .06 outside.
+    assert float((distance - exact).abs().max()) < 0.2
+    outside = exact * sign > 0
+    assert float((distance - exact)[outside].abs().max()) < 0.06
+
+
+def test_without_a_sphere_a_signed_distance_is_its_network(generator):
+    field = SignedDistanceField(FieldConfig(hidden_features=8), radius=None, generator=generator)
+    x = torch.rand(5, 3, generator=generator)
+    torch.testing.assert_close(field(x), field.geometry(x))
+
+
+def test_a_surface_field_has_distance_gradient_and_colors(generator):
+    config = FieldConfig(encoding="hash", num_levels=4, coordinate_scale=3.0, first_omega=1.0, hidden_omega=1.0)
+    field = SurfaceField(config, ColorConfig(appearance_features=0), radius=0.6, generator=generator)
+    x = 1.6 * torch.rand(500, 3, generator=generator) - 0.8
+    distance, gradient, features = field.surface(x)
+    outside = x.norm(dim=-1) > 0.6
+    torch.testing.assert_close(distance[outside, 0], (x.norm(dim=-1) - 0.6)[outside], atol=0.07, rtol=0)
+    # Its gradient is that of a distance, away from the sphere's centre.
+    far = x.norm(dim=-1) > 0.3
+    agreement = torch.nn.functional.cosine_similarity(gradient[far], x[far], dim=-1)
+    assert float(agreement.mean()) > 0.97
+    rgb = field.color(features, torch.nn.functional.normalize(x, dim=-1), None, gradient)
+    assert rgb.shape == (500, 3)
+    # In training the gradient itself can be trained.
+    loss = (gradient.norm(dim=-1) - 1.0).square().mean()
+    loss.backward()
+    assert float(field.distance.geometry.mlp.output.weight.grad.abs().max()) > 0  # pyright: ignore
+    field.eval()
+    assert not field.surface(x)[1].requires_grad

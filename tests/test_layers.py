@@ -11,12 +11,13 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "staf_nerf"
 
 ORDER = [
-    {"config", "kernels", "initialization"},
+    {"config", "kernels", "initialization", "mesh", "memory"},
     {"presets", "activations", "encodings"},
     {"mlp"},
     {"fields"},
     {"signals", "theory"},
-    {"fit", "evaluation", "checkpoint", "mesh"},
+    {"fit", "evaluation", "checkpoint"},
+    {"jobs"},
     {"plugin", "bench"},
     {"cli"},
 ]

@@ -42,7 +42,7 @@ def test_tables_override_defaults_and_devices_override_tables(tmp_path):
             "[field]\nlevels = 4\n",
             r"mine.toml: unknown key 'levels' in \[field\]; the known ones are encoding, num",
         ),
-        ("[feild]\n", "unknown key 'feild'; the known ones are description, field"),
+        ("[feild]\n", "unknown key 'feild'; the known ones are task, description, geometry"),
         ("[cpu.field]\nlevels = 4\n", r"unknown key 'levels' in \[field\]"),
         ("[field]\nnum_levels = 0\n", r"\[field\] num_levels must be >= 1, got 0"),
         ("[field]\nfirst_omega = nan\n", r"\[field\] first_omega must be between 1e-06 and 1e\+06, got nan"),

@@ -117,8 +117,8 @@ def report(benchmark: NerfBenchmark, rows: list[dict[str, Any]]) -> dict[str, An
 
 
 def _run_one(benchmark: NerfBenchmark, method: str, seed: int) -> dict[str, Any]:
+    from staf_nerf.memory import keep_freed_memory
     from staf_nerf.plugin import run as runs
-    from staf_nerf.plugin.memory import keep_freed_memory
 
     keep_freed_memory()  # as our methods do: then it is the same for all
     steps = int(benchmark.amount)

@@ -56,7 +56,7 @@ class NerfSpeedBenchmark:
 
 def run(benchmark: NerfSpeedBenchmark) -> dict[str, Any]:
     """Measures; rows with the medians and quartiles of rays/s, seconds a view, and ratios to the last method."""
-    from staf_nerf.plugin.memory import keep_freed_memory
+    from staf_nerf.memory import keep_freed_memory
 
     keep_freed_memory()  # as our methods do: then it is the same for all
     rows = []

@@ -15,11 +15,11 @@ Distances are to surfaces, not to samples of them: they do not grow where sample
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from staf_nerf.mesh.triangles import Floats, Integers, TriangleMesh
+from staf_nerf.mesh.surface import Surface
+from staf_nerf.mesh.triangles import Floats, TriangleMesh
 
 THRESHOLDS = (0.005, 0.01)
 """Radii of the F-scores, parts of the reference's box diagonal."""
@@ -64,11 +64,14 @@ def compare(
         ValueError: If a mesh has no area.
     """
     generator = np.random.default_rng(seed)
-    there, there_normals = _distances(mesh, reference, points, generator)
-    back, back_normals = _distances(reference, mesh, points, generator)
+    surface, reference_surface = Surface(mesh), Surface(reference)
+    there, there_normals = _distances(mesh, reference, reference_surface, points, generator)
+    back, back_normals = _distances(reference, mesh, surface, points, generator)
     radii = [t * reference.diagonal for t in thresholds]
     precision = tuple(float((there < r).mean()) for r in radii)
     recall = tuple(float((back < r).mean()) for r in radii)
+    corners = np.concatenate([mesh.bounds, reference.bounds])
+    box = np.stack([corners.min(0), corners.max(0)])
     closed = mesh.boundary_edges == 0 and reference.boundary_edges == 0
     return Comparison(
         chamfer_l1=float(there.mean() + back.mean()),
@@ -78,7 +81,7 @@ def compare(
         f_score=tuple(2 * p * r / (p + r) if p + r else 0.0 for p, r in zip(precision, recall, strict=True)),
         thresholds=thresholds,
         normal_consistency=float((there_normals.mean() + back_normals.mean()) / 2),
-        iou=intersection_over_union(mesh, reference, points, generator) if closed else None,
+        iou=_intersection_over_union(surface, reference_surface, box, points, generator) if closed else None,
         diagonal=reference.diagonal,
     )
 
@@ -111,50 +114,19 @@ def align(mesh: TriangleMesh, reference: TriangleMesh, *, points: int = 50_000, 
 
 
 def _distances(
-    source: TriangleMesh, target: TriangleMesh, points: int, generator: np.random.Generator
+    source: TriangleMesh, target: TriangleMesh, surface: Surface, points: int, generator: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """Distances (points,) from a surface to another, and how well the normals there agree, in [0, 1]."""
     samples, index = source.sample(points, generator)
-    nearest, triangle = closest_points(target, samples)
+    nearest, triangle = surface.closest(samples)
     agreement = np.abs((source.normals[index] * target.normals[triangle]).sum(-1))
     return np.linalg.norm(samples - nearest, axis=-1), agreement
 
 
-def closest_points(mesh: TriangleMesh, points: Floats) -> tuple[Floats, Integers]:
-    """The nearest point (N, 3) of a surface to each of the points (N, 3), and the triangle (N,) that it lies on."""
-    scene, center, scale = _scene(mesh)
-    found = scene.compute_closest_points(((points - center) / scale).astype(np.float32))
-    return found["points"].numpy() * scale + center, found["primitive_ids"].numpy().astype(np.int64)
-
-
-def inside(mesh: TriangleMesh, points: Floats, *, rays: int = 3) -> np.ndarray:
-    """Whether each of the points (N, 3) is inside, by a vote of an odd number of rays."""
-    scene, center, scale = _scene(mesh)
-    return scene.compute_occupancy(((points - center) / scale).astype(np.float32), nsamples=rays).numpy() > 0.5
-
-
-def intersection_over_union(
-    mesh: TriangleMesh, reference: TriangleMesh, points: int, generator: np.random.Generator
+def _intersection_over_union(
+    mesh: Surface, reference: Surface, box: Floats, points: int, generator: np.random.Generator
 ) -> float:
-    """Of the two volumes."""
-    bounds = np.stack([mesh.bounds, reference.bounds])
-    low, high = bounds[:, 0].min(0), bounds[:, 1].max(0)
-    query = low + (high - low) * generator.random((points, 3))
-    a, b = inside(mesh, query), inside(reference, query)
+    """Of the two volumes, by points spread over a box (2, 3) around both."""
+    query = box[0] + (box[1] - box[0]) * generator.random((points, 3))
+    a, b = mesh.inside(query), reference.inside(query)
     return float((a & b).sum() / max((a | b).sum(), 1))
-
-
-def _scene(mesh: TriangleMesh) -> tuple[Any, Floats, float]:
-    """Open3D's ray tracer over the mesh, which is moved by minus the second and divided by the third that is returned.
-
-    Its box then has a diagonal of 1 about zero, because the ray tracer works in float32.
-    """
-    import open3d
-
-    scene = open3d.t.geometry.RaycastingScene()
-    center, scale = mesh.bounds.mean(0), max(mesh.diagonal, 1e-300)
-    scene.add_triangles(
-        open3d.core.Tensor.from_numpy(((mesh.vertices - center) / scale).astype(np.float32)),
-        open3d.core.Tensor.from_numpy(mesh.triangles.astype(np.uint32)),
-    )
-    return scene, center, scale

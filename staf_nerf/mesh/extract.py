@@ -2,7 +2,8 @@
 
 The box is divided into cubes ("blocks") of cells. A block whose middle is further from the level than the field can
 change over half its diagonal holds no surface; the others are divided again, and only points of the smallest ones are
-evaluated, each once. Blocks are worked on in layers of z, so that memory grows with the square of the resolution.
+evaluated, each once. Blocks are worked on in layers of z, so that memory grows with the square of the resolution. Where
+nothing is known about how much the field can change, all points are.
 
 Conventions: the field maps points (N, 3) to values (N,) or (N, 1). Arrays are indexed [z, y, x]. The surface's
 triangles face from inside to outside.
@@ -10,6 +11,7 @@ triangles face from inside to outside.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,14 +26,20 @@ from staf_nerf.mesh.triangles import Floats, TriangleMesh, weld
 
 Field = Callable[[Tensor], Tensor]
 
-BLOCK = 8
+BLOCK = 4
 """Cells along an edge of the smallest blocks."""
+DEPTH = 8
+"""Cells of a layer along z."""
 COARSEST = 8
 """Blocks along the longest axis at the start."""
-CHUNK = 2**16
-"""Points that the field is asked for at a time."""
+COARSE = 64
+"""Cells along the longest axis of the grid on which slopes are measured."""
+CHUNK, CHUNK_ON_GPU = 2**13, 2**18
+"""Points that the field is asked for at a time: on a CPU, what the cache holds of a layer of 256."""
 KEPT_OFF = 1e-3
 """Cells by which the surface is kept off the grid's points."""
+BYTES_PER_TRIANGLE = 200
+"""Of a mesh: with its vertices, while they are welded."""
 BYTES_PER_POINT = 24
 """Of a layer: values, masks, and what Open3D makes of them."""
 
@@ -57,17 +65,18 @@ def extract_mesh(
         level: Of the surface.
         inside: "below" the level, as for a signed distance, or "above" it, as for density and occupancy.
         lipschitz: The most by which the field changes over a unit of length; 1 for an exact signed distance. Too small
-            a number loses parts of the surface. None: twice the steepest slope between neighbours on a coarse grid.
-        memory: Bytes that may be used beside the field's own and the triangles.
+            a number loses parts of the surface; infinity evaluates the whole grid. None: twice the steepest slope
+            between neighbours on a coarse grid.
+        memory: Bytes that may be used beside the field's own.
         device: Where the points are made.
         progress: Called with the part that is done.
 
     Raises:
-        ValueError: If an argument is out of range, the field does not cross the level in the box, or its values are not
-            finite.
+        ValueError: If an argument is out of range, the field does not cross the level in the box or crosses it too
+            often for the memory, or its values are not finite.
     """
     grid = _Grid.of(bounds, resolution)
-    layer_bytes = (BLOCK + 1) * (grid.cells[1] + 1) * (grid.cells[2] + 1) * BYTES_PER_POINT
+    layer_bytes = (DEPTH + 1) * (grid.cells[1] + 1) * (grid.cells[2] + 1) * BYTES_PER_POINT
     if layer_bytes > memory:
         raise ValueError(
             f"resolution {resolution} needs memory of {layer_bytes / 1e9:.2g} GB, got {memory / 1e9:.2g} GB; a smaller "
@@ -76,16 +85,22 @@ def extract_mesh(
     if inside not in ("below", "above"):
         raise ValueError(f"inside must be 'below' or 'above', got {inside!r}")
     evaluate = _evaluator(field, level, device)
-    lipschitz = _slope(evaluate, grid) if lipschitz is None else lipschitz
-    if not (lipschitz > 0 and math.isfinite(lipschitz)):
-        raise ValueError(f"lipschitz must be positive and finite, got {lipschitz}")
+    lipschitz = 2.0 * _slope(evaluate, grid) if lipschitz is None else lipschitz
+    if not lipschitz > 0:
+        raise ValueError(f"lipschitz must be positive, got {lipschitz}")
+    least = KEPT_OFF * grid.spacing * (lipschitz if math.isfinite(lipschitz) else _slope(evaluate, grid))
     sides = _sides(evaluate, grid, lipschitz)
-    pieces = []
-    for number, piece in enumerate(_layers(evaluate, grid, sides, KEPT_OFF * lipschitz * grid.spacing)):
+    pieces, most = [], int(memory / BYTES_PER_TRIANGLE)
+    for done, piece in _layers(evaluate, grid, sides, least):
         if len(piece.triangles):
             pieces.append(piece)
+            if sum(len(p.triangles) for p in pieces) > most:
+                raise ValueError(
+                    f"the surface has more than the {most} triangles that memory of {memory / 1e9:.2g} GB holds: is "
+                    f"{level:g} a level that the field crosses once, at resolution {resolution}?"
+                )
         if progress is not None:
-            progress((number + 1) / len(sides))
+            progress(done)
     if not pieces:
         raise ValueError(_no_crossing(evaluate, grid, level))
     starts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
@@ -123,14 +138,15 @@ class _Grid:
 
 def _evaluator(field: Field, level: float, device: torch.device | str) -> Callable[[Floats], NDArray[np.float32]]:
     """Points (N, 3) -> values (N,) above the level, in chunks."""
+    size = CHUNK if torch.device(device).type == "cpu" else CHUNK_ON_GPU
 
     @torch.no_grad()
     def evaluate(points: Floats) -> NDArray[np.float32]:
         values = np.empty(len(points), dtype=np.float32)
-        for start in range(0, len(points), CHUNK):
-            chunk = torch.from_numpy(points[start : start + CHUNK].astype(np.float32)).to(device)
+        for start in range(0, len(points), size):
+            chunk = torch.from_numpy(points[start : start + size].astype(np.float32)).to(device)
             found = field(chunk).reshape(-1) - level
-            values[start : start + CHUNK] = found.float().cpu().numpy()
+            values[start : start + size] = found.float().cpu().numpy()
         if not np.isfinite(values).all():
             bad = int((~np.isfinite(values)).sum())
             raise ValueError(f"the field's values must be finite, got {bad} of {len(values)} that are not")
@@ -139,14 +155,19 @@ def _evaluator(field: Field, level: float, device: torch.device | str) -> Callab
     return evaluate
 
 
+def steepest_slope(field: Field, bounds: Floats, *, device: torch.device | str = "cpu") -> float:
+    """How much a field changes over a unit of length, between neighbours on a grid of 64 cells along an axis."""
+    return _slope(_evaluator(field, 0.0, device), _Grid.of(bounds, COARSE))
+
+
 def _slope(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid) -> float:
-    """Twice the steepest slope between neighbours on a grid of 64 cells, or of all where there are fewer."""
-    step = max(max(grid.cells) // 64, 1)
+    """The steepest slope between neighbours on a grid of 64 cells, or of all where there are fewer."""
+    step = max(max(grid.cells) // COARSE, 1)
     axes = [np.arange(0, n + 1, step) for n in grid.cells]
     index = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     values = evaluate(grid.points(index.reshape(-1, 3))).reshape(index.shape[:3])
     steepest = max(float(np.abs(np.diff(values, axis=axis)).max(initial=0.0)) for axis in range(3))
-    return 2.0 * max(steepest, 1e-30) / (step * grid.spacing)
+    return max(steepest, 1e-30) / (step * grid.spacing)
 
 
 def _sides(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, lipschitz: float) -> NDArray[np.int8]:
@@ -154,6 +175,8 @@ def _sides(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, lipsc
     size = BLOCK
     while size * COARSEST < max(grid.cells):
         size *= 2
+    if not math.isfinite(lipschitz):
+        return np.zeros([math.ceil(n / BLOCK) for n in grid.cells], dtype=np.int8)
     sides = np.zeros([math.ceil(n / size) for n in grid.cells], dtype=np.int8)
     while True:
         open_blocks = np.argwhere(sides == 0)
@@ -170,40 +193,43 @@ def _sides(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, lipsc
 
 def _layers(
     evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, sides: NDArray[np.int8], least: float
-) -> Iterator[TriangleMesh]:
-    """The surface in each layer of blocks, in units of cells; values nearer to the level than `least` count as that."""
+) -> Iterator[tuple[float, TriangleMesh]]:
+    """The part that is done and the surface in each layer, in units of cells.
+
+    Values nearer to the level than `least` count as that.
+    """
     import open3d
 
-    _, height, width = grid.cells
+    nothing = TriangleMesh(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int64))
     top: NDArray[np.float32] | None = None  # the plane that this layer shares with the next one; NaN where unknown
-    for number, blocks in enumerate(sides):
-        first = number * BLOCK
-        depth = min(BLOCK, grid.cells[0] - first)
+    for first in range(0, grid.cells[0], DEPTH):
+        done = min((first + DEPTH) / grid.cells[0], 1.0)
+        blocks = sides[first // BLOCK : (first + DEPTH) // BLOCK]
         if (blocks != 0).all():
             top = None
-            yield TriangleMesh(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int64))
+            yield done, nothing
             continue
-        cells = blocks.repeat(BLOCK, 0).repeat(BLOCK, 1)[:height, :width]
-        wanted = np.zeros((height + 1, width + 1), dtype=bool)
-        for y, x in ((0, 0), (0, 1), (1, 0), (1, 1)):  # the corners of each cell near the surface
-            wanted[y : y + height, x : x + width] |= cells == 0
+        depth, height, width = min(DEPTH, grid.cells[0] - first), *grid.cells[1:]
+        cells = blocks.repeat(BLOCK, 0).repeat(BLOCK, 1).repeat(BLOCK, 2)[:depth, :height, :width]
+        wanted = np.zeros((depth + 1, height + 1, width + 1), dtype=bool)
+        for z, y, x in itertools.product((0, 1), repeat=3):  # the corners of each cell near the surface
+            wanted[z : z + depth, y : y + height, x : x + width] |= cells == 0
         # Elsewhere a value of the right sign: no surface passes between it and a point that is evaluated.
-        far = np.pad(cells, ((0, 1), (0, 1)), mode="edge").astype(np.float32)
-        layer = np.broadcast_to(far, (depth + 1, height + 1, width + 1)).copy()
-        layer[:, wanted] = np.nan
+        layer = np.pad(cells, (0, 1), mode="edge").astype(np.float32)
+        layer[wanted] = np.nan
         if top is not None:
-            layer[0] = np.where(wanted & ~np.isnan(top), top, layer[0])
+            layer[0] = np.where(wanted[0] & ~np.isnan(top), top, layer[0])
         missing = np.argwhere(np.isnan(layer))
         layer[tuple(missing.T)] = evaluate(grid.points(missing + np.array([first, 0, 0])))
-        top = np.where(wanted, layer[-1], np.float32(np.nan))
+        top = np.where(wanted[-1], layer[-1], np.float32(np.nan))
         # A surface through a grid point puts several vertices at one place, and triangles without area between them.
         layer = np.where(np.abs(layer) < least, np.copysign(np.float32(least), layer), layer)
         surface = open3d.t.geometry.TriangleMesh.create_isosurfaces(open3d.core.Tensor.from_numpy(layer), [0.0])
         if not len(surface.triangle):
-            yield TriangleMesh(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int64))
+            yield done, nothing
             continue
         vertices = surface.vertex.positions.numpy().astype(np.float64) + np.array([0.0, 0.0, first])
-        yield TriangleMesh(vertices, surface.triangle.indices.numpy())
+        yield done, TriangleMesh(vertices, surface.triangle.indices.numpy())
 
 
 def _no_crossing(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, level: float) -> str:

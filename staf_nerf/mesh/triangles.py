@@ -1,7 +1,7 @@
 """A triangle mesh and what can be computed from it alone.
 
 Conventions: vertices (V, 3) float64 in the mesh's own units; triangles (T, 3) int64, counter-clockwise seen from
-outside; colours (V, 3) in [0, 1].
+outside; colours (V, 3) in [0, 1], encoded as pictures are (sRGB).
 """
 
 from __future__ import annotations
@@ -124,7 +124,19 @@ def read_mesh(path: Path) -> TriangleMesh:
     colors = None
     if getattr(loaded.visual, "kind", None) == "vertex":
         colors = np.asarray(loaded.visual.vertex_colors[:, :3], dtype=np.float64) / 255.0
+        if path.suffix.lower() in (".glb", ".gltf"):
+            colors = srgb_from_linear(colors)
     return weld(TriangleMesh(np.asarray(loaded.vertices, dtype=np.float64), triangles, colors))
+
+
+def linear_from_srgb(colors: Floats) -> Floats:
+    """Light from the numbers of a picture, both in [0, 1] (IEC 61966-2-1)."""
+    return np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
+
+
+def srgb_from_linear(light: Floats) -> Floats:
+    """The inverse of `linear_from_srgb`."""
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 def weld(mesh: TriangleMesh) -> TriangleMesh:

@@ -13,6 +13,7 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from staf_nerf.plugin.capture import Masks, Prepared, prepare
+from staf_nerf.plugin.poses import attention
 
 BLENDER_BOX = 1.5
 """Half the side of the box around the origin that holds a synthetic scene (as in nerfstudio's blender parser)."""
@@ -84,7 +85,28 @@ class CaptureDataParser(DataParser):
         )
         outputs = stock.setup().get_dataparser_outputs(split)
         outputs.metadata |= {"has_alpha": prepared.has_alpha, "bounded": synthetic}
+        outputs.metadata["scene_from_capture"] = _scene_from_capture(transforms, outputs)
+        outputs.metadata["attention"] = attention(outputs.cameras.camera_to_worlds)
         return outputs
+
+
+def _scene_from_capture(transforms: Path, outputs: DataparserOutputs) -> list[list[float]]:
+    """(4, 4): from the coordinates of the listing's poses to the scene's.
+
+    nerfstudio's own transform begins at what the listing was made from, before its `applied_transform` and scale.
+    """
+    import json
+
+    import numpy as np
+
+    meta = json.loads(transforms.read_text(encoding="utf-8"))
+    matrix, applied = np.eye(4), np.eye(4)
+    matrix[:3] = outputs.dataparser_transform.double().numpy()
+    if "applied_transform" in meta:
+        applied[:3] = np.asarray(meta["applied_transform"], dtype=np.float64)[:3]
+    matrix = matrix @ np.linalg.inv(applied)
+    matrix[:3] *= outputs.dataparser_scale / float(meta.get("applied_scale", 1.0))
+    return matrix.tolist()
 
 
 def report(prepared: Prepared) -> None:

@@ -24,18 +24,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
+from staf_nerf.jobs import mesh
 from staf_nerf.plugin import run
 from staf_nerf.plugin.methods import detect_device, trainer_config
+from staf_nerf.plugin.model import StafModel
+from staf_nerf.plugin.poses import attention
+from staf_nerf.plugin.surface import source_of
 from staf_nerf.plugin.trainer import StafTrainer
 from staf_nerf.presets import load_preset, override, resource
 
 HELD_OUT_CHECKS = 20
 """How often, over a run, the progress bar's held-out view is rendered."""
 FRAMES_PER_SECOND = 16
+MESH_VIEW_PIXELS = 128
+"""Longest side of the views that the mesh is made of."""
 
 
 def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int, frames: int) -> Path:
-    """Trains, evaluates on all test views, and writes metrics, a contact sheet and a turntable film.
+    """Trains, evaluates on all test views, and writes metrics, a contact sheet, a turntable film and a mesh.
 
     Returns:
         The run's folder.
@@ -105,6 +111,10 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
     if frames:
         with _quiet():
             film(model, turntable(manager.train_dataset.cameras, frames), folder / "turntable.mp4", console)
+    with _quiet():
+        assert isinstance(model, StafModel)
+        source = source_of(model, trainer.pipeline.datamanager, most_pixels=MESH_VIEW_PIXELS)
+        mesh.run(source, mesh.MakeMesh(folder / "mesh.glb"), console)
     _report(console, metrics, folder, trainer)
     return folder
 
@@ -221,12 +231,8 @@ def contact_sheet(rows: list[list[np.ndarray]], path: Path) -> None:
 
 def turntable(cameras: Cameras, count: int) -> Cameras:
     """Cameras on a circle around what the given ones look at, at their mean height and distance, z up."""
-    poses = cameras.camera_to_worlds.cpu().double()
-    origins, axes = poses[:, :, 3], -poses[:, :, 2]
-    # The point nearest to all optical axes: least squares over the projectors orthogonal to them.
-    projectors = torch.eye(3, dtype=torch.float64) - axes[:, :, None] * axes[:, None, :]
-    center = torch.linalg.lstsq(projectors.sum(0), (projectors @ origins[:, :, None]).sum(0)).solution[:, 0]
-    offsets = origins - center
+    center = torch.tensor(attention(cameras.camera_to_worlds).center, dtype=torch.float64)
+    offsets = cameras.camera_to_worlds[:, :, 3].cpu().double() - center
     radius, height = offsets[:, :2].norm(dim=-1).mean(), offsets[:, 2].mean()
     angles = torch.arange(count, dtype=torch.float64) * (2 * math.pi / count)
     directions = torch.stack([radius * angles.cos(), radius * angles.sin(), height.expand(count)], -1)
@@ -268,6 +274,7 @@ def _report(console: Console, metrics: dict[str, Any], folder: Path, trainer: St
     config = shlex.quote(str(folder / "config.yml"))
     commands = {
         "look at": folder / "contact_sheet.png",
+        "the mesh": f"{folder / 'mesh.glb'} and its picture {folder / 'mesh.preview.png'}",
         "view it": f"ns-viewer --load-config {config}",
         "train on": trainer.resume_command(),
         "evaluate": f"ns-eval --load-config {config} --output-path {shlex.quote(str(folder / 'eval.json'))}",

@@ -48,7 +48,10 @@ class _SpaceField(Field):
 
     def coordinates(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor]:
         """Coordinates (..., 3) in [-1, 1], and whether a sample lies in the scene (..., 1)."""
-        positions = ray_samples.frustums.get_positions()
+        return self.coordinates_of(ray_samples.frustums.get_positions())
+
+    def coordinates_of(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for positions (..., 3) in the scene."""
         if self.contraction is not None:
             coordinates = 0.5 * self.contraction(positions)
         else:
@@ -129,6 +132,12 @@ class StafField(_SpaceField):
         rgb = features.new_zeros(*seen.shape, 3)
         rgb[seen] = self._color(features[seen], ray_samples.frustums.directions[seen], None)
         return {FieldHeadNames.DENSITY: density, FieldHeadNames.RGB: rgb}
+
+    def surface_color(self, positions: Tensor, directions: Tensor) -> Tensor:
+        """Colour (..., 3) at positions (..., 3) seen along unit directions (..., 3), with the mean appearance."""
+        coordinates, _ = self.coordinates_of(positions)
+        _, features = self.field.density(coordinates)
+        return self._color(features, directions, None)
 
     def _color(self, features: Tensor, directions: Tensor, appearance: Tensor | None) -> Tensor:
         if self.appearance is not None and appearance is None:

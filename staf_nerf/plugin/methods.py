@@ -16,6 +16,7 @@ from staf_nerf.config import RadianceConfig
 from staf_nerf.plugin.dataparser import CaptureDataParserConfig
 from staf_nerf.plugin.model import StafModelConfig
 from staf_nerf.plugin.pipeline import StafPipelineConfig
+from staf_nerf.plugin.surface_model import StafSurfaceModelConfig
 from staf_nerf.plugin.trainer import FusedAdamConfig, MuonConfig, StafTrainerConfig
 from staf_nerf.presets import Device, load_preset
 
@@ -77,16 +78,24 @@ def trainer_config(name: str, preset: RadianceConfig, device: Device) -> StafTra
                 train_num_rays_per_batch=training.rays_per_step,
                 eval_num_rays_per_batch=training.rays_per_step,
             ),
-            model=StafModelConfig(
-                field=preset.field,
-                color=preset.color,
-                proposal=preset.proposal,
-                sampling=preset.sampling,
-                camera_optimizer=CameraOptimizerConfig(mode="SO3xR3" if training.camera_optimizer else "off"),
-                eval_num_rays_per_chunk=training.rays_per_chunk,
-            ),
+            model=_model_config(preset),
         ),
     )
+
+
+def _model_config(preset: RadianceConfig) -> StafModelConfig:
+    camera_mode = "SO3xR3" if preset.training.camera_optimizer else "off"
+    options = {
+        "field": preset.field,
+        "color": preset.color,
+        "proposal": preset.proposal,
+        "sampling": preset.sampling,
+        "camera_optimizer": CameraOptimizerConfig(mode=camera_mode),
+        "eval_num_rays_per_chunk": preset.training.rays_per_chunk,
+    }
+    if preset.geometry == "signed-distance":
+        return StafSurfaceModelConfig(surface=preset.surface, **options)
+    return StafModelConfig(**options)
 
 
 def method(name: str) -> MethodSpecification:

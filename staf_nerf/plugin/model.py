@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
-from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.cameras.rays import RayBundle, RaySamples
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.model_components.losses import MSELoss, interlevel_loss, ray_samples_to_sdist
@@ -82,7 +82,7 @@ class StafModel(NerfactoModel):
     """nerfacto with STAF fields, hash grids that are quick on a CPU, and nothing that needs a download."""
 
     config: StafModelConfig
-    field: StafField
+    field: Any
 
     def populate_modules(self) -> None:
         Model.populate_modules(self)  # nerfacto's own would build LPIPS, whose weights are a download
@@ -95,14 +95,7 @@ class StafModel(NerfactoModel):
 
         contraction = None if bounded else CubeContraction()
         aabb, implementation = self.scene_box.aabb, config.implementation
-        self.field = StafField(
-            aabb,
-            self.num_train_data,
-            config.field,
-            config.color,
-            contraction=contraction,
-            implementation=implementation,
-        )
+        self.field = self._make_field(contraction)
         self.proposal_networks = nn.ModuleList()
         for i in range(config.num_proposal_iterations):
             proposal = dataclasses.replace(config.proposal, max_resolution=config.proposal.max_resolution * 2**i)
@@ -133,6 +126,21 @@ class StafModel(NerfactoModel):
         self.step = 0
         self.interlevel_loss = torch.zeros(())
         self.register_buffer("format_version", torch.tensor(FORMAT_VERSION))
+
+    def _make_field(self, contraction: CubeContraction | None) -> Any:
+        return StafField(
+            self.scene_box.aabb,
+            self.num_train_data,
+            self.config.field,
+            self.config.color,
+            contraction=contraction,
+            implementation=self.config.implementation,
+        )
+
+    def shade(self, samples: RaySamples) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Weights (rays, samples, 1) and colours (rays, samples, 3) of samples, and outputs beside the usual ones."""
+        found = self.field(samples)
+        return samples.get_weights(found[FieldHeadNames.DENSITY]), found[FieldHeadNames.RGB], {}
 
     def _proposal_interval(self, step: int) -> float:
         """Steps between updates of the proposal networks: from 1, rising over the warm-up."""
@@ -171,12 +179,12 @@ class StafModel(NerfactoModel):
         if self.training:
             self.camera_optimizer.apply_to_raybundle(ray_bundle)
         samples, weights_list, samples_list = self.proposal_sampler(ray_bundle, density_fns=self.density_fns)
-        field_outputs = self.field(samples)
-        weights = samples.get_weights(field_outputs[FieldHeadNames.DENSITY])
+        weights, rgb, more = self.shade(samples)
         weights_list, samples_list = [*weights_list, weights], [*samples_list, samples]
         outputs: dict[str, Any] = {
-            "rgb": self.renderer_rgb(rgb=field_outputs[FieldHeadNames.RGB], weights=weights),
+            "rgb": self.renderer_rgb(rgb=rgb, weights=weights),
             "accumulation": self.renderer_accumulation(weights=weights),
+            **more,
         }
         if self.training:
             return outputs | {"weights_list": weights_list, "ray_samples_list": samples_list}

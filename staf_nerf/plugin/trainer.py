@@ -22,7 +22,7 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from staf_nerf.plugin.memory import keep_freed_memory
+from staf_nerf.memory import keep_freed_memory
 
 
 @dataclass

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from staf_nerf.mesh.compare import align, compare, inside
+from staf_nerf.mesh.compare import align, compare
+from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import TriangleMesh
 from tests.mesh.shapes import box, sphere, square
 from tests.plugin.conftest import command
@@ -90,7 +91,7 @@ def test_the_command_prints_a_table_and_writes_what_it_says(tmp_path):
 
 def test_inside_is_inside():
     points = np.array([[0.0, 0, 0], [0.49, 0.49, 0.49], [0.51, 0, 0], [3, 3, 3]])
-    assert inside(box(), points).tolist() == [True, True, False, False]
+    assert Surface(box()).inside(points).tolist() == [True, True, False, False]
 
 
 def test_a_mesh_without_area_is_refused():

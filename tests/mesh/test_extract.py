@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from staf_nerf.mesh import extract
 from staf_nerf.mesh.compare import compare
 from staf_nerf.mesh.extract import extract_mesh
 from tests.mesh.shapes import sphere
@@ -66,13 +65,12 @@ def test_the_box_need_not_be_a_cube_nor_hold_the_whole_surface():
     np.testing.assert_allclose(np.linalg.norm(made.vertices, axis=-1), 0.7, atol=spacing**2)
 
 
-def test_few_points_are_evaluated_each_once_and_the_surface_is_that_of_all(monkeypatch):
+def test_few_points_are_evaluated_each_once_and_the_surface_is_that_of_all():
     sparse, dense = Counted(ball), Counted(ball)
     few = extract_mesh(sparse, bounds=BOX, resolution=128, lipschitz=1.0)
-    monkeypatch.setattr(extract, "_sides", lambda evaluate, grid, _: np.zeros([16, 16, 16], dtype=np.int8))
-    full = extract_mesh(dense, bounds=BOX, resolution=128, lipschitz=1.0)
-    assert dense.points == 129**3
-    assert sparse.points < dense.points / 5
+    full = extract_mesh(dense, bounds=BOX, resolution=128, lipschitz=math.inf)
+    assert 129**3 < dense.points < 1.2 * 129**3  # and a coarse grid for the slope, and the blocks' middles
+    assert sparse.points < dense.points / 8
     assert np.array_equal(few.vertices, full.vertices)
     assert len(few.triangles) == len(full.triangles)
 
@@ -114,6 +112,10 @@ def test_progress_ends_at_one():
         ({"bounds": BOX[::-1]}, "bounds must be two finite corners"),
         ({"level": 5.0}, r"does not cross the level 5 .* from -0\.7 to 1\.03.* such as"),
         ({"resolution": 4096, "memory": 1e9}, "needs memory of .* GB, got 1 GB"),
+        (
+            {"field": lambda x: (40 * x).sin().prod(-1), "resolution": 64, "memory": 5e6},
+            "more than the 25000 triangles that memory of",
+        ),
         ({"lipschitz": 0.0}, "lipschitz must be positive"),
         ({"inside": "left"}, "inside must be 'below' or 'above', got 'left'"),
         ({"field": lambda x: x[:, 0] * torch.nan}, "values must be finite"),

@@ -9,6 +9,7 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 from PIL import Image
 
+from staf_nerf.mesh.triangles import read_mesh
 from staf_nerf.plugin.demo import turntable
 from tests.conftest import pose, write_capture
 from tests.plugin.conftest import SCENE, command
@@ -55,6 +56,11 @@ def test_demo_writes_metrics_pictures_and_a_film_and_says_how_to_go_on(small_sce
     sheet = np.asarray(Image.open(folder / "contact_sheet.png"))
     assert sheet.shape[0] > 500
     assert sheet.std() > 20
+    mesh = read_mesh(folder / "mesh.glb")
+    assert mesh.colors is not None
+    assert len(mesh.triangles) > 1000
+    assert json.loads((folder / "mesh.json").read_text())["frame"] == "world"
+    assert (folder / "mesh.preview.png").stat().st_size > 1000
     film = imageio.imread(folder / "turntable.mp4", plugin="pyav")
     assert film.shape == (4, 64, 64, 3)
     assert np.abs(film[0].astype(float) - film[2]).mean() > 5  # it turns

@@ -1,0 +1,246 @@
+"""`staf mesh`: a trained field in, a clean, coloured mesh in the capture's own coordinates out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import arg
+
+from staf_nerf.checkpoint import load_shape
+from staf_nerf.evaluation import CUBE, field_bound
+from staf_nerf.jobs.progress import Stages, peak_memory
+from staf_nerf.memory import keep_freed_memory
+from staf_nerf.mesh.clean import components, cropped, decimated, within_hull, without_floaters, without_unseen
+from staf_nerf.mesh.export import check_output, write_mesh
+from staf_nerf.mesh.extract import extract_mesh
+from staf_nerf.mesh.fuse import fuse
+from staf_nerf.mesh.preview import save_preview
+from staf_nerf.mesh.source import Method, Source
+from staf_nerf.mesh.texture import LARGEST, SMALLEST, bake, with_vertex_colors
+from staf_nerf.mesh.triangles import Floats, TriangleMesh
+from staf_nerf.signals.shape import level
+
+
+@dataclass(frozen=True)
+class MakeMesh:
+    """How a mesh is made of a field."""
+
+    output: Annotated[Path, arg(aliases=["-o"])] = Path("mesh.glb")
+    """File: .glb, .ply, or .obj (with .mtl and .png). A report (.json) and a picture (.preview.png) go beside it."""
+    resolution: int = 256
+    """Cells along the longest side of the box; any number."""
+    method: Method | None = None
+    """"surface": where the field crosses a level. "fusion": depths seen by the cameras, averaged. What suits the model,
+    if not given."""
+    level: float | None = None
+    """Value of the field on the surface: 0 for a signed distance; for a density, per unit of the model's length."""
+    box: tuple[float, float, float, float, float, float] | None = None
+    """Least and largest x, y, z (first the three least) of what to keep, in the output's coordinates."""
+    frame: Literal["world", "model"] = "world"
+    """Coordinates of the output: the capture's own, or the model's."""
+    hull: bool = False
+    """Whether to keep only what lies in the convex hull of the cameras."""
+    keep_unseen: bool = False
+    """Whether to keep parts of a surface that no camera sees."""
+    keep_parts: int | None = None
+    """The most connected parts to keep, the largest first."""
+    smallest_part: float = 0.05
+    """Parts whose box's diagonal is less than this part of the largest one's are left out."""
+    triangles: int = 300_000
+    """The most triangles: more are decimated; 0: as many as there are."""
+    texture: int = 0
+    """Side in pixels of a baked texture (GLB, OBJ); 0: colours at the vertices."""
+    memory: float = 2e9
+    """Bytes that finding the surface may use beside the field's own, for the method "surface"."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("resolution", 1), ("triangles", 0), ("texture", 0), ("keep_parts", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be >= {least}, got {value}")
+        if not 0 <= self.smallest_part <= 1:
+            raise ValueError(f"smallest_part must be between 0 and 1, got {self.smallest_part}")
+        if self.texture and not SMALLEST <= self.texture <= LARGEST:
+            raise ValueError(f"texture must be between {SMALLEST} and {LARGEST} pixels, got {self.texture}")
+        if self.texture and self.output.suffix.lower() == ".ply":
+            raise ValueError(f"a texture needs a file that ends in .obj or .glb, got {self.output.name}")
+        if self.box is not None:
+            low, high = np.asarray(self.box).reshape(2, 3)
+            if not (np.isfinite([low, high]).all() and (low < high).all()):
+                raise ValueError(f"box must be three least and three larger coordinates, got {list(self.box)}")
+
+
+def shape_source(path: Path) -> Source:
+    """The field of a fitted shape (`staf fit shape`).
+
+    Raises:
+        FileNotFoundError, ValueError: As `load_shape`.
+    """
+    model, config, frame = load_shape(path)
+    where, inside = level(config)
+    to_world = np.diag([frame.scale] * 3 + [1.0])
+    to_world[:3, 3] = frame.center
+    return Source(
+        field=model,
+        bounds=CUBE,
+        level=where,
+        inside=inside,
+        lipschitz=field_bound(model, config),
+        to_world=to_world,
+    )
+
+
+def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[str, Any]:
+    """Makes the mesh, writes it, its report and a picture, and returns the report.
+
+    Raises:
+        ValueError: If an option is out of range, or there is no surface.
+        OSError: If the output cannot be written.
+    """
+    console = console or Console()
+    keep_freed_memory()
+    check_output(job.output)
+    _check(source, job)
+    to_frame = source.to_world if job.frame == "world" else np.eye(4)
+    with Stages(console) as stages:
+        mesh = _surface(source, job, to_frame, stages)
+        parts = int(components(mesh).max()) + 1
+        with stages("cleaning"):
+            if job.box is not None:
+                corners = np.asarray(job.box).reshape(2, 3)
+                mesh = moved(cropped(moved(mesh, to_frame), corners), np.linalg.inv(to_frame))
+            if job.hull:
+                assert source.rays is not None
+                mesh = within_hull(mesh, np.unique(source.rays[0], axis=0))
+            if source.rays is not None and not job.keep_unseen:
+                mesh = without_unseen(mesh, *source.rays)
+            mesh = without_floaters(mesh, smallest=job.smallest_part, most=job.keep_parts)
+            _refuse_empty(mesh, "cropping and cleaning")
+        if job.triangles and len(mesh.triangles) > job.triangles:
+            with stages("decimation"):
+                mesh = decimated(mesh, job.triangles)
+        texture = None
+        with stages("colours"):
+            if job.texture:
+                assert source.color is not None
+                texture = bake(mesh, source.color, size=job.texture)
+            elif source.color is not None and mesh.colors is None:
+                mesh = with_vertex_colors(mesh, source.color)
+        with stages("picture"):
+            shown = with_vertex_colors(mesh, source.color) if source.color is not None and mesh.colors is None else mesh
+            save_preview(job.output.with_suffix(".preview.png"), shown, up=source.up)
+        placed = moved(mesh, to_frame)
+        with stages("writing"):
+            files = write_mesh(job.output, placed, texture)
+    found = report(placed)
+    found |= {
+        "colors": "texture" if texture is not None else found["colors"],
+        "parts_left_out": parts - found["components"],
+        "file": job.output.name,
+        "frame": job.frame,
+        "model_to_world": source.to_world.tolist(),
+        "method": job.method or source.method,
+        "resolution": job.resolution,
+        "seconds": {name: round(seconds, 3) for name, seconds in stages.seconds.items()},
+        "peak_memory_bytes": peak_memory(),
+    }
+    job.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    console.print(_table(found))
+    console.print(f"Written: {', '.join(str(path) for path in files)}, and beside it a report and a picture")
+    return found
+
+
+def _check(source: Source, job: MakeMesh) -> None:
+    """Refuses what the source cannot give, before the work."""
+    method = job.method or source.method
+    if method == "fusion" and source.views is None:
+        raise ValueError("method 'fusion' needs cameras, this field has none; use 'surface'")
+    if method == "fusion" and job.level is not None:
+        raise ValueError("level is for the method 'surface'; 'fusion' has none")
+    if job.hull and source.rays is None:
+        raise ValueError("hull needs cameras, this field has none")
+    if job.texture and source.color is None:
+        raise ValueError("a texture needs a field with colours, this one has none")
+
+
+def _surface(source: Source, job: MakeMesh, to_frame: Floats, stages: Stages) -> TriangleMesh:
+    bounds = source.bounds
+    if job.box is not None:
+        box = _box_in_model(job.box, to_frame)
+        bounds = np.stack([np.maximum(box[0], bounds[0]), np.minimum(box[1], bounds[1])])
+        if not (bounds[0] < bounds[1]).all():
+            raise ValueError(f"box {list(job.box)} lies outside of what the field knows")
+    if (job.method or source.method) == "fusion":
+        assert source.views is not None
+        with stages("views") as progress:
+            return fuse(
+                source.views(), bounds=bounds, resolution=job.resolution, count=source.view_count, progress=progress
+            )
+    with stages("surface") as progress:
+        return extract_mesh(
+            source.field,
+            bounds=bounds,
+            resolution=job.resolution,
+            level=source.level if job.level is None else job.level,
+            inside=source.inside,
+            lipschitz=source.lipschitz,
+            memory=job.memory,
+            device=source.device,
+            progress=progress,
+        )
+
+
+def moved(mesh: TriangleMesh, transform: Floats) -> TriangleMesh:
+    """The mesh under an affine map (4, 4) that does not mirror."""
+    return TriangleMesh(mesh.vertices @ transform[:3, :3].T + transform[:3, 3], mesh.triangles, mesh.colors)
+
+
+def report(mesh: TriangleMesh) -> dict[str, Any]:
+    """What there is to know about a mesh, as JSON holds it; the volume only where it is closed."""
+    watertight = mesh.boundary_edges == 0
+    return {
+        "vertices": len(mesh.vertices),
+        "triangles": len(mesh.triangles),
+        "components": int(components(mesh).max()) + 1,
+        "watertight": watertight,
+        "boundary_edges": mesh.boundary_edges,
+        "volume": mesh.volume if watertight else None,
+        "area": float(mesh.areas.sum()),
+        "bounds": mesh.bounds.tolist(),
+        "extent": (mesh.bounds[1] - mesh.bounds[0]).tolist(),
+        "colors": "vertices" if mesh.colors is not None else None,
+    }
+
+
+def _box_in_model(box: tuple[float, ...], to_frame: Floats) -> Floats:
+    """The model's box (2, 3) around one in the output's coordinates."""
+    low, high = np.asarray(box).reshape(2, 3)
+    corners = np.stack(np.meshgrid(*np.stack([low, high], -1), indexing="ij"), -1).reshape(-1, 3)
+    inverse = np.linalg.inv(to_frame)
+    inside = corners @ inverse[:3, :3].T + inverse[:3, 3]
+    return np.stack([inside.min(0), inside.max(0)])
+
+
+def _refuse_empty(mesh: TriangleMesh, after: str) -> None:
+    if not len(mesh.triangles):
+        raise ValueError(f"nothing of the mesh is left after {after}")
+
+
+def _table(found: dict[str, Any]) -> Table:
+    table = Table(title=found["file"], show_header=False)
+    counts = ("vertices", "triangles", "components", "parts_left_out", "watertight")
+    for name in (*counts, "volume", "area", "extent", "frame", "method"):
+        value = found[name]
+        if isinstance(value, list):
+            value = " x ".join(f"{v:.4g}" for v in value)
+        shown = f"{value:.5g}" if isinstance(value, float) else "-" if value is None else f"{value}"
+        table.add_row(name.replace("_", " "), shown)
+    table.add_row("seconds", ", ".join(f"{name} {seconds:.1f}" for name, seconds in found["seconds"].items()))
+    table.add_row("peak memory", f"{found['peak_memory_bytes'] / 1e9:.2f} GB")
+    return table

@@ -1,0 +1,161 @@
+"""`staf fit shape`: a mesh or a cloud of points in, a field, its surface and their measures out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Generator
+from tyro.conf import OmitArgPrefixes, Positional
+
+from staf_nerf.checkpoint import save_shape
+from staf_nerf.config import ShapeConfig
+from staf_nerf.evaluation import measure_points, measure_shape, shape_mesh
+from staf_nerf.fit import History, fit
+from staf_nerf.jobs.progress import Stages
+from staf_nerf.memory import keep_freed_memory
+from staf_nerf.mesh.clean import repair
+from staf_nerf.mesh.export import check_output, write_mesh
+from staf_nerf.mesh.points import SUFFIXES, PointCloud, read_points
+from staf_nerf.mesh.preview import save_preview
+from staf_nerf.mesh.triangles import TriangleMesh, read_mesh
+from staf_nerf.presets import load_preset
+from staf_nerf.signals.shape import PointCloudSignal, ShapeSignal, make_field
+
+
+@dataclass(frozen=True)
+class FitShape:
+    """Fits the signed distance (or the occupancy) of a shape, and writes its surface, measures and a picture."""
+
+    file: Positional[Path]
+    """A mesh (OBJ, PLY, STL, GLB), or points with or without normals (PLY, XYZ, NPZ)."""
+    config: OmitArgPrefixes[ShapeConfig] = field(default_factory=lambda: load_preset("shape", "cpu", ShapeConfig()))
+    """What is learned, and how."""
+    output: Path | None = None
+    """Folder for the results; outputs/shape/NAME, if not given."""
+    resolution: int = 256
+    """Cells of the grid on which the surface is found, along an axis."""
+    seed: int = 0
+    """Of all random numbers."""
+    device: str | None = None
+    """"cpu", "cuda", "mps"; what there is, if not given."""
+
+    def __post_init__(self) -> None:
+        if self.resolution < 1:
+            raise ValueError(f"resolution must be >= 1, got {self.resolution}")
+
+
+def run(job: FitShape) -> dict[str, Any]:
+    """Does the job and returns what `metrics.json` holds."""
+    keep_freed_memory()
+    console = Console()
+    shape, lines = read_shape(job.file)
+    output = job.output or Path("outputs/shape") / job.file.stem
+    check_output(output / "mesh.glb")
+    console.print(f"{job.file}: {_size(shape)}")
+    for line in lines:
+        console.print(f"  {line}")
+    device = torch.device(job.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with Stages(console) as stages:
+        with stages("distances"):
+            signal = make_signal(shape, job.config, seed=job.seed, device=device)
+        model = make_field(
+            job.config,
+            start_as_sphere=isinstance(shape, PointCloud),
+            generator=Generator().manual_seed(job.seed),
+        ).to(device)
+        with stages("fitting") as report:
+            history = fit(
+                model,
+                signal,
+                job.config.fit,
+                seed=job.seed,
+                progress=lambda done, losses: report(done, "  ".join(f"{k} {v:.2e}" for k, v in losses.items())),
+            )
+        save_shape(output / "field.safetensors", model, job.config, signal.frame)
+        with stages("surface") as report:
+            mesh = shape_mesh(model, job.config, signal.frame, resolution=job.resolution, progress=report)
+        write_mesh(output / "mesh.ply", mesh)
+        write_mesh(output / "mesh.glb", mesh)
+        with stages("measures"):
+            if isinstance(shape, TriangleMesh):
+                measures = measure_shape(model, job.config, signal.frame, mesh, shape, seed=job.seed)
+            else:
+                measures = measure_points(model, signal.frame, mesh, shape, seed=job.seed)
+        with stages("picture"):
+            save_preview(output / "preview.png", mesh)
+    found = _result(job, history, measures, stages.seconds, sum(p.numel() for p in model.parameters()))
+    text = json.dumps(found, indent=1)
+    (output / "metrics.json").write_text(text + "\n")
+    console.print(_table(found))
+    console.print(f"Written to {output}: mesh.glb, mesh.ply, preview.png, field.safetensors, metrics.json")
+    return json.loads(text)
+
+
+def read_shape(path: Path) -> tuple[TriangleMesh | PointCloud, list[str]]:
+    """A mesh, repaired where that is safe, or a cloud of points; and what there is to say about it.
+
+    Raises:
+        FileNotFoundError, ValueError: If there is no such file, or it holds neither.
+    """
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES and (suffix != ".ply" or not _has_faces(path)):
+        cloud = read_points(path)
+        return cloud, [] if cloud.normals is not None else ["no normals: the surface is found from the points alone"]
+    mesh, repairs = repair(read_mesh(path))
+    return mesh, repairs.lines()
+
+
+def make_signal(
+    shape: TriangleMesh | PointCloud, config: ShapeConfig, *, seed: int = 0, device: torch.device | str = "cpu"
+) -> ShapeSignal | PointCloudSignal:
+    """What the field is fitted to."""
+    if isinstance(shape, PointCloud):
+        return PointCloudSignal(shape, config, device=device)
+    return ShapeSignal(shape, config, seed=seed, device=device)
+
+
+def _has_faces(path: Path) -> bool:
+    """Whether a PLY's header promises faces."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    header = path.read_bytes()[:65536].partition(b"end_header")[0]
+    counts = [line.split()[-1] for line in header.splitlines() if line.startswith(b"element face")]
+    return any(count != b"0" for count in counts)
+
+
+def _size(shape: TriangleMesh | PointCloud) -> str:
+    if isinstance(shape, PointCloud):
+        return f"{len(shape.points)} points{' with normals' if shape.normals is not None else ''}"
+    return f"{len(shape.vertices)} vertices, {len(shape.triangles)} triangles"
+
+
+def _result(
+    job: FitShape, history: History, measures: dict[str, Any], seconds: dict[str, float], parameters: int
+) -> dict[str, Any]:
+    return {
+        "file": job.file.name,
+        "config": asdict(job.config),
+        "seed": job.seed,
+        "resolution": job.resolution,
+        "parameters": parameters,
+        "steps": history.steps,
+        "interrupted": history.interrupted,
+        "seconds": seconds,
+        "measures": measures,
+        "losses": history.losses,
+    }
+
+
+def _table(found: dict[str, Any]) -> Table:
+    title = f"{found['file']}: {found['parameters']} weights, {found['steps']} steps"
+    table = Table("measure", "value", title=title + (", interrupted" if found["interrupted"] else ""))
+    for name, value in found["measures"].items():
+        shown = ", ".join(f"{v:.5g}" for v in value) if isinstance(value, list | tuple) else value
+        table.add_row(name.replace("_", " "), f"{shown:.5g}" if isinstance(shown, float) else str(shown))
+    return table

@@ -1,0 +1,203 @@
+"""Repairs of meshes that come from elsewhere, and cleaning of meshes that were extracted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from staf_nerf.mesh.surface import Surface
+from staf_nerf.mesh.triangles import Floats, Integers, TriangleMesh, weld
+
+HOLE_SIZE = 0.05
+"""Holes up to about this wide are filled, in parts of the box's diagonal."""
+
+
+@dataclass(frozen=True)
+class Repairs:
+    """What was wrong with a mesh and could be put right; and what could not."""
+
+    dropped_triangles: int
+    """Without area, or there twice."""
+    flipped_triangles: int
+    """That faced inwards."""
+    filled_holes: int
+    boundary_edges: int
+    """That are left: each belongs to one triangle, or to more than two."""
+
+    def lines(self) -> list[str]:
+        """What a user should know, a sentence each."""
+        found = []
+        if self.dropped_triangles:
+            found.append(f"dropped {self.dropped_triangles} triangles without area or there twice")
+        if self.flipped_triangles:
+            found.append(f"turned {self.flipped_triangles} triangles that faced inwards")
+        if self.filled_holes:
+            found.append(f"filled {self.filled_holes} small holes")
+        if self.boundary_edges:
+            found.append(
+                f"warning: the mesh is open, with {self.boundary_edges} boundary edges: what is inside is decided by "
+                "a vote of rays"
+            )
+        return found
+
+
+def repair(mesh: TriangleMesh) -> tuple[TriangleMesh, Repairs]:
+    """Drops triangles that are none, fills small holes, and turns triangles so that all face outwards.
+
+    Raises:
+        ValueError: If nothing with an area is left.
+    """
+    sound = _without_useless(mesh)
+    if not len(sound.triangles):
+        raise ValueError(f"a mesh needs triangles with an area, got {len(mesh.triangles)} triangles and none that has")
+    dropped = len(mesh.triangles) - len(sound.triangles)
+    turned, flipped = _facing_outwards(sound)
+    filled, holes = _without_small_holes(turned)
+    return filled, Repairs(dropped, flipped, holes, filled.boundary_edges)
+
+
+def _without_useless(mesh: TriangleMesh) -> TriangleMesh:
+    _, first = np.unique(np.sort(mesh.triangles, axis=1), axis=0, return_index=True)
+    once = np.zeros(len(mesh.triangles), dtype=bool)
+    once[first] = True
+    return weld(TriangleMesh(mesh.vertices, mesh.triangles[once & (mesh.areas > 0)], mesh.colors))
+
+
+def _facing_outwards(mesh: TriangleMesh) -> tuple[TriangleMesh, int]:
+    """Neighbours agree, and each closed part has a positive volume; and how many triangles were turned."""
+    import trimesh
+
+    found = trimesh.Trimesh(mesh.vertices, mesh.triangles.copy(), process=False)  # it changes them in place
+    trimesh.repair.fix_normals(found, multibody=True)
+    triangles = np.asarray(found.faces, dtype=np.int64)
+    parity = _is_odd(mesh.triangles) != _is_odd(triangles)
+    return TriangleMesh(mesh.vertices, triangles, mesh.colors), int(parity.sum())
+
+
+def _is_odd(triangles: Integers) -> np.ndarray:
+    a, b, c = triangles.T
+    return (a > b) ^ (b > c) ^ (a > c)
+
+
+def _without_small_holes(mesh: TriangleMesh) -> tuple[TriangleMesh, int]:
+    """Fills holes, and says how many."""
+    if not mesh.boundary_edges:
+        return mesh, 0
+    import open3d
+
+    before = len(boundary_parts(mesh))
+    tensor = open3d.t.geometry.TriangleMesh(
+        open3d.core.Tensor.from_numpy((mesh.vertices - mesh.bounds.mean(0)).astype(np.float32)),
+        open3d.core.Tensor.from_numpy(mesh.triangles.astype(np.int32)),
+    )
+    filled = tensor.fill_holes(hole_size=HOLE_SIZE * mesh.diagonal)
+    triangles = filled.triangle.indices.numpy().astype(np.int64)
+    if len(filled.vertex.positions) != len(mesh.vertices) or len(triangles) <= len(mesh.triangles):
+        return mesh, 0
+    closed, _ = _facing_outwards(TriangleMesh(mesh.vertices, triangles, mesh.colors))
+    return closed, before - len(boundary_parts(closed))
+
+
+def boundary_parts(mesh: TriangleMesh) -> list[Integers]:
+    """The vertices of each connected part of the boundary."""
+    edges = np.sort(np.concatenate([mesh.triangles[:, pair] for pair in ((0, 1), (1, 2), (2, 0))]), axis=1)
+    unique, counts = np.unique(edges, axis=0, return_counts=True)
+    return _connected(unique[counts == 1])
+
+
+def _connected(edges: Integers) -> list[Integers]:
+    """Sets of vertices that edges (E, 2) join."""
+    import trimesh
+
+    return [np.asarray(part) for part in trimesh.graph.connected_components(edges)]
+
+
+def components(mesh: TriangleMesh) -> Integers:
+    """The number (T,) of the connected part that each triangle belongs to, the largest area first."""
+    import open3d
+
+    legacy = open3d.geometry.TriangleMesh(
+        open3d.utility.Vector3dVector(mesh.vertices), open3d.utility.Vector3iVector(mesh.triangles.astype(np.int32))
+    )
+    label, _, area = legacy.cluster_connected_triangles()
+    rank = np.empty(len(area), dtype=np.int64)
+    rank[np.argsort(-np.asarray(area), kind="stable")] = np.arange(len(area))
+    return rank[np.asarray(label, dtype=np.int64)]
+
+
+def without_floaters(mesh: TriangleMesh, *, smallest: float = 0.01, most: int | None = None) -> TriangleMesh:
+    """Leaves out connected parts whose box's diagonal is less than `smallest` of the largest part's, or beyond `most`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    if not 0 <= smallest <= 1:
+        raise ValueError(f"smallest must be between 0 and 1, got {smallest}")
+    if most is not None and most < 1:
+        raise ValueError(f"most must be >= 1, got {most}")
+    if not len(mesh.triangles):
+        return mesh
+    number = components(mesh)
+    low, high = np.full((2, number.max() + 1, 3), [[[np.inf]], [[-np.inf]]])
+    np.minimum.at(low, number, mesh.corners.min(1))
+    np.maximum.at(high, number, mesh.corners.max(1))
+    size = np.linalg.norm(high - low, axis=-1)
+    kept = size >= smallest * size.max()
+    if most is not None:
+        kept[most:] = False
+    return weld(TriangleMesh(mesh.vertices, mesh.triangles[kept[number]], mesh.colors))
+
+
+def without_unseen(mesh: TriangleMesh, origins: Floats, directions: Floats) -> TriangleMesh:
+    """Leaves out connected parts that none of the rays (N, 3) meets first: they hide in or behind others."""
+    if not len(mesh.triangles):
+        return mesh
+    number, met = components(mesh), Surface(mesh).first_hit(origins, directions).triangle
+    seen = np.zeros(number.max() + 1, dtype=bool)
+    seen[number[met[met >= 0]]] = True
+    return weld(TriangleMesh(mesh.vertices, mesh.triangles[seen[number]], mesh.colors))
+
+
+def within_hull(mesh: TriangleMesh, points: Floats) -> TriangleMesh:
+    """The triangles whose corners all lie in the convex hull of points (N, 3).
+
+    Raises:
+        ValueError: If the points lie in a plane.
+    """
+    import open3d
+
+    if len(points) < 4 or np.linalg.matrix_rank(points - points.mean(0), tol=1e-6 * np.ptp(points)) < 3:
+        raise ValueError(f"a hull needs points that do not lie in a plane, got {len(points)} points")
+    hull, _ = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points)).compute_convex_hull()
+    outline = TriangleMesh(np.asarray(hull.vertices), np.asarray(hull.triangles, dtype=np.int64))
+    within = Surface(outline).inside(mesh.vertices)
+    return weld(TriangleMesh(mesh.vertices, mesh.triangles[within[mesh.triangles].all(1)], mesh.colors))
+
+
+def cropped(mesh: TriangleMesh, box: Floats) -> TriangleMesh:
+    """The triangles whose corners all lie in a box (2, 3)."""
+    within = ((mesh.vertices >= box[0]) & (mesh.vertices <= box[1])).all(1)
+    return weld(TriangleMesh(mesh.vertices, mesh.triangles[within[mesh.triangles].all(1)], mesh.colors))
+
+
+def decimated(mesh: TriangleMesh, triangles: int) -> TriangleMesh:
+    """About that many triangles, or all where there are no more: Open3D's quadric error metric.
+
+    Raises:
+        ValueError: If `triangles` is not positive.
+    """
+    if triangles < 1:
+        raise ValueError(f"triangles must be >= 1, got {triangles}")
+    if len(mesh.triangles) <= triangles:
+        return mesh
+    import open3d
+
+    legacy = open3d.geometry.TriangleMesh(
+        open3d.utility.Vector3dVector(mesh.vertices), open3d.utility.Vector3iVector(mesh.triangles.astype(np.int32))
+    )
+    if mesh.colors is not None:
+        legacy.vertex_colors = open3d.utility.Vector3dVector(mesh.colors)
+    found = legacy.simplify_quadric_decimation(triangles)
+    colors = np.asarray(found.vertex_colors).clip(0.0, 1.0) if mesh.colors is not None else None
+    return weld(TriangleMesh(np.asarray(found.vertices), np.asarray(found.triangles, dtype=np.int64), colors))

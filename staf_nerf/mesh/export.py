@@ -1,0 +1,108 @@
+"""Meshes in files: PLY, OBJ (with MTL and PNG), GLB."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from staf_nerf.mesh.preview import vertex_normals
+from staf_nerf.mesh.texture import Texture
+from staf_nerf.mesh.triangles import Floats, TriangleMesh, linear_from_srgb
+
+SUFFIXES = (".ply", ".obj", ".glb")
+
+
+def check_output(path: Path) -> None:
+    """Refuses a file that could not be written, before the work is done.
+
+    Raises:
+        ValueError: If the name ends in something else than .ply, .obj or .glb.
+        OSError: If its folder cannot be made, or the file not be written.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"a mesh must go to a file that ends in one of {', '.join(SUFFIXES)}, got {path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    existed = path.exists()
+    with path.open("ab"):
+        pass
+    if not existed:
+        path.unlink()
+
+
+def write_mesh(path: Path, mesh: TriangleMesh, texture: Texture | None = None) -> list[Path]:
+    """Writes a mesh in the format of its file's name, and returns the files.
+
+    Colours are those of the vertices, or the texture's. GLB stores linear colours at vertices, as glTF 2.0 (section
+    3.7.2.1) has it, and y as up is not enforced: coordinates are written as they are.
+
+    Raises:
+        ValueError, OSError: As `check_output`.
+    """
+    import trimesh
+
+    check_output(path)
+    if texture is not None:
+        return _write_textured(path, mesh, texture)
+    colors = mesh.colors
+    if colors is not None and path.suffix.lower() == ".glb":
+        colors = linear_from_srgb(colors)
+    made = trimesh.Trimesh(
+        mesh.vertices,
+        mesh.triangles,
+        vertex_normals=vertex_normals(mesh),
+        vertex_colors=None if colors is None else _bytes(colors),
+        process=False,
+    )
+    _export(made, path)
+    return [path]
+
+
+def _export(made: Any, path: Path) -> None:
+    """Writes trimesh's mesh with its normals."""
+    made.export(path, **{"vertex_normal" if path.suffix.lower() == ".ply" else "include_normals": True})
+
+
+def _write_textured(path: Path, mesh: TriangleMesh, texture: Texture) -> list[Path]:
+    import trimesh.exchange.obj
+    from PIL import Image
+    from trimesh.visual import TextureVisuals
+    from trimesh.visual.material import PBRMaterial, SimpleMaterial
+
+    if path.suffix.lower() == ".ply":
+        raise ValueError(f"a texture needs a file that ends in .obj or .glb, got {path.name}")
+    corners = mesh.triangles.reshape(-1)
+    # One vertex for each pair of a vertex and a place in the picture.
+    pairs = np.concatenate([corners[:, None], texture.coordinates.reshape(-1, 2)], -1)
+    unique, index = np.unique(pairs, axis=0, return_inverse=True)
+    vertex = unique[:, 0].astype(np.int64)
+    picture = Image.fromarray(texture.image)
+    if path.suffix.lower() == ".glb":
+        material = PBRMaterial(baseColorTexture=picture, metallicFactor=0.0, roughnessFactor=1.0)
+    else:
+        material = SimpleMaterial(image=picture, name=path.stem)
+    made = trimesh.Trimesh(
+        mesh.vertices[vertex],
+        index.reshape(-1, 3),
+        vertex_normals=vertex_normals(mesh)[vertex],
+        visual=TextureVisuals(uv=unique[:, 1:], material=material),
+        process=False,
+    )
+    if path.suffix.lower() == ".glb":
+        _export(made, path)
+        return [path]
+    text, files = trimesh.exchange.obj.export_obj(
+        made, include_normals=True, return_texture=True, mtl_name=f"{path.stem}.mtl"
+    )
+    path.write_text(text)
+    written = [path]
+    for name, content in files.items():
+        target = path.with_name(name)
+        target.write_bytes(content)
+        written.append(target)
+    return written
+
+
+def _bytes(colors: Floats) -> np.ndarray:
+    return (255.0 * colors.clip(0.0, 1.0)).round().astype(np.uint8)

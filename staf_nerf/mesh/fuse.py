@@ -1,0 +1,106 @@
+"""A mesh from pictures with depth: signed distances along rays, averaged in a sparse grid (Open3D's voxel blocks)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from staf_nerf.mesh.triangles import Floats, TriangleMesh, weld
+
+LEAST_WEIGHT = 0.5
+"""Voxels that no view has seen have none."""
+TRUNCATION = 4.0
+"""Voxels before and behind a surface in which a view says how far it is (Curless and Levoy 1996)."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture with depth from a pinhole camera."""
+
+    color: NDArray[np.uint8]
+    """(H, W, 3), as pictures are encoded."""
+    depth: NDArray[np.float32]
+    """(H, W): along the optical axis; 0 where nothing is known."""
+    intrinsics: tuple[float, float, float, float]
+    """fx, fy, cx, cy in pixels."""
+    world_to_camera: Floats
+    """(4, 4), to axes right, down, forward."""
+
+
+def fuse(
+    views: Iterable[View],
+    *,
+    bounds: Floats,
+    resolution: int = 256,
+    count: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> TriangleMesh:
+    """The surface that views see, with their colours.
+
+    Args:
+        views: Pictures with depth, in the world of `bounds`.
+        bounds: The box that the mesh is cropped to, (2, 3).
+        resolution: Voxels along its longest side. Only voxels near surfaces are kept.
+        count: Of the views, for `progress`.
+        progress: Called with the part that is done.
+
+    Raises:
+        ValueError: If `resolution` is not positive, or nothing is seen in the box.
+    """
+    import open3d
+
+    if resolution < 1:
+        raise ValueError(f"resolution must be >= 1, got {resolution}")
+    voxel = float(np.ptp(bounds, axis=0).max()) / resolution
+    geometry: Any = open3d.t.geometry
+    volume = geometry.VoxelBlockGrid(
+        attr_names=("tsdf", "weight", "color"),
+        attr_dtypes=(open3d.core.float32,) * 3,
+        attr_channels=((1,), (1,), (3,)),
+        voxel_size=voxel,
+        block_resolution=8,
+        block_count=4096,  # at first: it grows
+    )
+    seen = False
+    for done, view in enumerate(views, 1):
+        depth = _within(view, bounds)
+        if (depth > 0).any():
+            _integrate(volume, view, depth)
+            seen = True
+        if progress is not None and count:
+            progress(done / count)
+    found = volume.extract_triangle_mesh(weight_threshold=LEAST_WEIGHT) if seen else None
+    if found is None or not len(found.triangle):
+        raise ValueError(f"no view sees a surface in the box {bounds.tolist()}")
+    vertices, colors = (found.vertex[name].numpy().astype(np.float64) for name in ("positions", "colors"))
+    return weld(TriangleMesh(vertices, found.triangle.indices.numpy().astype(np.int64), colors.clip(0.0, 1.0)))
+
+
+def _integrate(volume: Any, view: View, depth: NDArray[np.float32]) -> None:
+    import open3d
+
+    tensor: Any = open3d.core.Tensor
+    fx, fy, cx, cy = view.intrinsics
+    intrinsics = tensor(np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]))
+    extrinsics = tensor(view.world_to_camera)
+    image = open3d.t.geometry.Image(tensor(depth))
+    color = open3d.t.geometry.Image(tensor(view.color.astype(np.float32) / 255.0))
+    reach = (1.0, 2.0 * float(depth.max()), TRUNCATION)  # a unit of depth is one of length; all of it counts
+    blocks = volume.compute_unique_block_coordinates(image, intrinsics, extrinsics, *reach)
+    volume.integrate(blocks, image, color, intrinsics, extrinsics, *reach)
+
+
+def _within(view: View, bounds: Floats) -> NDArray[np.float32]:
+    """The depth where the point that is seen lies in the box, else 0: far voxels would cost memory."""
+    fx, fy, cx, cy = view.intrinsics
+    height, width = view.depth.shape
+    u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    camera = np.stack([(u - cx) / fx, (v - cy) / fy, np.ones_like(u)], -1) * view.depth[..., None]
+    inverse = np.linalg.inv(view.world_to_camera)
+    points = camera @ inverse[:3, :3].T + inverse[:3, 3]
+    inside = ((points >= bounds[0]) & (points <= bounds[1])).all(-1)
+    return np.where(inside & np.isfinite(view.depth), view.depth, 0.0).astype(np.float32)

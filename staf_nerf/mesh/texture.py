@@ -1,0 +1,112 @@
+"""Colours of a mesh: at its vertices, or in a picture that covers its surface.
+
+Conventions: a colour function maps points (N, 3) and outward unit normals (N, 3) to colours (N, 3) in [0, 1], encoded
+as pictures are (sRGB). A texture's coordinates (u, v) are in [0, 1], v upwards; its picture's first row is v = 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from staf_nerf.mesh.preview import vertex_normals
+from staf_nerf.mesh.surface import Surface
+from staf_nerf.mesh.triangles import Floats, TriangleMesh
+
+ColorFunction = Callable[[Floats, Floats], Floats]
+
+MOST_TRIANGLES = 400_000
+"""Beyond it xatlas takes hours."""
+SMALLEST, LARGEST = 64, 8192
+"""Pixels along a side."""
+BAND = 2**22
+"""Pixels that are painted at a time."""
+PADDING = 4
+"""Pixels between the parts of a texture."""
+
+
+@dataclass(frozen=True)
+class Texture:
+    """A picture and where a mesh's triangles lie in it."""
+
+    image: NDArray[np.uint8]
+    """(size, size, 3)."""
+    coordinates: Floats
+    """(T, 3, 2): of each triangle's corners."""
+
+
+def with_vertex_colors(mesh: TriangleMesh, color: ColorFunction) -> TriangleMesh:
+    """The mesh with the colour of the function at each vertex."""
+    return TriangleMesh(mesh.vertices, mesh.triangles, color(mesh.vertices, vertex_normals(mesh)).clip(0.0, 1.0))
+
+
+def bake(mesh: TriangleMesh, color: ColorFunction, *, size: int = 2048) -> Texture:
+    """Unfolds a mesh (xatlas) and fills a picture with the colours of its surface.
+
+    Args:
+        mesh: At most 400,000 triangles.
+        color: What to paint.
+        size: Pixels along a side of the picture.
+
+    Raises:
+        ValueError: If the mesh has too many triangles, or `size` is out of range.
+    """
+    import xatlas
+
+    if not SMALLEST <= size <= LARGEST:
+        raise ValueError(f"size must be between {SMALLEST} and {LARGEST} pixels, got {size}")
+    if len(mesh.triangles) > MOST_TRIANGLES:
+        raise ValueError(
+            f"a texture needs a mesh of at most {MOST_TRIANGLES} triangles, got {len(mesh.triangles)}: decimate it"
+        )
+    atlas = xatlas.Atlas()
+    atlas.add_mesh(mesh.vertices.astype(np.float32), mesh.triangles.astype(np.uint32))
+    options = xatlas.PackOptions()
+    options.resolution, options.padding, options.bilinear = size, PADDING, True
+    atlas.generate(pack_options=options)
+    _, corners, places = atlas.get_mesh(0)
+    coordinates = places[corners].astype(np.float64)
+    image, known = _painted(mesh, coordinates, color, size)
+    return Texture(_spread(image, known), coordinates)
+
+
+def _painted(
+    mesh: TriangleMesh, coordinates: Floats, color: ColorFunction, size: int
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The picture, and which of its pixels a triangle covers, as rays that fall on the unfolded mesh say."""
+    count = len(coordinates)
+    flat = np.concatenate([coordinates, np.zeros((count, 3, 1))], -1).reshape(-1, 3)
+    unfolded = Surface(TriangleMesh(flat, np.arange(3 * count).reshape(-1, 3)))
+    normals, steps = vertex_normals(mesh), (np.arange(size) + 0.5) / size
+    image, known = np.zeros((size, size, 3), dtype=np.uint8), np.zeros((size, size), dtype=bool)
+    rows = max(BAND // size, 1)
+    for first in range(0, size, rows):
+        u, v = np.meshgrid(steps, 1.0 - steps[first : first + rows])
+        origins = np.stack([u, v, np.ones_like(u)], -1).reshape(-1, 3)
+        hits = unfolded.first_hit(origins, np.broadcast_to([0.0, 0.0, -1.0], origins.shape))
+        met = hits.triangle >= 0
+        corners, weights = mesh.triangles[hits.triangle[met]], hits.weights[met][..., None]
+        points, facing = ((values[corners] * weights).sum(1) for values in (mesh.vertices, normals))
+        facing /= np.linalg.norm(facing, axis=-1, keepdims=True).clip(1e-300)
+        met = met.reshape(u.shape)
+        image[first : first + rows][met] = (255.0 * color(points, facing).clip(0.0, 1.0)).round().astype(np.uint8)
+        known[first : first + rows] = met
+    return image, known
+
+
+def _spread(image: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Gives each other pixel the colour of the nearest known one, so that no gap shows at the seams."""
+    import cv2
+
+    if not known.any():
+        return image
+    _, nearest = cv2.distanceTransformWithLabels(
+        (~known).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    label = np.asarray(nearest, dtype=np.int64)
+    colors = np.zeros((label.max() + 1, 3), dtype=np.uint8)
+    colors[label[known]] = image[known]
+    return colors[label]

@@ -1,0 +1,164 @@
+"""A trained run as something a mesh can be made from: its density, its colours, and what its cameras see."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.utils.eval_utils import eval_setup
+
+from staf_nerf.evaluation import distance_bound
+from staf_nerf.mesh.fuse import View
+from staf_nerf.mesh.source import Source
+from staf_nerf.mesh.texture import ColorFunction
+from staf_nerf.mesh.triangles import Floats
+from staf_nerf.plugin.field import StafField
+from staf_nerf.plugin.model import StafModel
+from staf_nerf.plugin.surface_field import StafSurfaceField
+
+SEEN = 0.5
+"""A ray that has gathered less opacity has met no surface."""
+OPAQUE = 50.0
+"""Density of a surface, per unit of the model's length: light is halved in a 70th of it."""
+SEEN_PIXELS = 64
+"""Longest side of the views that decide what is seen at all."""
+COLOR_CHUNK = 2**14
+"""Points whose colours are asked for at a time."""
+
+
+def open_run(config: Path, *, most_pixels: int = 256) -> Source:
+    """Loads a run of `ns-train` (its config.yml).
+
+    Args:
+        config: The run's config.yml.
+        most_pixels: Longest side of the views that are rendered for fusion.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a run of one of our methods.
+    """
+    if not config.is_file():
+        raise FileNotFoundError(f"no run {config}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            _, pipeline, _, _ = eval_setup(config, test_mode="test")
+        except (AssertionError, IndexError, AttributeError, yaml.YAMLError) as error:
+            raise ValueError(f"{config} is not a run that can be loaded: {error}") from error
+    model = pipeline.model
+    if not isinstance(model, StafModel):
+        raise ValueError(f"{config} is a run of {type(model).__name__}, a run of one of staf_nerf's methods is needed")
+    return source_of(model, pipeline.datamanager, most_pixels=most_pixels)
+
+
+def source_of(model: StafModel, manager: Any, *, most_pixels: int = 256) -> Source:
+    """What a mesh can be made from, of a trained model and the data manager with its training cameras."""
+    model.eval()
+    outputs, cameras = manager.train_dataparser_outputs, manager.train_dataset.cameras
+    field: Any = model.field
+    density = Source(
+        field=field.density_fn,
+        bounds=model.scene_box.aabb.detach().cpu().double().numpy(),
+        level=OPAQUE,
+        inside="above",
+        lipschitz=math.inf,
+        device=model.device,
+        color=color_function(field, model.device),
+        views=lambda: views(model, cameras, most_pixels=most_pixels),
+        view_count=len(cameras),
+        rays=rays(cameras),
+        method="fusion",
+        to_world=to_world(outputs),
+        up="z",
+    )
+    if not isinstance(field, StafSurfaceField):
+        return density
+    middle, half = field.middle.cpu().double().numpy(), field.half_side
+    bounds = np.stack([middle - half, middle + half])
+    return dataclasses.replace(
+        density,
+        field=field.signed_distance,
+        bounds=bounds,
+        level=0.0,
+        inside="below",
+        lipschitz=distance_bound(field.signed_distance, bounds, model.device),
+        method="surface",
+    )
+
+
+def rays(cameras: Cameras) -> tuple[Floats, Floats]:
+    """Origins and directions (N, 3) of a few thousand rays from each camera."""
+    found = [_pinhole(cameras[i : i + 1], SEEN_PIXELS).generate_rays(camera_indices=0) for i in range(len(cameras))]
+    origins, directions = (
+        np.concatenate([getattr(bundle, name).reshape(-1, 3).double().numpy() for bundle in found])
+        for name in ("origins", "directions")
+    )
+    return origins, directions
+
+
+def to_world(outputs: DataparserOutputs) -> Floats:
+    """From nerfstudio's scene to the coordinates of the capture's poses, (4, 4)."""
+    matrix = outputs.metadata.get("scene_from_capture")
+    if matrix is None:  # another dataparser: as far back as it says
+        matrix = np.eye(4)
+        matrix[:3] = outputs.dataparser_scale * outputs.dataparser_transform.double().numpy()
+    return np.linalg.inv(np.asarray(matrix, dtype=np.float64))
+
+
+def color_function(field: StafField | StafSurfaceField, device: torch.device | str) -> ColorFunction:
+    """The colours of a surface, seen straight from outside."""
+
+    @torch.no_grad()
+    def color(points: Floats, normals: Floats) -> Floats:
+        found = []
+        for start in range(0, len(points), COLOR_CHUNK):
+            x, n = (torch.from_numpy(v[start : start + COLOR_CHUNK]).float().to(device) for v in (points, normals))
+            found.append(field.surface_color(x, -n).cpu().double().numpy())
+        return np.concatenate(found) if found else np.zeros((0, 3))
+
+    return color
+
+
+@torch.no_grad()
+def views(model: StafModel, cameras: Cameras, *, most_pixels: int) -> Iterator[View]:
+    """What each camera sees, as a pinhole camera of at most that many pixels along a side."""
+    for i in range(len(cameras)):
+        camera = _pinhole(cameras[i : i + 1], most_pixels)
+        outputs = model.get_outputs_for_camera(camera.to(model.device))
+        pose = np.eye(4)
+        pose[:3] = camera.camera_to_worlds[0].cpu().double().numpy()
+        pose[:3, 1:3] *= -1.0  # right, up, backward -> right, down, forward
+        directions = camera.generate_rays(camera_indices=0, keep_shape=True).directions
+        along_axis = (directions.double().cpu() @ torch.from_numpy(pose[:3, 2]))[..., None]
+        depth = (outputs["depth"].cpu() * along_axis)[..., 0]
+        depth = torch.where(outputs["accumulation"][..., 0].cpu() > SEEN, depth, 0.0)
+        yield View(
+            color=(255.0 * outputs["rgb"].clamp(0.0, 1.0)).round().byte().cpu().numpy(),
+            depth=depth.float().numpy(),
+            intrinsics=(float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy)),
+            world_to_camera=np.linalg.inv(pose),
+        )
+
+
+def _pinhole(camera: Cameras, most_pixels: int) -> Cameras:
+    """The same camera without lens distortion, smaller if it has more pixels."""
+    factor = min(most_pixels / max(int(camera.height), int(camera.width)), 1.0)
+    return Cameras(
+        camera_to_worlds=camera.camera_to_worlds.cpu(),
+        fx=camera.fx.cpu() * factor,
+        fy=camera.fy.cpu() * factor,
+        cx=camera.cx.cpu() * factor,
+        cy=camera.cy.cpu() * factor,
+        width=max(round(int(camera.width) * factor), 1),
+        height=max(round(int(camera.height) * factor), 1),
+        camera_type=CameraType.PERSPECTIVE,
+    )

@@ -1,0 +1,179 @@
+"""Shapes as signals: the signed distance or the occupancy of a mesh, the surface through a cloud of points.
+
+Coordinates are the shape's, moved and scaled so that its box lies about zero with the longest side 2 · EXTENT: the
+`Frame` leads back. Signed distance is in those coordinates' units, negative inside; occupancy is 1 inside, 0 outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from staf_nerf.config import ShapeConfig
+from staf_nerf.fields import NeuralField, SignedDistanceField
+from staf_nerf.mesh.points import PointCloud
+from staf_nerf.mesh.surface import Surface
+from staf_nerf.mesh.triangles import Floats, TriangleMesh
+
+EXTENT = 0.85
+"""Half the longest side of the shape's box: the surface keeps off the cube's faces."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """x = (p - center) / scale, from a shape's own coordinates p to the network's x."""
+
+    center: tuple[float, float, float]
+    scale: float
+
+    @classmethod
+    def of(cls, bounds: Floats) -> Frame:
+        """The frame in which a box (2, 3) is centred and 2 · EXTENT long."""
+        extent = float((bounds[1] - bounds[0]).max())
+        if not extent > 0:
+            raise ValueError("a shape must have an extent, got a box of size 0")
+        x, y, z = ((bounds[0] + bounds[1]) / 2).tolist()
+        return cls((x, y, z), extent / (2.0 * EXTENT))
+
+    def inward(self, points: Floats) -> Floats:
+        """To the network's coordinates."""
+        return (points - np.array(self.center)) / self.scale
+
+    def outward(self, points: Floats) -> Floats:
+        """To the shape's."""
+        return points * self.scale + np.array(self.center)
+
+
+class ShapeSignal:
+    """The signed distance or the occupancy of the inside of a mesh.
+
+    Args:
+        mesh: Its surface; where it is open, inside and outside are decided by several rays' vote.
+        config: Quantity, where points lie, and the loss.
+        seed: Of the points that are cached.
+        device: Where the points are handed out.
+    """
+
+    def __init__(
+        self, mesh: TriangleMesh, config: ShapeConfig, *, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        self.config, self.device = config, device
+        self.frame = Frame.of(mesh.bounds)
+        self.mesh = TriangleMesh(self.frame.inward(mesh.vertices), mesh.triangles)
+        self._surface = Surface(self.mesh)
+        self._cache: tuple[Tensor, Tensor] | None = None
+        if config.cached_points:
+            self._cache = self._draw(config.cached_points, np.random.default_rng(seed))
+
+    def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Points (count, 3) and the quantity (count, 1) there."""
+        if self._cache is None:
+            seed = int(torch.randint(2**62, (), generator=generator))
+            points, values = self._draw(count, np.random.default_rng(seed))
+        else:
+            index = torch.randint(len(self._cache[0]), (count,), generator=generator)
+            points, values = (x[index] for x in self._cache)
+        return points.to(self.device), values.to(self.device)
+
+    def losses(self, field: nn.Module, batch: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
+        """The error of the quantity; and of the length of its gradient where the configuration asks for it."""
+        points, values = batch
+        if self.config.quantity == "occupancy":
+            return {"squared error": (field(points) - values).square().mean()}
+        weight = self.config.eikonal_weight
+        if not weight:
+            return {"distance": self._distance_loss(field(points), values)}
+        found, gradient = value_and_gradient(field, points)
+        return {
+            "distance": self._distance_loss(found, values),
+            "eikonal": weight * (gradient.norm(dim=-1) - 1.0).abs().mean(),
+        }
+
+    def _distance_loss(self, found: Tensor, values: Tensor) -> Tensor:
+        return ((found - values).abs() / (values.abs() + self.config.softness)).mean() * self.config.softness
+
+    def _draw(self, count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Points on the surface, near it and anywhere, and the quantity there."""
+        on = round(self.config.surface_part * count)
+        near = min(round(self.config.near_part * count / 2), (count - on) // 2)
+        surface, _ = self.mesh.sample(on + 2 * near, random)
+        widths = self.mesh.diagonal * np.repeat([0.0, *self.config.near], [on, near, near])
+        close = surface + widths[:, None] * random.standard_normal(surface.shape)
+        anywhere = random.uniform(-1.0, 1.0, (count - len(close), 3))
+        points = np.clip(np.concatenate([close, anywhere]), -1.0, 1.0)
+        distance = self._surface.signed_distance(points)
+        distance[:on] = 0.0
+        if self.config.quantity == "occupancy":
+            distance = np.where(distance < 0, 1.0, np.where(distance > 0, 0.0, 0.5))
+        return torch.from_numpy(points).float(), torch.from_numpy(distance).float()[:, None]
+
+
+class PointCloudSignal:
+    """The signed distance to the surface that a cloud of points lies on (SIREN, arXiv 2006.09661, section 4.2).
+
+    Nothing is known about the distance but that it is 0 on the points, that its gradient is one long, and, where there
+    are normals, that it points along them. Without normals, inside is where the field starts out negative.
+
+    Args:
+        cloud: The points.
+        config: Its quantity must be the signed distance.
+        device: Where the points are handed out.
+    """
+
+    def __init__(self, cloud: PointCloud, config: ShapeConfig, *, device: torch.device | str = "cpu") -> None:
+        if config.quantity != "signed-distance":
+            raise ValueError(f"quantity must be 'signed-distance' for a cloud of points, got {config.quantity!r}")
+        self.config, self.device = config, device
+        self.frame = Frame.of(cloud.bounds)
+        self._points = torch.from_numpy(self.frame.inward(cloud.points)).float()
+        self._normals = None if cloud.normals is None else torch.from_numpy(cloud.normals).float()
+
+    def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor | None]:
+        """Points (count, 3), the first half on the surface, and that half's normals."""
+        index = torch.randint(len(self._points), (count // 2,), generator=generator)
+        anywhere = 2.0 * torch.rand(count - len(index), 3, generator=generator) - 1.0
+        points = torch.cat([self._points[index], anywhere]).to(self.device)
+        return points, None if self._normals is None else self._normals[index].to(self.device)
+
+    def losses(self, field: nn.Module, batch: tuple[Tensor, Tensor | None]) -> Mapping[str, Tensor]:
+        """Of the surface, the normals, the gradient's length and what is off the surface, with SIREN's weights."""
+        points, normals = batch
+        values, gradient = value_and_gradient(field, points)
+        on, off = values.tensor_split([len(points) // 2])
+        found = {
+            "surface": 3e3 * on.abs().mean(),
+            "eikonal": 5e1 * (gradient.norm(dim=-1) - 1.0).abs().mean(),
+            "elsewhere": 1e2 * torch.exp(-1e2 * off.abs()).mean(),
+        }
+        if normals is not None:
+            agreement = nn.functional.cosine_similarity(gradient[: len(normals)], normals, dim=-1)
+            found["normals"] = 1e2 * (1.0 - agreement).mean()
+        return found
+
+
+def value_and_gradient(field: nn.Module, points: Tensor) -> tuple[Tensor, Tensor]:
+    """A field's values (N, 1) and their gradients (N, 3), both differentiable."""
+    points = points.detach().requires_grad_()
+    values = field(points)
+    gradient = torch.autograd.grad(values.sum(), points, create_graph=True)[0]
+    return values, gradient
+
+
+def make_field(config: ShapeConfig, *, start_as_sphere: bool = False, generator: Generator | None = None) -> nn.Module:
+    """The field (N, 3) -> (N, 1) of a configuration.
+
+    A signed distance can start as a sphere: of a cloud of points it has to, so that there is an inside.
+    """
+    if config.quantity == "occupancy":
+        return NeuralField(3, 1, config.field, generator=generator)
+    return SignedDistanceField(config.field, radius=0.5 if start_as_sphere else None, generator=generator)
+
+
+def level(config: ShapeConfig) -> tuple[float, Literal["below", "above"]]:
+    """The value that the field has on the surface, and on which side of it inside is."""
+    return (0.5, "above") if config.quantity == "occupancy" else (0.0, "below")

@@ -1,0 +1,197 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from staf_nerf.jobs.mesh import MakeMesh, moved, report, run
+from staf_nerf.mesh.compare import compare
+from staf_nerf.mesh.fuse import View, fuse
+from staf_nerf.mesh.source import Source
+from staf_nerf.mesh.surface import Surface
+from staf_nerf.mesh.triangles import TriangleMesh, read_mesh
+from tests.mesh.shapes import sphere
+
+CENTER, RADII = torch.tensor([0.3, -0.2, 0.1]), torch.tensor([0.5, 0.3, 0.2])
+TURN = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # a quarter about z
+SCALE, SHIFT = 7.0, np.array([100.0, -50.0, 20.0])
+
+
+def ellipsoid(points):
+    return ((points - CENTER) / RADII).norm(dim=-1, keepdim=True) - 1.0
+
+
+def to_world():
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = SCALE * TURN, SHIFT
+    return matrix
+
+
+def source(**changes) -> Source:
+    values = {
+        "field": ellipsoid,
+        "bounds": np.array([[-1.0] * 3, [1.0] * 3]),
+        "color": lambda points, normals: 0.5 + 0.5 * normals,
+        "to_world": to_world(),
+    }
+    return Source(**values | changes)
+
+
+def world_bounds():
+    corners = torch.stack([CENTER - RADII, CENTER + RADII]).double().numpy() @ TURN.T * SCALE + SHIFT
+    return np.stack([corners.min(0), corners.max(0)])
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".ply", ".obj"])
+def test_an_ellipsoid_arrives_in_the_world_with_its_size_normals_and_colors(suffix, tmp_path):
+    output = tmp_path / f"egg{suffix}"
+    found = run(source(), MakeMesh(output, resolution=96))
+    made, voxel = read_mesh(output), SCALE * 2.0 / 96
+    np.testing.assert_allclose(made.bounds, world_bounds(), atol=voxel)
+    volume = 4 / 3 * np.pi * float(RADII.prod()) * SCALE**3
+    assert made.volume == pytest.approx(volume, rel=0.01)  # positive: its triangles face outwards
+    centre = TURN @ CENTER.double().numpy() * SCALE + SHIFT
+    assert ((made.normals * (made.corners.mean(1) - centre)).sum(-1)[made.areas > 1e-9] > 0).all()
+    assert found == json.loads((tmp_path / "egg.json").read_text())
+    assert found["watertight"]
+    assert found["components"] == 1
+    assert found["volume"] == pytest.approx(volume, rel=0.01)
+    np.testing.assert_allclose(found["model_to_world"], to_world())
+    assert (tmp_path / "egg.preview.png").stat().st_size > 1000
+    # Colours were asked for in the model's coordinates: red where the model's x grows, which is the world's y.
+    assert made.colors is not None
+    high = made.vertices[:, 1] > world_bounds()[1, 1] - voxel
+    assert made.colors[high, 0].mean() > 0.9
+
+
+def test_the_model_s_frame_is_there_on_demand(tmp_path):
+    run(source(), MakeMesh(tmp_path / "egg.ply", resolution=48, frame="model"))
+    expected = torch.stack([CENTER - RADII, CENTER + RADII]).numpy()
+    np.testing.assert_allclose(read_mesh(tmp_path / "egg.ply").bounds, expected, atol=2 / 48)
+
+
+def test_a_box_in_the_world_crops_in_the_world(tmp_path):
+    low, high = world_bounds()
+    middle = (low + high) / 2
+    box = (*low - 1, middle[0], *high[1:] + 1)
+    run(source(), MakeMesh(tmp_path / "half.ply", resolution=64, box=box))
+    made = read_mesh(tmp_path / "half.ply")
+    assert made.bounds[1, 0] <= middle[0] + 1e-4  # float32
+    assert made.bounds[1, 0] > middle[0] - 2 * SCALE * 2 / 64
+    np.testing.assert_allclose(made.bounds[0], low, atol=SCALE * 2 / 64)
+
+
+def test_many_triangles_are_decimated_and_a_texture_is_baked(tmp_path):
+    found = run(source(), MakeMesh(tmp_path / "egg.obj", resolution=64, triangles=1500, texture=256))
+    assert 1000 < found["triangles"] <= 1500
+    assert {path.suffix for path in tmp_path.iterdir()} == {".obj", ".mtl", ".png", ".json"}
+    assert "decimation" in found["seconds"]
+    assert found["colors"] == "texture"
+
+
+def test_a_generous_box_does_not_leave_what_the_field_knows(tmp_path):
+    run(source(), MakeMesh(tmp_path / "egg.ply", resolution=48, box=(-500.0, -500.0, -500.0, 500.0, 500.0, 500.0)))
+    np.testing.assert_allclose(read_mesh(tmp_path / "egg.ply").bounds, world_bounds(), atol=SCALE * 2 / 48)
+
+
+def test_floaters_are_left_out(tmp_path):
+    def two(points):
+        return torch.minimum(ellipsoid(points), 0.2 * ((points + 0.8).norm(dim=-1, keepdim=True) / 0.02 - 1.0))
+
+    found = run(source(field=two, lipschitz=12.0), MakeMesh(tmp_path / "egg.ply", resolution=96, smallest_part=0.1))
+    assert found["components"] == 1
+    assert found["parts_left_out"] == 1
+    found = run(source(field=two, lipschitz=12.0), MakeMesh(tmp_path / "egg.ply", resolution=96, smallest_part=0.0))
+    assert found["components"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({}, {"level": 9.0}, "does not cross the level 9 .* such as"),
+        ({"field": lambda x: 1.0 + 0.0 * x[:, :1]}, {}, "does not cross the level 0 .* from 1 to 1"),
+        ({}, {"resolution": 5000, "memory": 1e8}, "needs memory of"),
+        ({}, {"resolution": 0}, "resolution must be >= 1"),
+        ({}, {"method": "fusion"}, "method 'fusion' needs cameras"),
+        ({}, {"box": (0.0, 0.0, 0.0, -1.0, 1.0, 1.0)}, "box must be three least and three larger coordinates"),
+        ({}, {"box": (0.0, 0.0, 0.0, 0.1, 0.1, 0.1)}, "lies outside of what the field knows"),
+        ({"color": None}, {"texture": 256}, "a texture needs a field with colours"),
+        ({}, {"texture": 10}, "texture must be between 64 and 8192 pixels, got 10"),
+        ({}, {"output": Path("a.ply"), "texture": 256}, r"a texture needs a file that ends in .obj or .glb, got a.ply"),
+        ({}, {"triangles": -1}, "triangles must be >= 0, got -1"),
+        ({}, {"hull": True}, "hull needs cameras"),
+        ({}, {"smallest_part": 3.0}, "smallest_part must be between 0 and 1"),
+    ],
+)
+def test_what_cannot_be_made_is_said(changes, options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run(source(**changes), MakeMesh(**{"output": tmp_path / "egg.glb", "resolution": 32} | options))
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    (tmp_path / "folder.glb").mkdir()
+
+    def never(points):
+        raise AssertionError
+
+    with pytest.raises(OSError, match="folder"):
+        run(source(field=never), MakeMesh(tmp_path / "folder.glb"))
+
+
+def test_a_report_of_an_open_mesh_has_no_volume():
+    ball = sphere(subdivisions=2)
+    found = report(TriangleMesh(ball.vertices, ball.triangles[:-3]))
+    assert found["volume"] is None
+    assert not found["watertight"]
+
+
+def views_of(mesh: TriangleMesh, count: int = 24, size: int = 120):
+    """What cameras around a mesh see, by rays; the colour is that of the place."""
+    surface = Surface(mesh)
+    v, u = np.mgrid[:size, :size] + 0.5
+    local = np.stack([(u - size / 2) / size, (v - size / 2) / size, np.ones_like(u)], -1)
+    for i in range(count):
+        angle, height = 2.4 * i, 1.6 * (i + 0.5) / count - 0.8
+        back = np.array([np.cos(angle) * np.sqrt(1 - height**2), np.sin(angle) * np.sqrt(1 - height**2), height])
+        right = np.cross([0.0, 0.0, 1.0], back)
+        right /= np.linalg.norm(right)
+        pose = np.eye(4)
+        pose[:3, :3] = np.stack([right, -np.cross(back, right), -back], 1)
+        pose[:3, 3] = 3.0 * back + mesh.bounds.mean(0)
+        directions = local @ pose[:3, :3].T
+        hits = surface.first_hit(np.broadcast_to(pose[:3, 3], (size * size, 3)), directions.reshape(-1, 3))
+        depth = np.where(np.isfinite(hits.distance), hits.distance, 0.0).reshape(size, size)
+        points = pose[:3, 3] + directions * depth[..., None]
+        color = (255 * (0.5 + 0.4 * (points - mesh.bounds.mean(0)))).clip(0, 255).astype(np.uint8)
+        camera = (float(size), float(size), size / 2, size / 2)
+        yield View(color, depth.astype(np.float32), camera, np.linalg.inv(pose))
+
+
+def test_views_of_a_ball_become_the_ball_with_its_colors():
+    ball = sphere(0.8, (0.2, -0.1, 0.3))
+    bounds = np.array([[-1.0] * 3, [1.3] * 3])
+    parts: list[float] = []
+    made = fuse(views_of(ball), bounds=bounds, resolution=100, count=24, progress=parts.append)
+    voxel = 2.3 / 100
+    found = compare(made, ball, points=20_000)
+    assert found.chamfer_l1 < voxel
+    assert found.normal_consistency > 0.98
+    assert made.volume > 0.9 * ball.volume  # it faces outwards
+    assert made.colors is not None
+    np.testing.assert_allclose(made.colors, 0.5 + 0.4 * (made.vertices - [0.2, -0.1, 0.3]), atol=0.06)
+    assert parts[-1] == 1.0
+
+
+def test_fusion_sees_only_what_lies_in_the_box():
+    ball = sphere(0.8)
+    made = fuse(views_of(ball), bounds=np.array([[-1.0, -1.0, 0.0], [1.0, 1.0, 1.0]]), resolution=60)
+    assert made.bounds[0, 2] > -5 * 2 / 60
+    with pytest.raises(ValueError, match="no view sees a surface in the box"):
+        fuse(views_of(ball, 2), bounds=np.array([[5.0] * 3, [6.0] * 3]), resolution=10)
+
+
+def test_moving_there_and_back_changes_nothing():
+    ball = sphere(subdivisions=2)
+    back = moved(moved(ball, to_world()), np.linalg.inv(to_world()))
+    np.testing.assert_allclose(back.vertices, ball.vertices, atol=1e-12)

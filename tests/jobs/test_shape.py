@@ -1,0 +1,165 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from staf_nerf.checkpoint import load_shape
+from staf_nerf.config import FieldConfig, FitConfig, ShapeConfig
+from staf_nerf.evaluation import measure_shape, shape_mesh
+from staf_nerf.jobs.shape import FitShape, read_shape, run
+from staf_nerf.mesh.clean import without_floaters
+from staf_nerf.mesh.points import PointCloud
+from staf_nerf.mesh.triangles import TriangleMesh, read_mesh
+from staf_nerf.signals.shape import Frame
+from tests.mesh.shapes import sphere, square
+from tests.plugin.conftest import command
+
+SMALL = ShapeConfig(
+    field=FieldConfig(hidden_features=64, hidden_layers=2, first_omega=10.0),
+    fit=FitConfig(minutes=0.0, steps=300, points=4096, matrix_learning_rate=5e-3),
+    cached_points=2**17,
+)
+
+
+@pytest.fixture
+def ring(tmp_path):
+    """A torus off the centre, of another scale than the network's: radii 6 and 2."""
+    made = trimesh.creation.torus(6.0, 2.0, major_sections=96, minor_sections=48)
+    made.apply_translation([10.0, -4.0, 3.0])
+    made.export(tmp_path / "ring.obj")
+    return tmp_path / "ring.obj"
+
+
+@pytest.mark.parametrize("quantity", ["signed-distance", "occupancy"])
+def test_a_mesh_becomes_a_field_whose_surface_is_the_mesh(ring, quantity, tmp_path):
+    import dataclasses
+
+    output = tmp_path / "out"
+    found = run(FitShape(ring, dataclasses.replace(SMALL, quantity=quantity), output=output, resolution=96))
+    assert found == json.loads((output / "metrics.json").read_text())
+    assert {path.name for path in output.iterdir()} == {
+        "field.safetensors", "mesh.glb", "mesh.ply", "metrics.json", "preview.png",
+    }  # fmt: skip
+    measures = found["measures"]
+    assert measures["field_iou"] > (0.98 if quantity == "signed-distance" else 0.95)
+    assert measures["f_score"][1] > 0.99
+    assert measures["normal_consistency"] > 0.98
+    if quantity == "signed-distance":
+        assert abs(measures["iou"] - measures["field_iou"]) < 0.01
+        # The tube's radius is 2.
+        assert measures["distance_error"] < 0.04
+    else:
+        assert measures["squared_error"] < 0.03
+        assert abs(measures["grid_iou"] - measures["field_iou"]) < 0.02
+    made = without_floaters(read_mesh(output / "mesh.ply"), smallest=0.5)
+    np.testing.assert_allclose(made.bounds, [[2.0, -12.0, 1.0], [18.0, 4.0, 5.0]], atol=0.2)
+    model, config, frame = load_shape(output / "field.safetensors")
+    again = without_floaters(shape_mesh(model, config, frame, resolution=96), smallest=0.5)
+    assert len(again.triangles) == len(made.triangles)
+
+
+def test_points_with_normals_become_a_surface_through_them(tmp_path):
+    points, index = sphere(2.0, (5.0, 0.0, 0.0)).sample(3000, np.random.default_rng(0))
+    np.savez(tmp_path / "ball.npz", points=points, normals=sphere(2.0).normals[index])
+    import dataclasses
+
+    config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=250, points=2048))
+    found = run(FitShape(tmp_path / "ball.npz", config, output=tmp_path / "out", resolution=64))["measures"]
+    assert found["mean_distance"] < 0.02
+    assert found["normal_agreement"] > 0.98
+    assert found["eikonal_error"] < 0.1
+    made = read_mesh(tmp_path / "out" / "mesh.ply")
+    assert made.volume == pytest.approx(4 / 3 * np.pi * 8, rel=0.05)
+
+
+def test_measures_of_a_field_that_is_the_distance_are_perfect():
+    class Ball(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.radius = torch.nn.Parameter(torch.tensor(0.85))
+
+        def forward(self, x):
+            return x.norm(dim=-1, keepdim=True) - self.radius
+
+    reference, frame = sphere(3.0, (1.0, 2.0, 3.0)), Frame((1.0, 2.0, 3.0), 3.0 / 0.85)
+    mesh = shape_mesh(Ball(), ShapeConfig(), frame, resolution=64)
+    found = measure_shape(Ball(), ShapeConfig(), frame, mesh, reference, points=20_000)
+    assert found["field_iou"] > 0.995  # the reference is a polyhedron inside the sphere
+    assert found["eikonal_error"] < 1e-5
+    assert found["distance_error"] < 3.0 * 4e-4
+    assert found["f_score"] == (1.0, 1.0)
+
+
+def test_what_a_file_holds_decides_how_it_is_read(tmp_path):
+    import open3d
+
+    ball = sphere(subdivisions=3)
+    open3d.io.write_point_cloud(
+        str(tmp_path / "points.ply"), open3d.geometry.PointCloud(open3d.utility.Vector3dVector(ball.vertices))
+    )
+    cloud, lines = read_shape(tmp_path / "points.ply")
+    assert isinstance(cloud, PointCloud)
+    assert "no normals" in lines[0]
+    trimesh.Trimesh(ball.vertices, ball.triangles).export(tmp_path / "mesh.ply")
+    mesh, lines = read_shape(tmp_path / "mesh.ply")
+    assert isinstance(mesh, TriangleMesh)
+    assert lines == []
+    flat = square()
+    trimesh.Trimesh(flat.vertices, flat.triangles).export(tmp_path / "square.obj")
+    _, (line,) = read_shape(tmp_path / "square.obj")
+    assert "4 boundary edges" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.obj", None, "no mesh"),
+        ("none.ply", None, "no file"),
+        ("empty.obj", "", "holds no triangles|could not read"),
+        ("nan.obj", "v 0 0 0\nv 1 0 nan\nv 0 1 0\nf 1 2 3\n", "vertices must be finite"),
+        ("point.obj", "v 0 0 0\nv 0 0 0\nv 0 0 0\nf 1 2 3\n", "needs triangles with an area|holds no triangles"),
+    ],
+)
+def test_bad_files_are_refused_in_one_line(name, content, message, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run(FitShape(tmp_path / name, SMALL, output=tmp_path / "out"))
+
+
+def test_one_triangle_is_fitted_with_a_warning(tmp_path, capsys):
+    """It has no inside: what the field makes of it is told by its boundary edges and by no volume."""
+    import dataclasses
+
+    (tmp_path / "one.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=30, points=512), cached_points=2**12)
+    found = run(FitShape(tmp_path / "one.obj", config, output=tmp_path / "out", resolution=32))
+    assert found["measures"]["iou"] is None
+    assert "3 boundary edges" in capsys.readouterr().out
+
+
+def test_the_command_fits_makes_a_mesh_and_refuses_what_is_wrong(ring, tmp_path):
+    command(
+        "staf", "fit", "shape", ring, "--hidden-features", 32, "--hidden-layers", 2, "--minutes", 0,
+        "--steps", 200, "--points", 2048, "--first-omega", 10, "--cached-points", 50000,
+        "--resolution", 48, "--output", "out",
+        cwd=tmp_path,
+    )  # fmt: skip
+    printed = command(
+        "staf", "mesh", "--checkpoint", "out/field.safetensors", "--output", "made/ring.obj", "--resolution", 40,
+        cwd=tmp_path,
+    ).stdout  # fmt: skip
+    assert "watertight" in printed
+    assert read_mesh(tmp_path / "made" / "ring.obj").bounds[1, 0] == pytest.approx(18.0, abs=0.7)
+    for arguments, message in (
+        (("mesh",), "one of --load-config and --checkpoint is needed"),
+        (("mesh", "--checkpoint", "out/metrics.json"), "is not a safetensors file"),
+        (("mesh", "--checkpoint", "out/field.safetensors", "--output", "a.fbx"), "ends in one of"),
+        (("fit", "shape", "nothing.obj"), "no mesh nothing.obj"),
+    ):
+        result = command("staf", *arguments, cwd=tmp_path, check=False)
+        assert result.returncode == 1
+        assert message in result.stdout
+        assert "Traceback" not in result.stdout

@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+
+from staf_nerf.mesh.clean import (
+    boundary_parts,
+    components,
+    cropped,
+    decimated,
+    repair,
+    within_hull,
+    without_floaters,
+    without_unseen,
+)
+from staf_nerf.mesh.triangles import TriangleMesh
+from tests.mesh.shapes import box, sphere, square
+
+
+def together(*meshes: TriangleMesh) -> TriangleMesh:
+    starts = np.cumsum([0, *(len(m.vertices) for m in meshes)])
+    triangles = [m.triangles + start for m, start in zip(meshes, starts, strict=False)]
+    return TriangleMesh(np.concatenate([m.vertices for m in meshes]), np.concatenate(triangles))
+
+
+def test_a_sound_mesh_is_left_as_it_is():
+    mesh, found = repair(sphere(subdivisions=3))
+    assert found.lines() == []
+    assert mesh.volume == pytest.approx(sphere(subdivisions=3).volume, rel=1e-12)
+    assert len(mesh.triangles) == len(sphere(subdivisions=3).triangles)
+
+
+def test_triangles_that_face_inwards_are_turned_and_counted():
+    good = sphere(subdivisions=2)
+    triangles = good.triangles.copy()
+    triangles[:17] = triangles[:17, ::-1]
+    mesh, found = repair(TriangleMesh(good.vertices, triangles))
+    assert found.flipped_triangles == 17
+    assert mesh.volume == pytest.approx(good.volume, rel=1e-12)
+
+
+def test_a_mesh_that_is_inside_out_is_turned():
+    good = together(sphere(subdivisions=2), box(center=(5.0, 0.0, 0.0)))
+    mesh, found = repair(TriangleMesh(good.vertices, good.triangles[:, ::-1]))
+    assert found.flipped_triangles == len(good.triangles)
+    assert mesh.volume == pytest.approx(good.volume, rel=1e-12)
+
+
+def test_triangles_without_area_or_there_twice_are_dropped():
+    good = sphere(subdivisions=2)
+    extra = np.array([[0, 0, 5], [7, 7, 7]])
+    mesh, found = repair(
+        TriangleMesh(good.vertices, np.concatenate([good.triangles, extra, good.triangles[:3, [1, 2, 0]]]))
+    )
+    assert found.dropped_triangles == 5
+    assert len(mesh.triangles) == len(good.triangles)
+
+
+def test_a_small_hole_is_filled_and_a_large_one_is_named():
+    good = sphere(subdivisions=4)
+    top = (good.corners @ good.vertices[0]).min(1) > 0.997  # within .077 of a vertex
+    assert 3 < top.sum() < 40
+    mesh, found = repair(TriangleMesh(good.vertices, good.triangles[~top]))
+    assert found.filled_holes == 1
+    assert mesh.boundary_edges == 0
+    assert mesh.volume == pytest.approx(good.volume, rel=1e-3)  # a flat lid
+    cap = good.corners[:, :, 2].min(1) > 0.5
+    mesh, found = repair(TriangleMesh(good.vertices, good.triangles[~cap]))
+    assert found.filled_holes == 0
+    assert found.boundary_edges == mesh.boundary_edges > 20
+    assert f"{mesh.boundary_edges} boundary edges" in " ".join(found.lines())
+    assert len(boundary_parts(mesh)) == 1
+
+
+@pytest.mark.parametrize("triangles", [np.zeros((0, 3), dtype=np.int64), np.array([[0, 0, 1]])])
+def test_a_mesh_without_area_is_refused(triangles):
+    with pytest.raises(ValueError, match="a mesh needs triangles with an area"):
+        repair(TriangleMesh(np.eye(3), triangles))
+
+
+def test_components_are_numbered_by_area():
+    mesh = together(sphere(0.2, (3.0, 0.0, 0.0), 2), sphere(subdivisions=2), sphere(0.5, (0.0, 4.0, 0.0), 2))
+    number = components(mesh).reshape(3, -1)
+    assert (number == np.array([[2], [0], [1]])).all()
+
+
+def test_floaters_go_and_what_is_large_stays():
+    mesh = together(sphere(0.05, (3.0, 0.0, 0.0), 2), sphere(subdivisions=2), sphere(0.5, (0.0, 4.0, 0.0), 2))
+    size = len(sphere(subdivisions=2).triangles)
+    assert len(without_floaters(mesh, smallest=0.1).triangles) == 2 * size
+    assert len(without_floaters(mesh, smallest=0.0).triangles) == 3 * size
+    assert len(without_floaters(mesh, smallest=0.0, most=1).triangles) == size
+    for bad, message in (({"smallest": 2.0}, "smallest must be between"), ({"most": 0}, "most must be >= 1")):
+        with pytest.raises(ValueError, match=message):
+            without_floaters(mesh, **bad)
+
+
+def test_cropping_keeps_what_is_all_inside():
+    mesh = cropped(together(box(), box(center=(3.0, 0.0, 0.0))), np.array([[-1.0, -1.0, -1.0], [3.0, 1.0, 1.0]]))
+    assert len(mesh.triangles) >= 12
+    assert mesh.bounds[1, 0] <= 3.0
+    assert len(cropped(square(), np.array([[2.0, 2.0, 2.0], [3.0, 3.0, 3.0]])).triangles) == 0
+
+
+def test_decimation_keeps_the_shape():
+    mesh = decimated(sphere(), 1000)
+    assert 900 <= len(mesh.triangles) <= 1000
+    assert mesh.volume == pytest.approx(sphere().volume, rel=0.02)
+    assert decimated(sphere(subdivisions=2), 10**6).triangles.shape == sphere(subdivisions=2).triangles.shape
+    with pytest.raises(ValueError, match="triangles must be >= 1, got 0"):
+        decimated(sphere(), 0)
+
+
+def test_what_no_ray_meets_first_is_left_out():
+    mesh = together(sphere(), sphere(0.5), sphere(0.1, (0.7, 0.0, 0.0)))
+    directions = np.random.default_rng(0).standard_normal((2000, 3))
+    directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+    found = without_unseen(mesh, -5.0 * directions, directions)  # through the origin, from all sides
+    assert len(found.triangles) == len(sphere().triangles)
+    assert found.bounds[1, 0] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_hull_keeps_what_lies_between_the_points():
+    corners = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
+    mesh = together(sphere(0.5, subdivisions=2), sphere(0.5, (1.0, 0.0, 0.0), 3))
+    found = within_hull(mesh, corners)
+    assert found.bounds[1, 0] <= 1.0
+    assert len(sphere(subdivisions=2).triangles) < len(found.triangles) < len(mesh.triangles)
+    with pytest.raises(ValueError, match="do not lie in a plane, got 4 points"):
+        within_hull(mesh, corners[:4])

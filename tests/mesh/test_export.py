@@ -1,0 +1,128 @@
+import json
+
+import numpy as np
+import open3d
+import pytest
+import trimesh
+
+from staf_nerf.mesh.export import check_output, write_mesh
+from staf_nerf.mesh.preview import four_views, save_preview
+from staf_nerf.mesh.texture import bake, with_vertex_colors
+from staf_nerf.mesh.triangles import TriangleMesh, linear_from_srgb, read_mesh, srgb_from_linear
+from tests.mesh.shapes import sphere
+
+
+def painted(points, normals):
+    """Red grows along x, green along y; blue where the normal points up."""
+    return np.stack([0.5 + 0.4 * points[:, 0], 0.5 + 0.4 * points[:, 1], 0.5 + 0.4 * normals[:, 2]], -1)
+
+
+@pytest.fixture
+def ball() -> TriangleMesh:
+    return with_vertex_colors(sphere(subdivisions=3), painted)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
+def test_a_file_read_back_has_the_vertices_triangles_and_colors(ball, suffix, tmp_path):
+    (path,) = write_mesh(tmp_path / f"ball{suffix}", ball)
+    found = read_mesh(path)
+    assert len(found.triangles) == len(ball.triangles)
+    assert found.volume == pytest.approx(ball.volume, rel=1e-5)  # float32
+    assert found.colors is not None
+    # 8 bits; linear ones in GLB are up to 13 times coarser where it is dark.
+    np.testing.assert_allclose(found.colors, painted(found.vertices, found.vertices), atol=0.02)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
+def test_open3d_reads_the_same_mesh(ball, suffix, tmp_path):
+    (path,) = write_mesh(tmp_path / f"ball{suffix}", ball)
+    found = open3d.io.read_triangle_mesh(path)
+    assert len(found.triangles) == len(ball.triangles)
+    np.testing.assert_allclose(found.get_max_bound(), ball.bounds[1], atol=1e-6)
+    colors = np.asarray(found.vertex_colors)
+    assert len(colors) == len(found.vertices)
+    expected = painted(np.asarray(found.vertices), np.asarray(found.vertices))
+    np.testing.assert_allclose(srgb_from_linear(colors) if suffix == ".glb" else colors, expected, atol=0.02)
+
+
+def test_glb_holds_linear_colors_and_normals(ball, tmp_path):
+    (path,) = write_mesh(tmp_path / "ball.glb", ball)
+    content = path.read_bytes()
+    length = int.from_bytes(content[12:16], "little")
+    (primitive,) = json.loads(content[20 : 20 + length])["meshes"][0]["primitives"]
+    assert {"POSITION", "NORMAL", "COLOR_0"} <= set(primitive["attributes"])
+    raw = trimesh.load(path, process=False, force="mesh").visual.vertex_colors[:, :3] / 255
+    np.testing.assert_allclose(raw.mean(0), linear_from_srgb(ball.colors).mean(0), atol=0.01)
+
+
+@pytest.mark.parametrize("suffix", [".obj", ".glb"])
+def test_a_baked_texture_has_the_surface_s_colors(suffix, tmp_path):
+    mesh = sphere(subdivisions=3)
+    files = write_mesh(tmp_path / f"ball{suffix}", mesh, bake(mesh, painted, size=256))
+    assert sorted(path.suffix for path in files) == ([".glb"] if suffix == ".glb" else [".mtl", ".obj", ".png"])
+    assert all(path.is_file() for path in files)
+    assert all(path.stem == "ball" for path in files)  # two meshes in one folder keep their own
+    found = trimesh.load(files[0], process=False, force="mesh")
+    assert len(found.faces) == len(mesh.triangles)
+    points, index = trimesh.sample.sample_surface(found, 2000, seed=0)
+    corners = found.triangles[index]
+    weights = trimesh.triangles.points_to_barycentric(corners, points)
+    uv = (found.visual.uv[found.faces[index]] * weights[..., None]).sum(1)
+    material = found.visual.material
+    picture = material.baseColorTexture if suffix == ".glb" else material.image
+    colors = trimesh.visual.color.uv_to_color(uv, picture)[:, :3] / 255
+    error = np.abs(colors - painted(points, points))
+    # A pixel is about .02 wide, so red and green are within .01 and rounding; blue jumps at the equator.
+    assert error[:, :2].max() < 0.03
+    assert (error[:, 2] > 0.05).mean() < 0.03
+
+
+def test_a_texture_does_not_go_to_ply(tmp_path):
+    mesh = sphere(subdivisions=2)
+    with pytest.raises(ValueError, match=r"a texture needs a file that ends in .obj or .glb, got a.ply"):
+        write_mesh(tmp_path / "a.ply", mesh, bake(mesh, painted, size=64))
+
+
+def test_a_texture_of_a_vast_mesh_is_refused_before_the_work():
+    vast = TriangleMesh(np.eye(3), np.zeros((400_001, 3), dtype=np.int64))
+    with pytest.raises(ValueError, match="at most 400000 triangles, got 400001"):
+        bake(vast, painted)
+
+
+def test_an_output_that_cannot_be_written_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match=r"must go to a file that ends in one of .ply, .obj, .glb, got a.fbx"):
+        check_output(tmp_path / "a.fbx")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        check_output(tmp_path / "file" / "a.ply")
+    (tmp_path / "folder.ply").mkdir()
+    with pytest.raises(OSError, match=r"folder\.ply"):
+        check_output(tmp_path / "folder.ply")
+    check_output(tmp_path / "new" / "a.ply")
+    assert not (tmp_path / "new" / "a.ply").exists()
+
+
+def test_a_preview_shows_the_mesh_from_four_sides(ball, tmp_path):
+    picture = four_views(ball, size=64)
+    assert picture.shape == (128, 128, 3)
+    assert (picture[0, 0] == 255).all()  # the background
+    covered = (picture < 255).any(-1).reshape(2, 64, 2, 64).mean((1, 3))
+    # The box's diagonal is the picture's width: a ball covers pi/4 / 3 of it.
+    np.testing.assert_allclose(covered, np.pi / 12, atol=0.01)
+    save_preview(tmp_path / "a.png", ball, size=32)
+    assert (tmp_path / "a.png").stat().st_size > 0
+    with pytest.raises(ValueError, match="without triangles"):
+        four_views(TriangleMesh(np.eye(3), np.zeros((0, 3), dtype=np.int64)))
+
+
+@pytest.mark.parametrize(("up", "axis"), [("y", 1), ("z", 2)])
+def test_up_is_up_in_a_preview(up, axis):
+    offsets = np.zeros(3)
+    offsets[axis] = 2.0
+    high, low = sphere(0.5, offsets, 2), sphere(0.2, -offsets, 2)
+    both = TriangleMesh(
+        np.concatenate([high.vertices, low.vertices]),
+        np.concatenate([high.triangles, low.triangles + len(high.vertices)]),
+    )
+    view = (four_views(both, size=100, up=up) < 255).any(-1)[:100, :100]
+    assert view[:50].sum() > 3 * view[50:].sum() > 0

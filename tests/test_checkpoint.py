@@ -1,0 +1,50 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from staf_nerf.checkpoint import load_shape, save_shape
+from staf_nerf.config import FieldConfig, ShapeConfig
+from staf_nerf.signals.shape import Frame, make_field
+
+
+@pytest.mark.parametrize("quantity", ["signed-distance", "occupancy"])
+def test_a_field_that_is_read_back_has_the_same_values(quantity, tmp_path, generator):
+    config = ShapeConfig(quantity=quantity, field=FieldConfig(hidden_features=16, num_frequencies=3), near=(0.01, 0.1))
+    field = make_field(config, generator=generator)
+    save_shape(tmp_path / "a.safetensors", field, config, Frame((1.0, 2.0, 3.0), 0.5))
+    found, found_config, frame = load_shape(tmp_path / "a.safetensors")
+    x = torch.rand(50, 3, generator=generator)
+    assert torch.equal(found(x), field(x))
+    assert found_config == config
+    assert frame == Frame((1.0, 2.0, 3.0), 0.5)
+
+
+def test_a_network_that_shares_its_activation_is_saved_too(tmp_path, generator):
+    config = ShapeConfig(field=FieldConfig(hidden_features=8, hidden_layers=3, sharing="network"))
+    field = make_field(config, generator=generator)
+    save_shape(tmp_path / "a.safetensors", field, config, Frame((0.0, 0.0, 0.0), 1.0))
+    x = torch.rand(5, 3, generator=generator)
+    assert torch.equal(load_shape(tmp_path / "a.safetensors")[0](x), field(x))
+    with pytest.raises(OSError, match="could not write"):
+        save_shape(tmp_path / "no" / "a.safetensors", field, config, Frame((0.0, 0.0, 0.0), 1.0))
+
+
+def test_files_that_hold_no_shape_are_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        load_shape(path)
+    path.write_text("nonsense")
+    with pytest.raises(ValueError, match="is not a safetensors file"):
+        load_shape(path)
+    save_file({"a": torch.ones(1)}, path)
+    with pytest.raises(ValueError, match="holds no field of staf_nerf"):
+        load_shape(path)
+    for about, message in (
+        ({"format": 1, "task": "image"}, "a field of a shape is needed, .* holds one of: image"),
+        ({"format": 99, "task": "shape"}, "has format 99, this version of staf_nerf reads format 1"),
+    ):
+        save_file({"a": torch.ones(1)}, path, metadata={"staf_nerf": json.dumps(about)})
+        with pytest.raises(ValueError, match=message):
+            load_shape(path)
