@@ -104,7 +104,9 @@ def test_a_small_network_learns_an_image_to_35_db(activation):
 @pytest.mark.parametrize("hidden_layers", [0, 1, 2])
 @pytest.mark.parametrize("activation", ["staf", "gabor"])
 def test_an_input_in_parts_that_broadcast_equals_their_concatenation(activation, hidden_layers, generator):
-    mlp = CoordinateMLP(9, 2, hidden_features=8, hidden_layers=hidden_layers, activation=activation)
+    mlp = CoordinateMLP(
+        9, 2, hidden_features=8, hidden_layers=hidden_layers, activation=activation, generator=generator
+    )
     draw = functools.partial(torch.randn, generator=generator)
     parts = [draw(5, 7, 4), draw(5, 1, 3), draw(2)]
     whole = torch.cat([part.expand(5, 7, part.shape[-1]) for part in parts], -1)
