@@ -104,13 +104,17 @@ def test_a_small_network_learns_an_image_to_35_db(activation):
 @pytest.mark.parametrize("hidden_layers", [0, 1, 2])
 @pytest.mark.parametrize("activation", ["staf", "gabor"])
 def test_an_input_in_parts_that_broadcast_equals_their_concatenation(activation, hidden_layers, generator):
-    mlp = CoordinateMLP(
-        9, 2, hidden_features=8, hidden_layers=hidden_layers, activation=activation, generator=generator
-    )
-    draw = functools.partial(torch.randn, generator=generator)
-    parts = [draw(5, 7, 4), draw(5, 1, 3), draw(2)]
+    torch.set_default_dtype(torch.float64)
+    try:
+        mlp = CoordinateMLP(
+            9, 2, hidden_features=8, hidden_layers=hidden_layers, activation=activation, generator=generator
+        )
+        draw = functools.partial(torch.randn, generator=generator)
+        parts = [draw(5, 7, 4), draw(5, 1, 3), draw(2)]
+    finally:
+        torch.set_default_dtype(torch.float32)
     whole = torch.cat([part.expand(5, 7, part.shape[-1]) for part in parts], -1)
-    torch.testing.assert_close(mlp(*parts), mlp(whole), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mlp(*parts), mlp(whole), atol=1e-9, rtol=1e-9)
     found = torch.autograd.grad(mlp(*parts).square().sum(), list(mlp.parameters()))
     expected = torch.autograd.grad(mlp(whole).square().sum(), list(mlp.parameters()))
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)  # float32, through frequencies of 30
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)  # float64, through frequencies of 30
