@@ -100,13 +100,15 @@ def mesh(
         view_pixels: Longest side of the views that are rendered where depths are fused.
         options: How the mesh is made.
     """
+    from staf_nerf.checkpoint import load_shape
+    from staf_nerf.evaluation import shape_source
     from staf_nerf.mesh.export import check_output
 
     if (load_config is None) == (checkpoint is None):
         raise ValueError("one of --load-config and --checkpoint is needed")
     check_output(options.output)
     if checkpoint is not None:
-        source = mesh_job.shape_source(checkpoint)
+        source = shape_source(*load_shape(checkpoint))
     else:
         assert load_config is not None
         with _without_warnings():

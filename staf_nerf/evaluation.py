@@ -15,6 +15,7 @@ from staf_nerf.config import ShapeConfig
 from staf_nerf.mesh.compare import compare
 from staf_nerf.mesh.extract import extract_mesh, steepest_slope
 from staf_nerf.mesh.points import PointCloud
+from staf_nerf.mesh.source import Source
 from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import TriangleMesh
 from staf_nerf.signals.shape import Frame, level, value_and_gradient
@@ -41,22 +42,38 @@ def shape_mesh(
     Raises:
         ValueError: If the field has no surface in the cube [-1, 1]³, or an argument is out of range.
     """
-    where, inside = level(config)
+    source = shape_source(field, config, frame)
     found = extract_mesh(
-        field,
-        bounds=CUBE,
+        source.field,
+        bounds=source.bounds,
         resolution=resolution,
-        level=where,
-        inside=inside,
-        lipschitz=field_bound(field, config),
+        level=source.level,
+        inside=source.inside,
+        lipschitz=source.lipschitz,
         memory=memory,
-        device=next(field.parameters()).device,
+        device=source.device,
         progress=progress,
     )
     return TriangleMesh(frame.outward(found.vertices), found.triangles)
 
 
 CUBE = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
+
+
+def shape_source(field: nn.Module, config: ShapeConfig, frame: Frame) -> Source:
+    """How the surface of a fitted shape is found, and led back to the shape's own coordinates."""
+    where, inside = level(config)
+    to_world = np.diag([frame.scale] * 3 + [1.0])
+    to_world[:3, 3] = frame.center
+    return Source(
+        field=field,
+        bounds=CUBE,
+        level=where,
+        inside=inside,
+        lipschitz=field_bound(field, config),
+        device=next(field.parameters()).device,
+        to_world=to_world,
+    )
 
 
 def field_bound(field: nn.Module, config: ShapeConfig) -> float:

@@ -69,13 +69,14 @@ def measure(checkpoint: Path, resolution: int, *, whole: bool) -> tuple[Extracti
     """Extracts once, in this process."""
     import open3d  # noqa: F401  (its import is not what is measured)
 
-    from staf_nerf.jobs.mesh import shape_source
+    from staf_nerf.checkpoint import load_shape
+    from staf_nerf.evaluation import shape_source
     from staf_nerf.jobs.progress import peak_memory
     from staf_nerf.memory import keep_freed_memory
     from staf_nerf.mesh.extract import extract_mesh
 
     keep_freed_memory()
-    source, asked = shape_source(checkpoint), 0
+    source, asked = shape_source(*load_shape(checkpoint)), 0
 
     def counted(points):
         nonlocal asked

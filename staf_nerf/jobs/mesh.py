@@ -12,8 +12,6 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import arg
 
-from staf_nerf.checkpoint import load_shape
-from staf_nerf.evaluation import CUBE, field_bound
 from staf_nerf.jobs.progress import Stages, peak_memory
 from staf_nerf.memory import keep_freed_memory
 from staf_nerf.mesh.clean import components, cropped, decimated, within_hull, without_floaters, without_unseen
@@ -24,7 +22,6 @@ from staf_nerf.mesh.preview import save_preview
 from staf_nerf.mesh.source import Method, Source
 from staf_nerf.mesh.texture import LARGEST, SMALLEST, bake, with_vertex_colors
 from staf_nerf.mesh.triangles import Floats, TriangleMesh
-from staf_nerf.signals.shape import level
 
 
 @dataclass(frozen=True)
@@ -74,26 +71,6 @@ class MakeMesh:
             low, high = np.asarray(self.box).reshape(2, 3)
             if not (np.isfinite([low, high]).all() and (low < high).all()):
                 raise ValueError(f"box must be three least and three larger coordinates, got {list(self.box)}")
-
-
-def shape_source(path: Path) -> Source:
-    """The field of a fitted shape (`staf fit shape`).
-
-    Raises:
-        FileNotFoundError, ValueError: As `load_shape`.
-    """
-    model, config, frame = load_shape(path)
-    where, inside = level(config)
-    to_world = np.diag([frame.scale] * 3 + [1.0])
-    to_world[:3, 3] = frame.center
-    return Source(
-        field=model,
-        bounds=CUBE,
-        level=where,
-        inside=inside,
-        lipschitz=field_bound(model, config),
-        to_world=to_world,
-    )
 
 
 def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[str, Any]:

@@ -101,10 +101,7 @@ class StafField(_SpaceField):
     ) -> None:
         super().__init__(aabb, contraction)
         self.field = RadianceField(config, color, implementation=implementation)
-        features = color.appearance_features
-        self.appearance = Embedding(num_images, features) if features else None
-        if self.appearance is not None:  # a common start, so that the mean at evaluation is a photo's own neighbour
-            torch.nn.init.zeros_(self.appearance.embedding.weight)
+        self.appearance = make_appearance(num_images, color)
 
     def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor]:
         coordinates, inside = self.coordinates(ray_samples)
@@ -143,6 +140,16 @@ class StafField(_SpaceField):
         if self.appearance is not None and appearance is None:
             appearance = self.appearance.mean(dim=0)
         return self.field.color(features, directions, appearance)
+
+
+def make_appearance(num_images: int, color: ColorConfig) -> Embedding | None:
+    """The embedding of each training photo's exposure and white balance, where the configuration has one."""
+    if not color.appearance_features:
+        return None
+    appearance = Embedding(num_images, color.appearance_features)
+    # A common start, so that the mean at evaluation is a photo's own neighbour.
+    torch.nn.init.zeros_(appearance.embedding.weight)
+    return appearance
 
 
 def _once(values: Tensor) -> Tensor:

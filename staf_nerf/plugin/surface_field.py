@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from nerfstudio.cameras.rays import RaySamples
-from nerfstudio.field_components.embedding import Embedding
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.field_components.spatial_distortions import SpatialDistortion
 from nerfstudio.fields.base_field import Field
@@ -21,7 +20,7 @@ from torch.nn import functional
 from staf_nerf.config import ColorConfig, FieldConfig, SurfaceConfig
 from staf_nerf.encodings import Implementation
 from staf_nerf.fields import SurfaceField
-from staf_nerf.plugin.field import StafField
+from staf_nerf.plugin.field import StafField, make_appearance
 from staf_nerf.plugin.poses import Attention
 
 SHARPNESS_RATE = 10.0
@@ -101,10 +100,7 @@ class StafSurfaceField(Field):
         )
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(surface.sharpness) / SHARPNESS_RATE))
         self.anneal, self.held = 1.0, False
-        features = color.appearance_features
-        self.appearance = Embedding(num_images, features) if features else None
-        if self.appearance is not None:
-            nn.init.zeros_(self.appearance.embedding.weight)
+        self.appearance = make_appearance(num_images, color)
         self.background = None
         if background is not None:
             self.background = StafField(
@@ -147,7 +143,7 @@ class StafSurfaceField(Field):
         if self.held:
             opacity = opacity.detach()
         normals = functional.normalize(gradient, dim=-1)
-        color = self.field.color(features, directions[inside], self._appearance(ray_samples, inside), normals)
+        color = self.field.color(features, directions[inside], _appearance(self, ray_samples, inside), normals)
         shape = inside.shape
         alpha, rgb = x.new_zeros(*shape, 1), x.new_zeros(*shape, 3)
         alpha[inside], rgb[inside] = opacity, color
@@ -165,14 +161,6 @@ class StafSurfaceField(Field):
             "departure": distance - self.field.distance.first_distance(x[inside].detach()),
         }
 
-    def _appearance(self, ray_samples: RaySamples, chosen: Tensor) -> Tensor | None:
-        if self.appearance is None:
-            return None
-        if not self.training:
-            return self.appearance.mean(dim=0)
-        assert ray_samples.camera_indices is not None
-        return self.appearance(ray_samples.camera_indices[chosen].squeeze(-1))
-
     def _behind(self, ray_samples: RaySamples, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Opacity (N, 1) and colour (N, 3) of the samples outside the cube."""
         assert self.background is not None
@@ -181,13 +169,7 @@ class StafSurfaceField(Field):
         density, features = field.field.density(coordinates)
         deltas = ray_samples.deltas
         assert deltas is not None
-        appearance = None
-        if field.appearance is not None:
-            indices = ray_samples.camera_indices
-            appearance = field.appearance.mean(dim=0)
-            if self.training:
-                assert indices is not None
-                appearance = field.appearance(indices[chosen].squeeze(-1))
+        appearance = _appearance(field, ray_samples, chosen)
         color = field.field.color(features, frustums.directions[chosen], appearance)
         return 1.0 - torch.exp(-density * within * deltas[chosen]), color
 
@@ -199,6 +181,16 @@ class StafSurfaceField(Field):
 
     def get_outputs(self, ray_samples: RaySamples, density_embedding: Tensor | None = None) -> dict:
         return {}
+
+
+def _appearance(field: StafField | StafSurfaceField, ray_samples: RaySamples, chosen: Tensor) -> Tensor | None:
+    """The embedding of the photos that the chosen samples belong to; at evaluation the mean of all."""
+    if field.appearance is None:
+        return None
+    if not field.training:
+        return field.appearance.mean(dim=0)
+    assert ray_samples.camera_indices is not None
+    return field.appearance(ray_samples.camera_indices[chosen].squeeze(-1))
 
 
 def is_room(surface: SurfaceConfig, look: Attention | None) -> bool:

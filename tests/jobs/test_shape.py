@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -34,8 +35,6 @@ def ring(tmp_path):
 
 @pytest.mark.parametrize("quantity", ["signed-distance", "occupancy"])
 def test_a_mesh_becomes_a_field_whose_surface_is_the_mesh(ring, quantity, tmp_path):
-    import dataclasses
-
     output = tmp_path / "out"
     found = run(FitShape(ring, dataclasses.replace(SMALL, quantity=quantity), output=output, resolution=96))
     assert found == json.loads((output / "metrics.json").read_text())
@@ -63,8 +62,6 @@ def test_a_mesh_becomes_a_field_whose_surface_is_the_mesh(ring, quantity, tmp_pa
 def test_points_with_normals_become_a_surface_through_them(tmp_path):
     points, index = sphere(2.0, (5.0, 0.0, 0.0)).sample(3000, np.random.default_rng(0))
     np.savez(tmp_path / "ball.npz", points=points, normals=sphere(2.0).normals[index])
-    import dataclasses
-
     config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=250, points=2048))
     found = run(FitShape(tmp_path / "ball.npz", config, output=tmp_path / "out", resolution=64))["measures"]
     assert found["mean_distance"] < 0.02
@@ -131,8 +128,6 @@ def test_bad_files_are_refused_in_one_line(name, content, message, tmp_path):
 
 def test_one_triangle_is_fitted_with_a_warning(tmp_path, capsys):
     """It has no inside: what the field makes of it is told by its boundary edges and by no volume."""
-    import dataclasses
-
     (tmp_path / "one.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=30, points=512), cached_points=2**12)
     found = run(FitShape(tmp_path / "one.obj", config, output=tmp_path / "out", resolution=32))
