@@ -27,6 +27,8 @@ class Activation(nn.Module):
 
     complex_valued = False
     """Whether the outputs are complex, so that the layers that follow need complex weights."""
+    adds_bias = False
+    """Whether `forward(z, bias)` adds the bias of the linear layer before it, which then need not."""
 
     def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
         """Initialises the linear layer before this activation, in place; `first`: it reads coordinates."""
@@ -83,8 +85,14 @@ class STAF(Activation):
         self.frequency = nn.Parameter(sinusoids.frequency)
         self.phase = nn.Parameter(sinusoids.phase)
 
-    def forward(self, z: Tensor) -> Tensor:
-        return staf(z, self.amplitude, self.frequency, self.phase)
+    @property
+    def adds_bias(self) -> bool:
+        """On a CPU, where that is one pass over memory less in each direction."""
+        return self.amplitude.device.type == "cpu" and self.sharing != "neuron"
+
+    def forward(self, z: Tensor, bias: Tensor | None = None) -> Tensor:
+        """σ(z), or σ(z + bias) with a bias of shape (n,)."""
+        return staf(z, self.amplitude, self.frequency, self.phase, bias)
 
     def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
         if self.initialization in ("theorem", "published"):  # torch's default, as in the published code

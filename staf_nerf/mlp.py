@@ -97,20 +97,23 @@ class CoordinateMLP(nn.Module):
 
     def hidden(self, *parts: Tensor) -> Tensor:
         """What the last hidden layer hands on, (..., hidden_features). The arguments are those of `forward`."""
-        first, *linears = self.linears
-        x = self.activations[0](_linear(first, parts))
-        for linear, sigma in zip(linears, list(self.activations)[1:], strict=True):
-            x = sigma(linear(x))
-        return x
+        for linear, sigma in zip(self.linears, self.activations, strict=True):
+            parts = (_layer(linear, sigma, parts),)
+        return parts[0]
 
 
-def _linear(linear: Any, parts: tuple[Tensor, ...]) -> Tensor:
-    """The linear map of the parts' concatenation."""
-    if len(parts) == 1:
-        return linear(parts[0])
+def _layer(linear: Any, sigma: Any, parts: tuple[Tensor, ...]) -> Tensor:
+    """σ of the linear map of the parts' concatenation."""
+    if sigma.adds_bias:
+        return sigma(_linear(linear, parts, biased=False), linear.bias)
+    return sigma(_linear(linear, parts))
+
+
+def _linear(linear: Any, parts: tuple[Tensor, ...], *, biased: bool = True) -> Tensor:
+    """The linear map of the parts' concatenation, with or without its bias."""
     first, *others = linear.weight.split([part.shape[-1] for part in parts], dim=1)
-    rest = sum(functional.linear(part, weight) for part, weight in zip(parts[1:], others, strict=True))
-    return functional.linear(parts[0], first, linear.bias) + rest
+    rest = [functional.linear(part, weight) for part, weight in zip(parts[1:], others, strict=True)]
+    return sum(rest, functional.linear(parts[0], first, linear.bias if biased else None))
 
 
 def _initialize_output_(linear: nn.Linear, last: Activation | None, generator: Generator | None) -> None:

@@ -1,4 +1,5 @@
 import functools
+import math
 import multiprocessing
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.func import hessian, jacfwd, jacrev, jvp, vmap
 
+from staf_nerf.bench.timing import on_threads
 from staf_nerf.kernels import library, pointwise, reference, staf
 from staf_nerf.kernels.fourier_sum import fourier_sum, fourier_sum_backward, fourier_sum_second
 from staf_nerf.kernels.pointwise import scaled_derivative
@@ -223,6 +225,65 @@ def test_native_equals_the_reference_in_float64_to_second_derivatives(shape, par
         assert float((found.double() - expected).abs().max()) <= tolerance * float(expected.abs().max())
 
 
+@pytest.mark.parametrize("parameter_shape", [(3,), (2, 7)])
+@pytest.mark.parametrize("shape", [(7,), (5, 7), (0, 7)])
+def test_derivatives_in_the_bias_are_exact(shape, parameter_shape, generator, implementation):
+    if implementation == "native" and len(parameter_shape) == 2:
+        implementation = "auto"
+    inputs = draw(shape, parameter_shape, generator)
+    inputs.append(torch.randn(shape[-1:], generator=generator, dtype=torch.float64, requires_grad=True))
+    function = functools.partial(staf, implementation=implementation)
+    torch.testing.assert_close(function(*inputs), function(inputs[0] + inputs[4], *inputs[1:4]))
+    assert torch.autograd.gradcheck(function, inputs, check_batched_grad=False)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(37,), (3, 5, 37), (1000, 37), (9, 5000), (3000, 1), (0, 37)])
+@pytest.mark.usefixtures("instructions")
+def test_a_bias_added_in_native_code_equals_one_added_before(shape, dtype, generator):
+    inputs = draw(shape, (3,), generator, dtype=dtype)
+    inputs.append(torch.randn(shape[-1:], generator=generator, dtype=dtype, requires_grad=True))
+    weights = [torch.randn(x.shape, generator=generator, dtype=dtype) for x in inputs]
+    results = []
+    for added_before in (True, False):
+        z, *parameters, bias = inputs
+        y = staf(z + bias, *parameters) if added_before else staf(z, *parameters, bias)
+        first = torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
+        along = sum((w * g).sum() for w, g in zip(weights, first, strict=True))
+        results.append([y, *first, *torch.autograd.grad(along, inputs)])
+    # Sums of up to 45 000 terms, in another order.
+    tolerance = 5e-5 if dtype == torch.float32 else 1e-12
+    for expected, found in zip(*results, strict=True):
+        most = float(expected.detach().abs().max()) if expected.numel() else 0.0
+        torch.testing.assert_close(found, expected, rtol=0.0, atol=tolerance * most)
+
+
+def test_a_bias_s_gradient_does_not_depend_on_the_number_of_threads(generator):
+    z, *parameters = draw((3000, 40), (3,), generator, dtype=torch.float32)
+    bias = torch.randn(40, generator=generator, requires_grad=True)
+    results = []
+    for threads in (1, 2, 3):
+        with on_threads(threads):
+            results.append(torch.autograd.grad(staf(z, *parameters, bias).square().sum(), (z, bias)))
+    for found in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found, results[0], strict=True))
+
+
+def test_a_half_precision_bias_is_added_in_float32(generator):
+    z = torch.full((4, 3), 1000.0, dtype=torch.float16)
+    bias = torch.full((3,), 0.25)  # half precision's step is .5 there
+    ones = torch.ones(1)
+    found = staf(z, ones, ones, torch.zeros(1), bias)
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), torch.full((4, 3), math.sin(1000.25)), atol=1e-3, rtol=0.0)
+
+
+def test_a_bias_of_another_shape_is_named():
+    with pytest.raises(ValueError, match=r"bias must have shape \(n,\)"):
+        staf(torch.zeros(2, 3), torch.ones(1), torch.ones(1), torch.ones(1), torch.zeros(2))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.usefixtures("instructions")
 def test_native_range_reduction_holds_for_any_argument(dtype):
@@ -322,9 +383,13 @@ def test_native_operators_obey_torch_s_rules(parameter_shape, generator):
         pytest.skip("there was no C compiler when this was installed")
     inputs = draw((5, 4), parameter_shape, generator)
     grad = torch.randn(5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    torch.library.opcheck(fourier_sum, inputs)
-    torch.library.opcheck(fourier_sum_backward, (grad, *inputs))
-    torch.library.opcheck(fourier_sum_second, (*inputs, grad, *inputs))
+    biases = [torch.empty(0, dtype=torch.float64, requires_grad=True)]
+    if len(parameter_shape) == 1:
+        biases.append(torch.randn(4, generator=generator, dtype=torch.float64, requires_grad=True))
+    for bias in biases:
+        torch.library.opcheck(fourier_sum, (*inputs, bias))
+        torch.library.opcheck(fourier_sum_backward, (grad, *inputs, bias))
+        torch.library.opcheck(fourier_sum_second, (*inputs, bias, grad, *inputs, bias))
 
 
 @pytest.mark.parametrize("layout", ["transposed", "expanded", "strided", "0-d"])
@@ -360,7 +425,7 @@ def test_forward_mode_is_right_when_compiled_and_refused_where_it_would_be_dropp
         with pytest.raises(RuntimeError, match=r"no torch\.func or forward-mode"):
             staf(dual, *parameters, implementation="native")
         with pytest.raises(RuntimeError, match="no forward-mode derivatives"):
-            fourier_sum(dual, *parameters)
+            fourier_sum(dual, *parameters, z.new_empty(0))
 
 
 # --- activations without parameters -----------------------------------------------------------------------------------

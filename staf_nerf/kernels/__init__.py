@@ -23,15 +23,22 @@ __all__ = ["Implementation", "pointwise", "staf"]
 
 
 def staf(
-    z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, *, implementation: Implementation = "auto"
+    z: Tensor,
+    amplitude: Tensor,
+    frequency: Tensor,
+    phase: Tensor,
+    bias: Tensor | None = None,
+    *,
+    implementation: Implementation = "auto",
 ) -> Tensor:
-    """Evaluates σ(z) = Σᵢ Cᵢ sin(Ωᵢ z + Φᵢ).
+    """Evaluates σ(z) = Σᵢ Cᵢ sin(Ωᵢ z + Φᵢ), or σ(z + bias).
 
     Args:
         z: Pre-activations, (..., n). Half precision is computed in float32 and rounded once, at the end.
         amplitude: C, (τ,) or (τ, n).
         frequency: Ω, the shape of `amplitude`; radians per unit of z.
         phase: Φ, the shape of `amplitude`; radians.
+        bias: (n,). Of the linear layer before: on a CPU it costs that layer a pass over memory each way, and here none.
         implementation: "reference": plain torch, anywhere. "native": C, for float32 and float64 on a CPU. "triton":
             for float32 and half precision on a CUDA device. "auto": the fastest that can be used; under `torch.func`
             and forward-mode differentiation that is the reference.
@@ -40,7 +47,8 @@ def staf(
         The activation, of the shape and dtype of `z`.
 
     Raises:
-        ValueError: If the parameters' shapes differ, or fit neither (τ,) nor (τ, n), or the name is unknown.
+        ValueError: If the parameters' shapes differ, or fit neither (τ,) nor (τ, n), or the bias's is not (n,), or the
+            name is unknown.
         RuntimeError: If "native" or "triton" is asked for and cannot be used.
     """
     if not amplitude.shape == frequency.shape == phase.shape:
@@ -57,15 +65,25 @@ def staf(
             f"amplitude must have shape (τ,) or (τ, n), τ >= 1, with z of shape (..., n), got {tuple(amplitude.shape)} "
             f"with z of shape {tuple(z.shape)}"
         )
+    if bias is not None and (bias.ndim != 1 or bias.shape != z.shape[-1:]):
+        raise ValueError(
+            f"bias must have shape (n,) with z of shape (..., n), got {tuple(bias.shape)}, {tuple(z.shape)}"
+        )
     if implementation not in IMPLEMENTATIONS:
         raise ValueError(f"implementation must be one of {list(IMPLEMENTATIONS)}, got {implementation!r}")
     inputs = (z, amplitude, frequency, phase)
-    if implementation in ("auto", "triton") and _triton_fits(*inputs):
-        return fourier_sum(*inputs)
+    native_fits = implementation in ("auto", "native") and native.fits(*inputs) and library.serves()
+    if bias is not None and native_fits and amplitude.ndim == 1 and native.fits(z, bias):
+        return fourier_sum(*inputs, bias)
+    if bias is not None and z.dtype in HALF:
+        return in_float32(functools.partial(staf, implementation=implementation), *inputs, bias)
+    if bias is not None:
+        return staf(z + bias, amplitude, frequency, phase, implementation=implementation)
+    none = amplitude.new_empty(0)
+    if native_fits or (implementation in ("auto", "triton") and _triton_fits(*inputs)):
+        return fourier_sum(*inputs, none)
     if z.dtype in HALF:
         return in_float32(functools.partial(staf, implementation=implementation), *inputs)
-    if implementation in ("auto", "native") and native.fits(*inputs) and library.serves():
-        return fourier_sum(*inputs)
     if implementation in ("native", "triton"):
         needs = {
             "native": "the compiled library, float32 or float64 on a CPU",

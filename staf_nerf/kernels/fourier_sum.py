@@ -14,17 +14,17 @@ from staf_nerf.kernels.precision import HALF
 
 
 @torch.library.custom_op("staf_nerf::fourier_sum", mutates_args=(), device_types="cpu")
-def fourier_sum(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
-    """σ(z); see `staf_nerf.kernels.staf`."""
-    return native.forward(z, amplitude, frequency, phase)
+def fourier_sum(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor) -> Tensor:
+    """σ(z + bias); see `staf_nerf.kernels.staf`. The bias is (n,), or (0,): none, as always on a GPU and per neuron."""
+    return native.forward(z, amplitude, frequency, phase, bias)
 
 
 @torch.library.custom_op("staf_nerf::fourier_sum_backward", mutates_args=(), device_types="cpu")
 def fourier_sum_backward(
-    grad: Tensor, z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of <grad, σ(z)> with respect to z, C, Ω and Φ."""
-    return native.backward(grad, z, amplitude, frequency, phase)
+    grad: Tensor, z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of <grad, σ(z + bias)> with respect to z, C, Ω, Φ and the bias."""
+    return native.backward(grad, z, amplitude, frequency, phase, bias)
 
 
 @torch.library.custom_op("staf_nerf::fourier_sum_second", mutates_args=(), device_types="cpu")
@@ -33,51 +33,68 @@ def fourier_sum_second(
     vamplitude: Tensor,
     vfrequency: Tensor,
     vphase: Tensor,
+    vbias: Tensor,
     grad: Tensor,
     z: Tensor,
     amplitude: Tensor,
     frequency: Tensor,
     phase: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of <v, `fourier_sum_backward`(grad, z, …)> with respect to grad, z, C, Ω and Φ."""
-    return native.second(vz, vamplitude, vfrequency, vphase, grad, z, amplitude, frequency, phase)
+    bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of <v, `fourier_sum_backward`(grad, z, …)> with respect to grad, z, C, Ω, Φ and the bias."""
+    return native.second(vz, vamplitude, vfrequency, vphase, vbias, grad, z, amplitude, frequency, phase, bias)
 
 
 @fourier_sum.register_kernel("cuda")
-def _(*inputs: Tensor) -> Tensor:
+def _(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor) -> Tensor:
     from staf_nerf.kernels import triton
 
-    return triton.forward(*inputs)
+    assert not len(bias)
+    return triton.forward(z, amplitude, frequency, phase)
 
 
 @fourier_sum_backward.register_kernel("cuda")
 def _(*inputs: Tensor) -> tuple[Tensor, ...]:
     from staf_nerf.kernels import triton
 
-    return triton.backward(*inputs)
+    *others, bias = inputs
+    return *triton.backward(*others), bias.new_empty(bias.shape)
 
 
 @fourier_sum_second.register_kernel("cuda")
 def _(*inputs: Tensor) -> tuple[Tensor, ...]:
     from staf_nerf.kernels import triton
 
-    return triton.second(*inputs)
+    *others, bias = inputs
+    return *triton.second(*others[:4], *others[5:]), bias.new_empty(bias.shape)
 
 
 fourier_sum.register_fake(lambda *inputs: inputs[0].new_empty(inputs[0].shape))
 fourier_sum_backward.register_fake(lambda *inputs: tuple(x.new_empty(x.shape) for x in inputs[1:]))
-fourier_sum_second.register_fake(lambda *inputs: tuple(x.new_empty(x.shape) for x in inputs[4:]))
+fourier_sum_second.register_fake(lambda *inputs: tuple(x.new_empty(x.shape) for x in inputs[5:]))
 
 
 def _save(ctx, inputs: tuple[Tensor, ...], output) -> None:
     ctx.save_for_backward(*inputs)
 
 
+def _second(
+    vz: Tensor, vc: Tensor, vw: Tensor, vp: Tensor, vbias: Tensor, grad: Tensor, z: Tensor, *others: Tensor
+) -> tuple[Tensor, ...]:
+    """`fourier_sum_second` by the reference's formulas."""
+    amplitude, frequency, phase, bias = others
+    if not len(bias):
+        found = reference.second(vz, vc, vw, vp, grad, z, amplitude, frequency, phase)
+        return *found, torch.zeros_like(bias)
+    found = reference.second(vz + vbias, vc, vw, vp, grad, z + bias, amplitude, frequency, phase)
+    return *found, found[1].reshape(-1, len(bias)).sum(0)
+
+
 def _third(ctx, *directions: Tensor) -> tuple[Tensor, ...]:
     """Derivatives beyond the second, which are rare: of the reference's formulas, by autograd, float32 at least."""
     wide = [x.float() if x.dtype in HALF else x for x in (*ctx.saved_tensors, *directions)]
     count = len(ctx.saved_tensors)
-    gradients = torch.func.vjp(reference.second, *wide[:count])[1](tuple(wide[count:]))
+    gradients = torch.func.vjp(_second, *wide[:count])[1](tuple(wide[count:]))
     return tuple(g.to(x.dtype) for g, x in zip(gradients, ctx.saved_tensors, strict=True))
 
 

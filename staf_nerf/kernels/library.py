@@ -21,15 +21,15 @@ LEVELS = ("the compiler's default instructions", "AVX2", "AVX-512")
 
 NUMBER, REAL, SIZE, ADDRESS = ctypes.c_int, ctypes.c_double, ctypes.c_ssize_t, ctypes.c_void_p
 
-VERSION = 3
+VERSION = 4
 """Of the library's signatures; `staf_version` in native.c."""
 
 ARGUMENTS = {
     "staf_version": [],
     "staf_level": [],
-    "staf_forward": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 5,
-    "staf_backward": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 9,
-    "staf_second": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 14,
+    "staf_forward": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 6,
+    "staf_backward": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 11,
+    "staf_second": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 17,
     "staf_pointwise": [NUMBER] * 5 + [REAL, SIZE] + [ADDRESS] * 3,
     "hash_grid_forward": [NUMBER] * 2 + [SIZE] * 5 + [ADDRESS] * 7,
     "hash_grid_backward": [NUMBER] * 2 + [SIZE] * 5 + [ADDRESS] * 9,

@@ -2,7 +2,8 @@
  * of those; and activations without parameters (native_pointwise.h), to their third derivatives.
  *
  * z has `rows` rows of `n` values. With shared parameters (`per_feature` 0) C, W and P have `terms` values, one for each
- * sinusoid; with `per_feature` 1 they have terms rows of n values, a set for each feature.
+ * sinusoid; with `per_feature` 1 they have terms rows of n values, a set for each feature. Where they are shared, a bias of
+ * n values can be added to each row of z: the linear layer before then need not, nor sum the rows of its gradient.
  *
  * native_kernels.h holds the arithmetic, in the compiler's vector types, for each precision and instruction set; the
  * functions at the end of this file choose among them at run time. Nothing here allocates what it
@@ -25,9 +26,11 @@
 typedef struct {
     const void *z, *amplitude, *frequency, *phase, *grad;        /* grad: of the loss by sigma(z) */
     const void *vz, *vamplitude, *vfrequency, *vphase;           /* second pass: of the loss by the first pass's results */
+    const void *bias, *vbias;                                    /* NULL, or as long as a row of z */
     void *out, *to_grad, *to_z;                                  /* the shape of z */
+    void *to_bias;                                               /* (units, width) */
     double *partial;                                             /* (units, 3, terms * width of the parameters) */
-    ptrdiff_t rows, n, terms, block;
+    ptrdiff_t rows, n, terms, block, width;                      /* width: of a row of z */
     int per_feature;
     double scale; /* kind, order and scale are a pointwise activation's; its factor is grad */
     int kind, order;
@@ -53,7 +56,7 @@ static const kernels avx512[2] = {KERNELS(f32_avx512), KERNELS(f64_avx512)};
 #endif
 
 /* Raised whenever a signature of this library changes, together with VERSION in library.py. */
-EXPORT int staf_version(void) { return 3; }
+EXPORT int staf_version(void) { return 4; }
 
 /* The best instruction set of this processor: 0 the compiler's default, 1 AVX2, 2 AVX-512. */
 EXPORT int staf_level(void) {
@@ -77,10 +80,11 @@ static const kernels *choose(int level, int is_double) {
 /* Units of work of a tensor, and the rows or values in each. */
 static ptrdiff_t plan(call *work, int is_double) {
     ptrdiff_t size = is_double ? 8 : 4, total = work->rows * work->n;
-    if (!work->per_feature) { /* one line of values, whatever its rows */
+    work->width = work->n;
+    if (!work->per_feature) { /* one line of values, whatever its rows; several blocks to a sum of rows */
         work->rows = 1;
         work->n = total;
-        work->block = BLOCK_BYTES / size;
+        work->block = (work->bias ? 8 : 1) * BLOCK_BYTES / size;
         return (total + work->block - 1) / work->block;
     }
     work->block = 64;
@@ -102,21 +106,42 @@ static void reduce(const call *work, ptrdiff_t units, ptrdiff_t width, int is_do
     }
 }
 
-static int run_with_sums(call *work, unit_function run, int is_double, int threads, void *gradients[3]) {
+/* The bias's gradient: the sum of the units' rows, in the order of the units. */
+static void reduce_rows(const call *work, ptrdiff_t units, int is_double, void *to_bias) {
+    for (ptrdiff_t i = 0; i < work->width; i++) {
+        double sum = 0.0;
+        for (ptrdiff_t unit = 0; unit < units; unit++) {
+            ptrdiff_t at = unit * work->width + i;
+            sum += is_double ? ((double *)work->to_bias)[at] : (double)((float *)work->to_bias)[at];
+        }
+        if (is_double)
+            ((double *)to_bias)[i] = sum;
+        else
+            ((float *)to_bias)[i] = (float)sum;
+    }
+}
+
+static int run_with_sums(call *work, unit_function run, int is_double, int threads, void *gradients[3], void *to_bias) {
     ptrdiff_t width = work->per_feature ? work->n : 1;
     ptrdiff_t units = plan(work, is_double);
-    size_t size = (size_t)(units > 0 ? units : 1) * 3 * (size_t)(work->terms * width) * sizeof(double);
-    work->partial = malloc(size);
-    if (!work->partial) return 1;
-    run_job((job){run, work, units, threads});
-    reduce(work, units, width, is_double, gradients);
+    size_t room = (size_t)(units > 0 ? units : 1);
+    work->partial = calloc(room, 3 * (size_t)(work->terms * width) * sizeof(double));
+    work->to_bias = work->bias ? calloc(room, (size_t)work->width * (is_double ? 8 : 4)) : NULL;
+    int failed = !work->partial || (work->bias && !work->to_bias);
+    if (!failed) {
+        run_job((job){run, work, units, threads});
+        reduce(work, units, width, is_double, gradients);
+        if (work->bias) reduce_rows(work, units, is_double, to_bias);
+    }
     free(work->partial);
-    return 0;
+    free(work->to_bias);
+    return failed;
 }
 
 EXPORT int staf_forward(int level, int is_double, int threads, int per_feature, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t terms,
-                        const void *z, const void *amplitude, const void *frequency, const void *phase, void *out) {
-    call work = {.z = z, .amplitude = amplitude, .frequency = frequency, .phase = phase, .out = out,
+                        const void *z, const void *amplitude, const void *frequency, const void *phase, const void *bias,
+                        void *out) {
+    call work = {.z = z, .amplitude = amplitude, .frequency = frequency, .phase = phase, .bias = bias, .out = out,
                  .rows = rows, .n = n, .terms = terms, .per_feature = per_feature};
     ptrdiff_t units = plan(&work, is_double);
     run_job((job){choose(level, is_double)->forward, &work, units, threads});
@@ -125,23 +150,24 @@ EXPORT int staf_forward(int level, int is_double, int threads, int per_feature, 
 
 EXPORT int staf_backward(int level, int is_double, int threads, int per_feature, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t terms,
                          const void *grad, const void *z, const void *amplitude, const void *frequency,
-                         const void *phase, void *to_z, void *to_amplitude, void *to_frequency, void *to_phase) {
-    call work = {.grad = grad, .z = z, .amplitude = amplitude, .frequency = frequency, .phase = phase, .to_z = to_z,
-                 .rows = rows, .n = n, .terms = terms, .per_feature = per_feature};
+                         const void *phase, const void *bias, void *to_z, void *to_amplitude, void *to_frequency,
+                         void *to_phase, void *to_bias) {
+    call work = {.grad = grad, .z = z, .amplitude = amplitude, .frequency = frequency, .phase = phase, .bias = bias,
+                 .to_z = to_z, .rows = rows, .n = n, .terms = terms, .per_feature = per_feature};
     void *gradients[3] = {to_amplitude, to_frequency, to_phase};
-    return run_with_sums(&work, choose(level, is_double)->backward, is_double, threads, gradients);
+    return run_with_sums(&work, choose(level, is_double)->backward, is_double, threads, gradients, to_bias);
 }
 
 EXPORT int staf_second(int level, int is_double, int threads, int per_feature, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t terms,
                        const void *vz, const void *vamplitude, const void *vfrequency, const void *vphase,
-                       const void *grad, const void *z, const void *amplitude, const void *frequency,
-                       const void *phase, void *to_grad, void *to_z, void *to_amplitude, void *to_frequency,
-                       void *to_phase) {
-    call work = {.vz = vz, .vamplitude = vamplitude, .vfrequency = vfrequency, .vphase = vphase, .grad = grad, .z = z,
-                 .amplitude = amplitude, .frequency = frequency, .phase = phase, .to_grad = to_grad, .to_z = to_z,
-                 .rows = rows, .n = n, .terms = terms, .per_feature = per_feature};
+                       const void *vbias, const void *grad, const void *z, const void *amplitude, const void *frequency,
+                       const void *phase, const void *bias, void *to_grad, void *to_z, void *to_amplitude,
+                       void *to_frequency, void *to_phase, void *to_bias) {
+    call work = {.vz = vz, .vamplitude = vamplitude, .vfrequency = vfrequency, .vphase = vphase, .vbias = vbias,
+                 .grad = grad, .z = z, .amplitude = amplitude, .frequency = frequency, .phase = phase, .bias = bias,
+                 .to_grad = to_grad, .to_z = to_z, .rows = rows, .n = n, .terms = terms, .per_feature = per_feature};
     void *gradients[3] = {to_amplitude, to_frequency, to_phase};
-    return run_with_sums(&work, choose(level, is_double)->second, is_double, threads, gradients);
+    return run_with_sums(&work, choose(level, is_double)->second, is_double, threads, gradients, to_bias);
 }
 
 /* out = the derivative of that order at each z, times factor (which order 0 does not read). */

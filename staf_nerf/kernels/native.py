@@ -16,21 +16,21 @@ def fits(*tensors: Tensor) -> bool:
     return dtype in (torch.float32, torch.float64) and all(x.device.type == "cpu" and x.dtype == dtype for x in tensors)
 
 
-def forward(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
-    """σ(z), the trainable Fourier sum; see `staf_nerf.kernels.staf`."""
+def forward(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor) -> Tensor:
+    """σ(z + bias), the trainable Fourier sum; see `staf_nerf.kernels.fourier_sum`."""
     (out,) = _like(z)
-    _call("forward", (z, amplitude, frequency, phase), (out,), z, amplitude)
+    _call("forward", (z, amplitude, frequency, phase, _or_none(bias)), (out,), z, amplitude)
     return out
 
 
 def backward(
-    grad: Tensor, z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    grad: Tensor, z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """See `staf_nerf.kernels.fourier_sum.fourier_sum_backward`."""
-    inputs = (grad, z, amplitude, frequency, phase)
-    to_z, to_amplitude, to_frequency, to_phase = outputs = _like(*inputs[1:])
+    inputs = (grad, z, amplitude, frequency, phase, _or_none(bias))
+    to_z, to_amplitude, to_frequency, to_phase, to_bias = outputs = _like(z, amplitude, frequency, phase, bias)
     _call("backward", inputs, outputs, z, amplitude)
-    return to_z, to_amplitude, to_frequency, to_phase
+    return to_z, to_amplitude, to_frequency, to_phase, to_bias
 
 
 def second(
@@ -38,17 +38,21 @@ def second(
     vamplitude: Tensor,
     vfrequency: Tensor,
     vphase: Tensor,
+    vbias: Tensor,
     grad: Tensor,
     z: Tensor,
     amplitude: Tensor,
     frequency: Tensor,
     phase: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """See `staf_nerf.kernels.fourier_sum.fourier_sum_second`."""
-    inputs = (vz, vamplitude, vfrequency, vphase, grad, z, amplitude, frequency, phase)
-    to_grad, to_z, to_amplitude, to_frequency, to_phase = outputs = _like(*inputs[4:])
+    inputs = (vz, vamplitude, vfrequency, vphase, vbias, grad, z, amplitude, frequency, phase, _or_none(bias))
+    to_grad, to_z, to_amplitude, to_frequency, to_phase, to_bias = outputs = _like(
+        grad, z, amplitude, frequency, phase, bias
+    )
     _call("second", inputs, outputs, z, amplitude)
-    return to_grad, to_z, to_amplitude, to_frequency, to_phase
+    return to_grad, to_z, to_amplitude, to_frequency, to_phase, to_bias
 
 
 def pointwise(z: Tensor, factor: Tensor | None, kind: int, order: int, scale: float) -> Tensor:
@@ -70,7 +74,7 @@ def pointwise(z: Tensor, factor: Tensor | None, kind: int, order: int, scale: fl
     return out
 
 
-def _call(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], z: Tensor, amplitude: Tensor) -> None:
+def _call(name: str, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor], z: Tensor, amplitude: Tensor) -> None:
     """Calls a function of the library; it fills `outputs`, which are contiguous."""
     features = z.shape[-1] if z.ndim else 1
     sizes = (z.numel() // max(features, 1), features, len(amplitude))
@@ -86,6 +90,10 @@ def _call(name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], z: Ten
     )
     if status:
         raise MemoryError("not enough memory for the sums of the parameters' gradients")
+
+
+def _or_none(bias: Tensor) -> Tensor | None:
+    return bias if len(bias) else None
 
 
 def _like(*tensors: Tensor) -> tuple[Tensor, ...]:

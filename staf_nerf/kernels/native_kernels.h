@@ -43,6 +43,7 @@
 #define EXACT_COS(x) cos(x)
 #endif
 #define LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(REAL)))
+#define LINE_VALUES ((ptrdiff_t)(BLOCK_BYTES / sizeof(REAL)))
 #define LARGEST 1e5 /* beyond it, and for what is not finite, the C library's sine is used */
 #define INLINE static inline __attribute__((always_inline))
 #define NAME(a) JOIN_NAMES(a, JOIN_NAMES(PRECISION, INSTRUCTIONS))
@@ -272,18 +273,22 @@ INLINE V NAME(parameter)(const call *work, const void *values, ptrdiff_t t, ptrd
     return (V){0} + from[t];
 }
 
-/* The sinusoids over the line that begins at value `at` of the tensors, in column `column`. */
-INLINE void NAME(sum_over_line)(const call *work, ptrdiff_t unit, ptrdiff_t column, ptrdiff_t count, ptrdiff_t stride,
-                                ptrdiff_t width, ptrdiff_t at, int pass) {
+/* The line that begins at value `at` of the tensors. */
+INLINE LINE NAME(line_at)(const call *work, ptrdiff_t at, ptrdiff_t count, ptrdiff_t stride, ptrdiff_t width, int pass) {
     LINE l = {.z = (const REAL *)work->z + at, .count = count, .stride = stride, .width = width};
     if (pass == FORWARD) l.out = (REAL *)work->out + at;
     if (pass != FORWARD) l.grad = (const REAL *)work->grad + at, l.to_z = (REAL *)work->to_z + at;
     if (pass == SECOND) l.vz = (const REAL *)work->vz + at, l.to_grad = (REAL *)work->to_grad + at;
+    return l;
+}
+
+/* The sinusoids over a line in column `column`; what they sum is added to the unit's. */
+INLINE void NAME(sum_over_line)(const call *work, ptrdiff_t unit, ptrdiff_t column, LINE l, int pass) {
     const void *parameters[6] = {work->amplitude, work->frequency, work->phase, work->vamplitude, work->vfrequency, work->vphase};
     ptrdiff_t columns = work->per_feature ? work->n : 1, gradients = work->terms * columns;
     for (ptrdiff_t t = 0; t < work->terms; t++) {
-        for (int i = 0; i < (pass == SECOND ? 6 : 3); i++) l.s[i] = NAME(parameter)(work, parameters[i], t, column, width);
-        l.ahead = t == work->terms - 1 && !work->per_feature ? work->block : 0;
+        for (int i = 0; i < (pass == SECOND ? 6 : 3); i++) l.s[i] = NAME(parameter)(work, parameters[i], t, column, l.width);
+        l.ahead = t == work->terms - 1 && !work->per_feature ? LINE_VALUES : 0;
         int exact = t > 0 && NAME(beyond)(l.most, l.s[1], l.s[2]), again = 0;
         do { /* the first sinusoid is tried fast: only then is the largest |z| known */
             if (pass == FORWARD) NAME(run_forward)(&l, t == 0, exact || again);
@@ -294,30 +299,73 @@ INLINE void NAME(sum_over_line)(const call *work, ptrdiff_t unit, ptrdiff_t colu
         for (int sum = 0; sum < 3; sum++) {
             double *to = work->partial + (unit * 3 + sum) * gradients + t * columns + column;
             if (work->per_feature)
-                for (ptrdiff_t i = 0; i < width; i++) to[i] = (double)l.sums[sum][i];
-            else if (at == unit * work->block)
-                to[0] = NAME(total)(l.sums[sum]);
+                for (ptrdiff_t i = 0; i < l.width; i++) to[i] += (double)l.sums[sum][i];
             else
-                to[0] += NAME(total)(l.sums[sum]); /* the tail of the last block */
+                to[0] += NAME(total)(l.sums[sum]);
         }
     }
 }
 
+/* to = values + row, where `values` begins in column `column` of rows of n. */
+INLINE void NAME(add_row)(const REAL *values, const REAL *row, ptrdiff_t n, ptrdiff_t column, ptrdiff_t count, REAL *to) {
+    for (ptrdiff_t i = 0; i < count; column = 0) {
+        ptrdiff_t end = count - i < n - column ? count : i + n - column;
+        for (; i < end; i += LANES, column += LANES) {
+            ptrdiff_t width = end - i < LANES ? end - i : LANES;
+            NAME(store)(to + i, NAME(load)(values + i, width) + NAME(load)(row + column, width), width);
+        }
+        i = end;
+    }
+}
+
+/* row += the sum of `values` over rows. */
+INLINE void NAME(add_to_row)(const REAL *values, REAL *row, ptrdiff_t n, ptrdiff_t column, ptrdiff_t count) {
+    for (ptrdiff_t i = 0; i < count; column = 0) {
+        ptrdiff_t end = count - i < n - column ? count : i + n - column;
+        for (; i < end; i += LANES, column += LANES) {
+            ptrdiff_t width = end - i < LANES ? end - i : LANES;
+            NAME(store)(row + column, NAME(load)(row + column, width) + NAME(load)(values + i, width), width);
+        }
+        i = end;
+    }
+}
+
+/* A part of the values that share their parameters, of at most LINE_VALUES; the bias is added to a copy of it. */
+INLINE void NAME(run_values)(const call *work, ptrdiff_t unit, ptrdiff_t at, ptrdiff_t values, int pass) {
+    REAL biased[LINE_VALUES], turned[LINE_VALUES];
+    ptrdiff_t whole = values / LANES, rest = values % LANES, column = work->bias ? at % work->width : 0;
+    LINE l = NAME(line_at)(work, at, whole, LANES, LANES, pass);
+    if (work->bias) {
+        NAME(add_row)(l.z, work->bias, work->width, column, values, biased);
+        l.z = biased;
+        if (pass == SECOND) NAME(add_row)(l.vz, work->vbias, work->width, column, values, turned), l.vz = turned;
+    }
+    LINE tail = l;
+    ptrdiff_t done = whole * LANES;
+    tail.z += done, tail.count = 1, tail.width = rest;
+    if (pass == FORWARD) tail.out += done;
+    if (pass != FORWARD) tail.grad += done, tail.to_z += done;
+    if (pass == SECOND) tail.vz += done, tail.to_grad += done;
+    if (whole) NAME(sum_over_line)(work, unit, 0, l, pass);
+    if (rest) NAME(sum_over_line)(work, unit, 0, tail, pass);
+    if (work->bias && pass != FORWARD)
+        NAME(add_to_row)(l.to_z, (REAL *)work->to_bias + unit * work->width, work->width, column, values);
+}
+
 INLINE void NAME(run_unit)(const call *work, ptrdiff_t unit, int pass) {
+    ptrdiff_t first = unit * work->block;
     if (work->per_feature) {
-        ptrdiff_t first = unit * work->block, rows = work->rows - first;
-        if (rows > work->block) rows = work->block;
+        ptrdiff_t rows = work->rows - first < work->block ? work->rows - first : work->block;
         for (ptrdiff_t column = 0; column < work->n; column += LANES) {
             ptrdiff_t width = work->n - column < LANES ? work->n - column : LANES;
-            NAME(sum_over_line)(work, unit, column, rows, work->n, width, first * work->n + column, pass);
+            LINE l = NAME(line_at)(work, first * work->n + column, rows, work->n, width, pass);
+            NAME(sum_over_line)(work, unit, column, l, pass);
         }
         return;
     }
-    ptrdiff_t first = unit * work->block, values = work->n - first;
-    if (values > work->block) values = work->block;
-    ptrdiff_t whole = values / LANES, rest = values % LANES;
-    if (whole) NAME(sum_over_line)(work, unit, 0, whole, LANES, LANES, first, pass);
-    if (rest) NAME(sum_over_line)(work, unit, 0, 1, LANES, rest, first + whole * LANES, pass);
+    ptrdiff_t last = first + work->block < work->n ? first + work->block : work->n;
+    for (ptrdiff_t at = first; at < last; at += LINE_VALUES)
+        NAME(run_values)(work, unit, at, last - at < LINE_VALUES ? last - at : LINE_VALUES, pass);
 }
 
 static void NAME(forward)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit, FORWARD); }
@@ -342,6 +390,7 @@ static void NAME(second)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit
 #undef EXACT_SIN
 #undef EXACT_COS
 #undef LANES
+#undef LINE_VALUES
 #undef LARGEST
 #undef INLINE
 #undef V
