@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
 
-from staf_nerf.bench import activation, extraction, linear, mlp, nerf, nerf_speed
+from staf_nerf.bench import activation, extraction, linear, mlp, nerf, nerf_speed, surface
 from staf_nerf.jobs import mesh as mesh_job
 from staf_nerf.jobs import shape
 
@@ -24,6 +24,7 @@ MEASURE = {
     mlp.ScalingBenchmark: mlp.main,
     nerf.NerfBenchmark: nerf.main,
     nerf_speed.NerfSpeedBenchmark: nerf_speed.main,
+    surface.SurfaceBenchmark: surface.main,
 }
 """What runs a benchmark, by the type of its settings."""
 
@@ -63,6 +64,7 @@ def bench(
             | Annotated[mlp.ScalingBenchmark, subcommand("scaling")]
             | Annotated[nerf.NerfBenchmark, subcommand("nerf")]
             | Annotated[nerf_speed.NerfSpeedBenchmark, subcommand("nerf-speed")]
+            | Annotated[surface.SurfaceBenchmark, subcommand("surface")]
         ]
     ],
 ) -> None:

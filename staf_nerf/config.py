@@ -179,26 +179,25 @@ class TrainingConfig:
 class SurfaceConfig:
     """What a radiance field of a surface needs beside others: its start and its loss."""
 
-    extent: float = 1.0
+    extent: float = 0.75
     """Half the side of the cube in which the surface lies, where the capture has no bounds: around an object in parts
     of the distance from the nearest camera to the point that all look at, in a room as the cameras, in [-1, 1]."""
     inside: Literal["auto", "object", "room"] = "auto"
     """Whether the cameras stand around the surface ("object") or within it ("room"); "auto": as they look."""
     radius: float = 0.5
-    """Radius of the first sphere, in parts of the distance from the nearest camera to the point that all look at."""
+    """Radius of the first sphere around an object, in parts of half a view's width there: a ball that fills the views
+    hides what is behind it, and becomes a wall before each camera. Where nothing says where cameras look: of the
+    cube's half side."""
     sharpness: float = 20.0
     """What NeuS calls 1/s, at the start: how quickly opacity changes across the surface, per unit of length."""
-    hold_steps: int = 300
-    """Steps over which the first sphere is held where it is, while its colours and what is behind it are learned:
-    before it has colours, light would sooner see through it than find out where it is."""
-    anneal_steps: int = 1000
+    anneal_steps: int = 500
     """Steps over which rays stop to see surfaces from behind."""
-    eikonal_weight: float = 0.1
-    """Weight of the loss that makes the distance's gradient one long."""
+    eikonal_weight: float = 0.01
+    """Weight of the loss that makes the distance's gradient one long. At ten times that a surface stays taut."""
 
     def __post_init__(self) -> None:
         _check_range(self, extent=(1e-3, 1e3), radius=(0.01, 1), sharpness=(1e-3, 1e6))
-        _check_range(self, hold_steps=(0, math.inf), anneal_steps=(0, math.inf), eikonal_weight=(0, math.inf))
+        _check_range(self, anneal_steps=(0, math.inf), eikonal_weight=(0, math.inf))
         _check_choice(self, inside=("auto", "object", "room"))
 
 

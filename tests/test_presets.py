@@ -7,7 +7,7 @@ from staf_nerf.presets import DEVICES, load_preset, override, preset_names
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", ["siren-nerf", "staf-nerf", "staf-nerf-mlp"])
+@pytest.mark.parametrize("name", ["siren-nerf", "staf-nerf", "staf-nerf-mlp", "staf-nerf-sdf"])
 def test_every_shipped_preset_loads_on_every_device(name, device):
     preset = load_preset(name, device)
     assert name in preset_names()
@@ -62,7 +62,9 @@ def test_bad_presets_are_refused_with_what_is_accepted(tmp_path, text, message):
 
 
 def test_unknown_preset_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"preset must be one of \['siren-nerf', 'staf-nerf', 'staf-nerf-mlp'\]"):
+    with pytest.raises(
+        ValueError, match=r"preset must be one of \['siren-nerf', 'staf-nerf', 'staf-nerf-mlp', 'staf-nerf-sdf'\]"
+    ):
         load_preset("nerf", "cpu")
 
 

@@ -87,7 +87,7 @@ def run(benchmark: NerfBenchmark) -> dict[str, Any]:
             }
             if any(all(row[name] == value for name, value in cell.items()) for row in rows):
                 continue
-            rows.append({**cell, **_run_one(benchmark, method, seed)})
+            rows.append({**cell, **train_one(benchmark, method, seed)})
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
             if benchmark.output is not None:
                 write(report(benchmark, rows), benchmark.output)
@@ -116,7 +116,10 @@ def report(benchmark: NerfBenchmark, rows: list[dict[str, Any]]) -> dict[str, An
     }
 
 
-def _run_one(benchmark: NerfBenchmark, method: str, seed: int) -> dict[str, Any]:
+def train_one(
+    benchmark: NerfBenchmark, method: str, seed: int, after: Callable[[Any], dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Trains a method and scores it; `after(trainer)` measures more, while the run's folder is there."""
     from staf_nerf.memory import keep_freed_memory
     from staf_nerf.plugin import run as runs
 
@@ -132,6 +135,7 @@ def _run_one(benchmark: NerfBenchmark, method: str, seed: int) -> dict[str, Any]
         seconds = time.perf_counter() - start
         scores = runs.evaluate(trainer.pipeline.model, trainer.pipeline.datamanager)
         parameters = sum(p.numel() for p in trainer.pipeline.model.parameters())
+        more = after(trainer) if after is not None else {}
     return {
         "steps": steps,
         "psnr": scores["psnr"],
@@ -143,6 +147,7 @@ def _run_one(benchmark: NerfBenchmark, method: str, seed: int) -> dict[str, Any]
         "cpu": cpu_model(),
         "commit": commit(),
         "views": [view["psnr"] for view in scores["views"]],
+        **more,
     }
 
 

@@ -14,14 +14,22 @@ from tyro.conf import arg
 
 from staf_nerf.jobs.progress import Stages, peak_memory
 from staf_nerf.memory import keep_freed_memory
-from staf_nerf.mesh.clean import components, cropped, decimated, within_hull, without_floaters, without_unseen
+from staf_nerf.mesh.clean import (
+    components,
+    cropped,
+    decimated,
+    within_hull,
+    without_floaters,
+    without_small_holes,
+    without_unseen,
+)
 from staf_nerf.mesh.export import check_output, write_mesh
 from staf_nerf.mesh.extract import extract_mesh
 from staf_nerf.mesh.fuse import fuse
 from staf_nerf.mesh.preview import save_preview
 from staf_nerf.mesh.source import Method, Source
 from staf_nerf.mesh.texture import LARGEST, SMALLEST, bake, with_vertex_colors
-from staf_nerf.mesh.triangles import Floats, TriangleMesh
+from staf_nerf.mesh.triangles import Floats, TriangleMesh, moved
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,8 @@ class MakeMesh:
     """The most connected parts to keep, the largest first."""
     smallest_part: float = 0.05
     """Parts whose box's diagonal is less than this part of the largest one's are left out."""
+    holes: float = 0.02
+    """Holes up to about this wide are filled, in parts of the diagonal of the mesh's box; 0: none."""
     triangles: int = 300_000
     """The most triangles: more are decimated; 0: as many as there are."""
     texture: int = 0
@@ -61,8 +71,9 @@ class MakeMesh:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
-        if not 0 <= self.smallest_part <= 1:
-            raise ValueError(f"smallest_part must be between 0 and 1, got {self.smallest_part}")
+        for name in ("smallest_part", "holes"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
         if self.texture and not SMALLEST <= self.texture <= LARGEST:
             raise ValueError(f"texture must be between {SMALLEST} and {LARGEST} pixels, got {self.texture}")
         if self.texture and self.output.suffix.lower() == ".ply":
@@ -99,6 +110,7 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
                 mesh = without_unseen(mesh, *source.rays)
             mesh = without_floaters(mesh, smallest=job.smallest_part, most=job.keep_parts)
             _refuse_empty(mesh, "cropping and cleaning")
+            mesh, holes = without_small_holes(mesh, job.holes)
         if job.triangles and len(mesh.triangles) > job.triangles:
             with stages("decimation"):
                 mesh = decimated(mesh, job.triangles)
@@ -119,6 +131,7 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
     found |= {
         "colors": "texture" if texture is not None else found["colors"],
         "parts_left_out": parts - found["components"],
+        "holes_filled": holes,
         "file": job.output.name,
         "frame": job.frame,
         "model_to_world": source.to_world.tolist(),
@@ -173,11 +186,6 @@ def _surface(source: Source, job: MakeMesh, to_frame: Floats, stages: Stages) ->
         )
 
 
-def moved(mesh: TriangleMesh, transform: Floats) -> TriangleMesh:
-    """The mesh under an affine map (4, 4) that does not mirror."""
-    return TriangleMesh(mesh.vertices @ transform[:3, :3].T + transform[:3, 3], mesh.triangles, mesh.colors)
-
-
 def report(mesh: TriangleMesh) -> dict[str, Any]:
     """What there is to know about a mesh, as JSON holds it; the volume only where it is closed."""
     watertight = mesh.boundary_edges == 0
@@ -211,7 +219,7 @@ def _refuse_empty(mesh: TriangleMesh, after: str) -> None:
 
 def _table(found: dict[str, Any]) -> Table:
     table = Table(title=found["file"], show_header=False)
-    counts = ("vertices", "triangles", "components", "parts_left_out", "watertight")
+    counts = ("vertices", "triangles", "components", "parts_left_out", "holes_filled", "watertight")
     for name in (*counts, "volume", "area", "extent", "frame", "method"):
         value = found[name]
         if isinstance(value, list):

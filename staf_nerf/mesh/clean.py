@@ -53,7 +53,7 @@ def repair(mesh: TriangleMesh) -> tuple[TriangleMesh, Repairs]:
         raise ValueError(f"a mesh needs triangles with an area, got {len(mesh.triangles)} triangles and none that has")
     dropped = len(mesh.triangles) - len(sound.triangles)
     turned, flipped = _facing_outwards(sound)
-    filled, holes = _without_small_holes(turned)
+    filled, holes = without_small_holes(turned)
     return filled, Repairs(dropped, flipped, holes, filled.boundary_edges)
 
 
@@ -80,9 +80,9 @@ def _is_odd(triangles: Integers) -> np.ndarray:
     return (a > b) ^ (b > c) ^ (a > c)
 
 
-def _without_small_holes(mesh: TriangleMesh) -> tuple[TriangleMesh, int]:
-    """Fills holes, and says how many."""
-    if not mesh.boundary_edges:
+def without_small_holes(mesh: TriangleMesh, width: float = HOLE_SIZE) -> tuple[TriangleMesh, int]:
+    """Fills holes up to about that wide, in parts of the box's diagonal; and says how many."""
+    if not width or not mesh.boundary_edges:
         return mesh, 0
     import open3d
 
@@ -91,11 +91,13 @@ def _without_small_holes(mesh: TriangleMesh) -> tuple[TriangleMesh, int]:
         open3d.core.Tensor.from_numpy((mesh.vertices - mesh.bounds.mean(0)).astype(np.float32)),
         open3d.core.Tensor.from_numpy(mesh.triangles.astype(np.int32)),
     )
-    filled = tensor.fill_holes(hole_size=HOLE_SIZE * mesh.diagonal)
-    triangles = filled.triangle.indices.numpy().astype(np.int64)
-    if len(filled.vertex.positions) != len(mesh.vertices) or len(triangles) <= len(mesh.triangles):
+    filled = tensor.fill_holes(hole_size=width * mesh.diagonal)
+    triangles, count = filled.triangle.indices.numpy().astype(np.int64), len(mesh.triangles)
+    if len(filled.vertex.positions) != len(mesh.vertices) or not np.array_equal(triangles[:count], mesh.triangles):
         return mesh, 0
-    closed, _ = _facing_outwards(TriangleMesh(mesh.vertices, triangles, mesh.colors))
+    # What is new comes last, and runs along the rim as its neighbours do: it faces the other way.
+    whole = np.concatenate([mesh.triangles, triangles[count:, ::-1]])
+    closed = TriangleMesh(mesh.vertices, whole, mesh.colors)
     return closed, before - len(boundary_parts(closed))
 
 

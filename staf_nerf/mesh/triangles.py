@@ -101,6 +101,11 @@ class TriangleMesh:
         return (weights[..., None] * self.corners[index]).sum(1), index
 
 
+def moved(mesh: TriangleMesh, transform: Floats) -> TriangleMesh:
+    """The mesh under an affine map (4, 4) that does not mirror."""
+    return TriangleMesh(mesh.vertices @ transform[:3, :3].T + transform[:3, 3], mesh.triangles, mesh.colors)
+
+
 def read_mesh(path: Path) -> TriangleMesh:
     """Reads OBJ, PLY, STL, GLB and what else trimesh reads; a scene's parts become one mesh.
 

@@ -86,7 +86,7 @@ class CaptureDataParser(DataParser):
         outputs = stock.setup().get_dataparser_outputs(split)
         outputs.metadata |= {"has_alpha": prepared.has_alpha, "bounded": synthetic}
         outputs.metadata["scene_from_capture"] = _scene_from_capture(transforms, outputs)
-        outputs.metadata["attention"] = attention(outputs.cameras.camera_to_worlds)
+        outputs.metadata["attention"] = attention(outputs.cameras)
         return outputs
 
 

@@ -231,7 +231,7 @@ def contact_sheet(rows: list[list[np.ndarray]], path: Path) -> None:
 
 def turntable(cameras: Cameras, count: int) -> Cameras:
     """Cameras on a circle around what the given ones look at, at their mean height and distance, z up."""
-    center = torch.tensor(attention(cameras.camera_to_worlds).center, dtype=torch.float64)
+    center = torch.tensor(attention(cameras).center, dtype=torch.float64)
     offsets = cameras.camera_to_worlds[:, :, 3].cpu().double() - center
     radius, height = offsets[:, :2].norm(dim=-1).mean(), offsets[:, 2].mean()
     angles = torch.arange(count, dtype=torch.float64) * (2 * math.pi / count)

@@ -107,4 +107,5 @@ def method(name: str) -> MethodSpecification:
 
 staf_nerf = method("staf-nerf")
 staf_nerf_mlp = method("staf-nerf-mlp")
+staf_nerf_sdf = method("staf-nerf-sdf")
 siren_nerf = method("siren-nerf")

@@ -99,7 +99,7 @@ class StafSurfaceField(Field):
             implementation=implementation,
         )
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(surface.sharpness) / SHARPNESS_RATE))
-        self.anneal, self.held = 1.0, False
+        self.anneal = 1.0
         self.appearance = make_appearance(num_images, color)
         self.background = None
         if background is not None:
@@ -140,8 +140,6 @@ class StafSurfaceField(Field):
         distance, gradient, features = self.field.surface(x[inside])
         slope = (gradient * directions[inside]).sum(-1, keepdim=True)
         opacity = neus_alpha(self.half_side * distance, slope, deltas[inside], self.sharpness, self.anneal)
-        if self.held:
-            opacity = opacity.detach()
         normals = functional.normalize(gradient, dim=-1)
         color = self.field.color(features, directions[inside], _appearance(self, ray_samples, inside), normals)
         shape = inside.shape
@@ -158,7 +156,6 @@ class StafSurfaceField(Field):
             FieldHeadNames.RGB: rgb,
             FieldHeadNames.NORMALS: everywhere,
             "gradient": gradient,
-            "departure": distance - self.field.distance.first_distance(x[inside].detach()),
         }
 
     def _behind(self, ray_samples: RaySamples, chosen: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,11 +212,12 @@ def first_sphere(
 ) -> tuple[tuple[float, float, float], float]:
     """Centre and radius of the first surface, in the network's coordinates.
 
-    Cameras around an object see a ball about the point that they look at, well before them; cameras in a room see a
-    hollow ball around them.
+    Cameras around an object see a ball about the point that they look at, and past it on all sides; cameras in a room
+    see a hollow ball around them.
     """
     if look is None or is_room(surface, look):
         return (0.0, 0.0, 0.0), 0.9 if look is not None else surface.radius
     x, y, z = ((c - m) / cube.half_side for c, m in zip(look.center, cube.middle, strict=True))
     center = min(max(x, -0.5), 0.5), min(max(y, -0.5), 0.5), min(max(z, -0.5), 0.5)
-    return center, min(surface.radius * look.nearest / cube.half_side, 0.9 - max(map(abs, center)))
+    radius = surface.radius * look.half_view * look.nearest / cube.half_side
+    return center, min(radius, 0.9 - max(map(abs, center)))

@@ -56,10 +56,10 @@ class StafSurfaceModel(StafModel):
     def shade(self, samples: RaySamples) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         found = self.field(samples)
         weights = RaySamples.get_weights_and_transmittance_from_alphas(found["alpha"], weights_only=True)
-        more = {name: found[name] for name in ("gradient", "departure")} if self.training else {}
-        if not self.training:
-            more["normals"] = 0.5 + 0.5 * (weights * found[FieldHeadNames.NORMALS]).sum(-2)
-        return weights, found[FieldHeadNames.RGB], more
+        if self.training:
+            return weights, found[FieldHeadNames.RGB], {"gradient": found["gradient"]}
+        normals = 0.5 + 0.5 * (weights * found[FieldHeadNames.NORMALS]).sum(-2)
+        return weights, found[FieldHeadNames.RGB], {"normals": normals}
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
@@ -67,8 +67,6 @@ class StafSurfaceModel(StafModel):
         losses = super().get_loss_dict(outputs, batch, metrics_dict)
         if self.training and len(outputs["gradient"]):
             length = outputs["gradient"].norm(dim=-1)
-            if self.field.held:
-                losses["start_loss"] = outputs["departure"].square().mean()
             losses["eikonal_loss"] = self.config.surface.eikonal_weight * (length - 1.0).square().mean()
         return losses
 
@@ -80,16 +78,14 @@ class StafSurfaceModel(StafModel):
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        surface = self.config.surface
+        steps = self.config.surface.anneal_steps
 
-        def set_phase(step: int) -> None:
-            self.field.held = step < surface.hold_steps
-            since = max(step - surface.hold_steps, 0)
-            self.field.anneal = min(since / surface.anneal_steps, 1.0) if surface.anneal_steps else 1.0
+        def anneal(step: int) -> None:
+            self.field.anneal = min(step / steps, 1.0) if steps else 1.0
 
         return [
             *super().get_training_callbacks(training_callback_attributes),
             TrainingCallback(
-                where_to_run=[TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], update_every_num_iters=1, func=set_phase
+                where_to_run=[TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], update_every_num_iters=1, func=anneal
             ),
         ]

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from staf_nerf.jobs.mesh import MakeMesh, moved, report, run
+from staf_nerf.jobs.mesh import MakeMesh, report, run
 from staf_nerf.mesh.compare import compare
 from staf_nerf.mesh.fuse import View, fuse
 from staf_nerf.mesh.source import Source
 from staf_nerf.mesh.surface import Surface
-from staf_nerf.mesh.triangles import TriangleMesh, read_mesh
+from staf_nerf.mesh.triangles import TriangleMesh, moved, read_mesh
 from tests.mesh.shapes import sphere
 
 CENTER, RADII = torch.tensor([0.3, -0.2, 0.1]), torch.tensor([0.5, 0.3, 0.2])
@@ -122,6 +122,7 @@ def test_floaters_are_left_out(tmp_path):
         ({}, {"triangles": -1}, "triangles must be >= 0, got -1"),
         ({}, {"hull": True}, "hull needs cameras"),
         ({}, {"smallest_part": 3.0}, "smallest_part must be between 0 and 1"),
+        ({}, {"holes": -1.0}, "holes must be between 0 and 1"),
     ],
 )
 def test_what_cannot_be_made_is_said(changes, options, message, tmp_path):

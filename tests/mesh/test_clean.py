@@ -9,6 +9,7 @@ from staf_nerf.mesh.clean import (
     repair,
     within_hull,
     without_floaters,
+    without_small_holes,
     without_unseen,
 )
 from staf_nerf.mesh.triangles import TriangleMesh
@@ -68,6 +69,20 @@ def test_a_small_hole_is_filled_and_a_large_one_is_named():
     assert found.boundary_edges == mesh.boundary_edges > 20
     assert f"{mesh.boundary_edges} boundary edges" in " ".join(found.lines())
     assert len(boundary_parts(mesh)) == 1
+
+
+def test_a_lid_on_an_open_surface_faces_as_what_is_around_it():
+    good = sphere(subdivisions=4)
+    lowest = good.vertices[good.vertices[:, 2].argmin()]
+    bowl = (good.corners[:, :, 2].max(1) < 0.3) & ~((good.corners @ lowest).min(1) > 0.994)
+    for triangles in (good.triangles[bowl], good.triangles[bowl][:, ::-1]):
+        mesh = TriangleMesh(good.vertices, triangles)
+        filled, count = without_small_holes(mesh)
+        assert count == 1
+        np.testing.assert_array_equal(filled.triangles[: len(triangles)], triangles)
+        lid, around = filled.normals[len(triangles) :, 2], mesh.normals[mesh.corners[:, :, 2].min(1) < -0.98, 2]
+        assert (np.sign(lid) == np.sign(around.mean())).all()
+    assert without_small_holes(mesh, 0.0)[1] == 0
 
 
 @pytest.mark.parametrize("triangles", [np.zeros((0, 3), dtype=np.int64), np.array([[0, 0, 1]])])

@@ -7,7 +7,7 @@ import yaml
 from staf_nerf.plugin import methods
 from staf_nerf.presets import DEVICES, load_preset
 
-NAMES = ["siren-nerf", "staf-nerf", "staf-nerf-mlp"]
+NAMES = ["siren-nerf", "staf-nerf", "staf-nerf-mlp", "staf-nerf-sdf"]
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from nerfstudio.cameras.cameras import Cameras
 
 from staf_nerf.config import SurfaceConfig
 from staf_nerf.plugin.poses import attention
@@ -35,11 +36,11 @@ def test_a_ray_that_leaves_a_surface_does_not_see_it_once_annealed():
     assert float(neus_alpha(distance, grazing, delta, sharpness, 1.0)) < 1e-4
 
 
-def around(count: int = 12, *, outwards: bool = False) -> torch.Tensor:
+def around(count: int = 12, *, outwards: bool = False) -> Cameras:
     poses = torch.tensor([pose(2 * math.pi * i / count) for i in range(count)])[:, :3]
     if outwards:
         poses[:, :, [0, 2]] *= -1.0
-    return poses
+    return Cameras(poses, fx=100.0, fy=100.0, cx=50.0, cy=40.0, width=100, height=80)
 
 
 def test_cameras_around_an_object_look_at_it():
@@ -54,7 +55,9 @@ def test_cameras_around_an_object_look_at_it():
     cube = surface_cube(surface, look, None)
     assert cube.half_side == pytest.approx(surface.extent * look.nearest)
     center, radius = first_sphere(surface, cube, look)
-    assert radius * cube.half_side == pytest.approx(surface.radius * look.nearest)
+    # The sphere's rim is at `radius` of the way to the nearer edges of a picture, 40 of 100 focal lengths away.
+    assert look.half_view == pytest.approx(0.4)
+    assert radius * cube.half_side == pytest.approx(surface.radius * 0.4 * look.nearest)
     assert center == pytest.approx((0.0, 0.0, 0.0), abs=1e-5)
 
 

@@ -16,30 +16,11 @@ from staf_nerf.presets import load_preset, override
 from tests.conftest import data
 from tests.plugin.conftest import SCENE
 
-PRESET = """
-geometry = "signed-distance"
-[field]
-encoding = "hash"
-coordinate_scale = 3.0
-num_frequencies = 3
-first_omega = 1.0
-hidden_omega = 1.0
-[training]
-learning_rate = 2e-3
-matrix_learning_rate = 5e-3
-network_learning_rate = 1e-3
-"""
-
-
-def load_surface_preset(folder):
-    (folder / "staf-nerf-sdf.toml").write_text(PRESET)
-    return load_preset(folder / "staf-nerf-sdf.toml", "cpu")
-
 
 def trainer(folder, source, steps: int):
     preset = override(
-        load_surface_preset(folder),
-        {"training": {"steps": steps, "rays_per_step": 512}, "surface": {"hold_steps": min(steps // 3, 100)}},
+        load_preset("staf-nerf-sdf", "cpu"),
+        {"training": {"steps": steps, "rays_per_step": 512}, "surface": {"anneal_steps": 200}},
     )
     config = trainer_config("staf-nerf-sdf", preset, "cpu")
     config.pipeline.datamanager.data = source
@@ -100,8 +81,8 @@ def test_captures_without_normals_train(name, tmp_path):
     assert np.isfinite(made.latest_loss)
 
 
-def test_a_preset_sets_what_a_surface_needs(tmp_path):
-    preset = load_surface_preset(tmp_path)
+def test_a_preset_sets_what_a_surface_needs():
+    preset = load_preset("staf-nerf-sdf", "cpu")
     assert preset.geometry == "signed-distance"
     config = trainer_config("staf-nerf-sdf", preset, "cpu")
     assert config.pipeline.model.surface == preset.surface

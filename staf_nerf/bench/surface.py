@@ -1,0 +1,169 @@
+"""Meshes of one capture by several methods against its true mesh, after equal wall-clock times of training.
+
+Each method's mesh is made as its users would: ours by `staf mesh`, nerfacto's by what `ns-export tsdf` calls. All are
+cut to one box, in the capture's coordinates, and so is the truth.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from staf_nerf.bench.nerf import NerfBenchmark, make_config, train_one
+from staf_nerf.bench.record import environment, write
+from staf_nerf.mesh.triangles import Floats, TriangleMesh, moved, read_mesh
+
+NERFACTO = "nerfacto"
+
+
+@dataclass(frozen=True)
+class SurfaceBenchmark:
+    """Trains methods on a capture and compares their meshes with the true one."""
+
+    data: Path
+    """The capture."""
+    truth: Path
+    """Its true mesh, in the coordinates of the capture's poses."""
+    box: tuple[float, float, float, float, float, float]
+    """Least and largest x, y, z (first the three least) of what is compared, in those coordinates."""
+    methods: tuple[str, ...] = ("staf-nerf-sdf", "staf-nerf", NERFACTO)
+    """As for `staf bench nerf`."""
+    minutes: float = 30.0
+    """Wall-clock time of training."""
+    seeds: tuple[int, ...] = (0,)
+    """One run a seed and method."""
+    rays: int = 1024
+    """Rays a step."""
+    resolution: int = 256
+    """Cells along the box's longest side; along each side for nerfacto."""
+    meshes: Path | None = None
+    """Folder to keep the meshes in."""
+    output: Path | None = None
+    """JSON file; a run that it already holds is not run again."""
+
+
+def run(benchmark: SurfaceBenchmark) -> dict[str, Any]:
+    """Runs what is missing; rows with the quality of views and of the mesh (see `staf_nerf.mesh.compare`)."""
+    rows: list[dict[str, Any]] = []
+    if benchmark.output is not None and benchmark.output.is_file():
+        rows = json.loads(benchmark.output.read_text())["rows"]
+    for seed in benchmark.seeds:
+        for method in benchmark.methods:
+            cell = {"method": method, "seed": seed, "minutes": benchmark.minutes, "rays": benchmark.rays}
+            cell |= {"resolution": benchmark.resolution, "box": list(benchmark.box)}
+            if any(all(row[name] == value for name, value in cell.items()) for row in rows):
+                continue
+            rows.append({**cell, **train_one(_training(benchmark), method, seed, _measure(benchmark, method, seed))})
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+            if benchmark.output is not None:
+                write(_result(benchmark, rows), benchmark.output)
+    return _result(benchmark, rows)
+
+
+def _result(benchmark: SurfaceBenchmark, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"rows": rows, "data": benchmark.data.name, **environment("nerfstudio", "open3d")}
+
+
+def _training(benchmark: SurfaceBenchmark) -> NerfBenchmark:
+    return NerfBenchmark(
+        data=benchmark.data,
+        methods=benchmark.methods,
+        budget="minutes",
+        amount=benchmark.minutes,
+        rays=benchmark.rays,
+    )
+
+
+def _measure(benchmark: SurfaceBenchmark, method: str, seed: int) -> Callable[[Any], dict[str, Any]]:
+    def measure(trainer: Any) -> dict[str, Any]:
+        from staf_nerf.mesh.clean import cropped
+        from staf_nerf.mesh.compare import compare
+
+        with tempfile.TemporaryDirectory() as folder:
+            keep = benchmark.meshes or Path(folder)
+            keep.mkdir(parents=True, exist_ok=True)
+            path = keep / f"{method}_{seed}.ply"
+            start = time.perf_counter()
+            (_by_nerfstudio if method.startswith(NERFACTO) else _by_us)(trainer, benchmark, path)
+            seconds = time.perf_counter() - start
+            corners = np.asarray(benchmark.box).reshape(2, 3)
+            mesh, truth = (cropped(read_mesh(p), corners) for p in (path, benchmark.truth))
+        found = compare(mesh, truth)
+        return {"mesh_seconds": seconds, "triangles": len(mesh.triangles), **asdict(found)}
+
+    return measure
+
+
+def _by_us(trainer: Any, benchmark: SurfaceBenchmark, path: Path) -> None:
+    from rich.console import Console
+
+    from staf_nerf.jobs import mesh
+    from staf_nerf.plugin.surface import source_of
+
+    source = source_of(trainer.pipeline.model, trainer.pipeline.datamanager)
+    job = mesh.MakeMesh(path, resolution=benchmark.resolution, box=benchmark.box)
+    mesh.run(source, job, Console(file=sys.stderr))
+
+
+def _by_nerfstudio(trainer: Any, benchmark: SurfaceBenchmark, path: Path) -> None:
+    from nerfstudio.exporter.tsdf_utils import export_tsdf_mesh
+
+    from staf_nerf.mesh.export import write_mesh
+    from staf_nerf.plugin.surface import to_world
+
+    world = to_world(trainer.pipeline.datamanager.train_dataparser_outputs)
+    low, high = _box_around(np.asarray(benchmark.box).reshape(2, 3), np.linalg.inv(world))
+    trainer.pipeline.eval()
+    with tempfile.TemporaryDirectory() as folder:
+        export_tsdf_mesh(
+            trainer.pipeline,
+            Path(folder),
+            resolution=[benchmark.resolution] * 3,
+            bounding_box_min=tuple(low.tolist()),
+            bounding_box_max=tuple(high.tolist()),
+        )
+        (found,) = Path(folder).glob("*.ply")
+        mesh = read_mesh(found)
+    write_mesh(path, moved(TriangleMesh(mesh.vertices, mesh.triangles), world))
+
+
+def _box_around(corners: Floats, matrix: Floats) -> tuple[Floats, Floats]:
+    """The box (two corners) around another one's eight corners, moved by a matrix (4, 4)."""
+    eight = np.stack(np.meshgrid(*corners.T, indexing="ij"), -1).reshape(-1, 3)
+    there = eight @ matrix[:3, :3].T + matrix[:3, 3]
+    return there.min(0), there.max(0)
+
+
+def main(benchmark: SurfaceBenchmark) -> None:
+    """Checks the names, runs, prints a table, and JSON where no file is given."""
+    from rich.console import Console
+    from rich.table import Table
+
+    for method in benchmark.methods:
+        make_config(_training(benchmark), method, 1, Path())
+    read_mesh(benchmark.truth)
+    result = run(benchmark)
+    table = Table(title=f"{result['data']}, {benchmark.minutes:g} minutes, {result['threads']} threads")
+    for column in ("method", "seed", "steps", "PSNR", "Chamfer L1", "F 0.5 %", "F 1 %", "normals", "triangles"):
+        table.add_column(column)
+    for row in result["rows"]:
+        table.add_row(
+            row["method"],
+            str(row["seed"]),
+            str(row["steps"]),
+            f"{row['psnr']:.2f}",
+            f"{row['chamfer_l1']:.4f}",
+            *(f"{score:.3f}" for score in row["f_score"]),
+            f"{row['normal_consistency']:.3f}",
+            f"{row['triangles']:,}",
+        )
+    Console().print(table)
+    write(result, benchmark.output)
