@@ -36,7 +36,12 @@ class EagerGaussian(Gaussian):
 class BroadcastSTAF(STAF):
     """STAF as it is published: a tensor of shape (..., n, τ), then a sum."""
 
-    def forward(self, z: Tensor) -> Tensor:
+    @property
+    def adds_bias(self) -> bool:
+        return False
+
+    def forward(self, z: Tensor, bias: Tensor | None = None) -> Tensor:
+        assert bias is None
         return (self.amplitude * torch.sin(self.frequency * z[..., None] + self.phase)).sum(-1)
 
 
