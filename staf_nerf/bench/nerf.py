@@ -71,28 +71,44 @@ class NerfBenchmark:
 
 def run(benchmark: NerfBenchmark) -> dict[str, Any]:
     """Runs what is missing and returns all rows, with the means and deviations over seeds."""
+    shared = {
+        "budget": benchmark.budget,
+        "amount": benchmark.amount,
+        "rays": benchmark.rays,
+        "downscale_factor": benchmark.downscale_factor,
+        "held_out": benchmark.held_out,
+    }
+    cells = [{"method": m, "seed": seed, **shared} for seed in benchmark.seeds for m in benchmark.methods]
+    run_one = functools.partial(train_one, benchmark)
+    return run_missing(cells, run_one, lambda rows: report(benchmark, rows), benchmark.output)
+
+
+def run_missing(
+    cells: list[dict[str, Any]],
+    run_one: Callable[[str, int], dict[str, Any]],
+    make_report: Callable[[list[dict[str, Any]]], dict[str, Any]],
+    output: Path | None,
+) -> dict[str, Any]:
+    """Runs the cells that the output does not hold yet, and writes it after each; returns the report of all rows.
+
+    Args:
+        cells: "method", "seed" and what else tells one run from another.
+        run_one: Method and seed -> what there is to say of that run beside its cell.
+        make_report: Rows -> what is written, with the rows under "rows".
+        output: JSON file, if any.
+    """
     rows: list[dict[str, Any]] = []
-    if benchmark.output is not None and benchmark.output.is_file():
-        rows = json.loads(benchmark.output.read_text())["rows"]
-    for seed in benchmark.seeds:
-        for method in benchmark.methods:
-            cell = {
-                "method": method,
-                "seed": seed,
-                "budget": benchmark.budget,
-                "amount": benchmark.amount,
-                "rays": benchmark.rays,
-                "downscale_factor": benchmark.downscale_factor,
-                "held_out": benchmark.held_out,
-            }
-            if any(all(row[name] == value for name, value in cell.items()) for row in rows):
-                continue
-            rows.append({**cell, **train_one(benchmark, method, seed)})
-            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-            if benchmark.output is not None:
-                write(report(benchmark, rows), benchmark.output)
-            gc.collect()
-    return report(benchmark, rows)
+    if output is not None and output.is_file():
+        rows = json.loads(output.read_text())["rows"]
+    for cell in cells:
+        if any(all(row[name] == value for name, value in cell.items()) for row in rows):
+            continue
+        rows.append({**cell, **run_one(cell["method"], cell["seed"])})
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+        if output is not None:
+            write(make_report(rows), output)
+        gc.collect()
+    return make_report(rows)
 
 
 def report(benchmark: NerfBenchmark, rows: list[dict[str, Any]]) -> dict[str, Any]:

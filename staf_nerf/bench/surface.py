@@ -6,7 +6,6 @@ cut to one box, in the capture's coordinates, and so is the truth.
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
@@ -17,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from staf_nerf.bench.nerf import NerfBenchmark, make_config, train_one
+from staf_nerf.bench.nerf import NerfBenchmark, make_config, run_missing, train_one
 from staf_nerf.bench.record import environment, write
-from staf_nerf.mesh.triangles import Floats, TriangleMesh, moved, read_mesh
+from staf_nerf.mesh.triangles import TriangleMesh, box_around, moved, read_mesh
 
 NERFACTO = "nerfacto"
 
@@ -52,20 +51,14 @@ class SurfaceBenchmark:
 
 def run(benchmark: SurfaceBenchmark) -> dict[str, Any]:
     """Runs what is missing; rows with the quality of views and of the mesh (see `staf_nerf.mesh.compare`)."""
-    rows: list[dict[str, Any]] = []
-    if benchmark.output is not None and benchmark.output.is_file():
-        rows = json.loads(benchmark.output.read_text())["rows"]
-    for seed in benchmark.seeds:
-        for method in benchmark.methods:
-            cell = {"method": method, "seed": seed, "minutes": benchmark.minutes, "rays": benchmark.rays}
-            cell |= {"resolution": benchmark.resolution, "box": list(benchmark.box)}
-            if any(all(row[name] == value for name, value in cell.items()) for row in rows):
-                continue
-            rows.append({**cell, **train_one(_training(benchmark), method, seed, _measure(benchmark, method, seed))})
-            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-            if benchmark.output is not None:
-                write(_result(benchmark, rows), benchmark.output)
-    return _result(benchmark, rows)
+    shared = {"minutes": benchmark.minutes, "rays": benchmark.rays}
+    shared |= {"resolution": benchmark.resolution, "box": list(benchmark.box)}
+    cells = [{"method": m, "seed": seed, **shared} for seed in benchmark.seeds for m in benchmark.methods]
+
+    def run_one(method: str, seed: int) -> dict[str, Any]:
+        return train_one(_training(benchmark), method, seed, _measure(benchmark, method, seed))
+
+    return run_missing(cells, run_one, lambda rows: _result(benchmark, rows), benchmark.output)
 
 
 def _result(benchmark: SurfaceBenchmark, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -120,7 +113,7 @@ def _by_nerfstudio(trainer: Any, benchmark: SurfaceBenchmark, path: Path) -> Non
     from staf_nerf.plugin.surface import to_world
 
     world = to_world(trainer.pipeline.datamanager.train_dataparser_outputs)
-    low, high = _box_around(np.asarray(benchmark.box).reshape(2, 3), np.linalg.inv(world))
+    low, high = box_around(np.asarray(benchmark.box).reshape(2, 3), np.linalg.inv(world))
     trainer.pipeline.eval()
     with tempfile.TemporaryDirectory() as folder:
         export_tsdf_mesh(
@@ -133,13 +126,6 @@ def _by_nerfstudio(trainer: Any, benchmark: SurfaceBenchmark, path: Path) -> Non
         (found,) = Path(folder).glob("*.ply")
         mesh = read_mesh(found)
     write_mesh(path, moved(TriangleMesh(mesh.vertices, mesh.triangles), world))
-
-
-def _box_around(corners: Floats, matrix: Floats) -> tuple[Floats, Floats]:
-    """The box (two corners) around another one's eight corners, moved by a matrix (4, 4)."""
-    eight = np.stack(np.meshgrid(*corners.T, indexing="ij"), -1).reshape(-1, 3)
-    there = eight @ matrix[:3, :3].T + matrix[:3, 3]
-    return there.min(0), there.max(0)
 
 
 def main(benchmark: SurfaceBenchmark) -> None:

@@ -29,7 +29,7 @@ from staf_nerf.mesh.fuse import fuse
 from staf_nerf.mesh.preview import save_preview
 from staf_nerf.mesh.source import Method, Source
 from staf_nerf.mesh.texture import LARGEST, SMALLEST, bake, with_vertex_colors
-from staf_nerf.mesh.triangles import Floats, TriangleMesh, moved
+from staf_nerf.mesh.triangles import Floats, TriangleMesh, box_around, moved
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _check(source: Source, job: MakeMesh) -> None:
 def _surface(source: Source, job: MakeMesh, to_frame: Floats, stages: Stages) -> TriangleMesh:
     bounds = source.bounds
     if job.box is not None:
-        box = _box_in_model(job.box, to_frame)
+        box = box_around(np.asarray(job.box).reshape(2, 3), np.linalg.inv(to_frame))
         bounds = np.stack([np.maximum(box[0], bounds[0]), np.minimum(box[1], bounds[1])])
         if not (bounds[0] < bounds[1]).all():
             raise ValueError(f"box {list(job.box)} lies outside of what the field knows")
@@ -201,15 +201,6 @@ def report(mesh: TriangleMesh) -> dict[str, Any]:
         "extent": (mesh.bounds[1] - mesh.bounds[0]).tolist(),
         "colors": "vertices" if mesh.colors is not None else None,
     }
-
-
-def _box_in_model(box: tuple[float, ...], to_frame: Floats) -> Floats:
-    """The model's box (2, 3) around one in the output's coordinates."""
-    low, high = np.asarray(box).reshape(2, 3)
-    corners = np.stack(np.meshgrid(*np.stack([low, high], -1), indexing="ij"), -1).reshape(-1, 3)
-    inverse = np.linalg.inv(to_frame)
-    inside = corners @ inverse[:3, :3].T + inverse[:3, 3]
-    return np.stack([inside.min(0), inside.max(0)])
 
 
 def _refuse_empty(mesh: TriangleMesh, after: str) -> None:

@@ -333,19 +333,17 @@ INLINE void NAME(add_to_row)(const REAL *values, REAL *row, ptrdiff_t n, ptrdiff
 /* A part of the values that share their parameters, of at most LINE_VALUES; the bias is added to a copy of it. */
 INLINE void NAME(run_values)(const call *work, ptrdiff_t unit, ptrdiff_t at, ptrdiff_t values, int pass) {
     REAL biased[LINE_VALUES], turned[LINE_VALUES];
-    ptrdiff_t whole = values / LANES, rest = values % LANES, column = work->bias ? at % work->width : 0;
-    LINE l = NAME(line_at)(work, at, whole, LANES, LANES, pass);
+    ptrdiff_t whole = values / LANES, rest = values % LANES, done = whole * LANES;
+    ptrdiff_t column = work->bias ? at % work->width : 0;
+    LINE l = NAME(line_at)(work, at, whole, LANES, LANES, pass), tail = NAME(line_at)(work, at + done, 1, LANES, rest, pass);
     if (work->bias) {
         NAME(add_row)(l.z, work->bias, work->width, column, values, biased);
-        l.z = biased;
-        if (pass == SECOND) NAME(add_row)(l.vz, work->vbias, work->width, column, values, turned), l.vz = turned;
+        l.z = biased, tail.z = biased + done;
     }
-    LINE tail = l;
-    ptrdiff_t done = whole * LANES;
-    tail.z += done, tail.count = 1, tail.width = rest;
-    if (pass == FORWARD) tail.out += done;
-    if (pass != FORWARD) tail.grad += done, tail.to_z += done;
-    if (pass == SECOND) tail.vz += done, tail.to_grad += done;
+    if (work->bias && pass == SECOND) {
+        NAME(add_row)(l.vz, work->vbias, work->width, column, values, turned);
+        l.vz = turned, tail.vz = turned + done;
+    }
     if (whole) NAME(sum_over_line)(work, unit, 0, l, pass);
     if (rest) NAME(sum_over_line)(work, unit, 0, tail, pass);
     if (work->bias && pass != FORWARD)

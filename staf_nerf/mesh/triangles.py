@@ -101,6 +101,13 @@ class TriangleMesh:
         return (weights[..., None] * self.corners[index]).sum(1), index
 
 
+def box_around(corners: Floats, transform: Floats) -> Floats:
+    """The box (2, 3) around another one's eight corners under an affine map (4, 4)."""
+    eight = np.stack(np.meshgrid(*corners.T, indexing="ij"), -1).reshape(-1, 3)
+    there = eight @ transform[:3, :3].T + transform[:3, 3]
+    return np.stack([there.min(0), there.max(0)])
+
+
 def moved(mesh: TriangleMesh, transform: Floats) -> TriangleMesh:
     """The mesh under an affine map (4, 4) that does not mirror."""
     return TriangleMesh(mesh.vertices @ transform[:3, :3].T + transform[:3, 3], mesh.triangles, mesh.colors)

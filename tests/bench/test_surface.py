@@ -7,6 +7,7 @@ import pytest
 
 from staf_nerf.bench import surface
 from staf_nerf.mesh.export import write_mesh
+from staf_nerf.mesh.triangles import box_around
 from tests.conftest import write_capture
 from tests.mesh.shapes import sphere
 
@@ -44,7 +45,7 @@ def test_the_box_around_a_turned_box_holds_its_corners():
     turn = np.eye(4)
     turn[:2, :2] = [[0.0, -1.0], [1.0, 0.0]]
     turn[:3, 3] = [0.0, 0.0, 5.0]
-    low, high = surface._box_around(np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]]), turn)
+    low, high = box_around(np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]]), turn)
     np.testing.assert_allclose(low, [-2.0, 0.0, 5.0])
     np.testing.assert_allclose(high, [0.0, 1.0, 8.0])
 
