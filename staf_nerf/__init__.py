@@ -1,19 +1,25 @@
 """Signals, shapes and captured scenes as small neural networks with trainable sinusoidal activations (STAF)."""
 
 from staf_nerf.activations import STAF, Sine
-from staf_nerf.config import ColorConfig, FieldConfig, FitConfig, ShapeConfig
+from staf_nerf.config import AudioConfig, ColorConfig, FieldConfig, FitConfig, ImageConfig, ShapeConfig
 from staf_nerf.fields import NeuralField, RadianceField, SignedDistanceField, SurfaceField
 from staf_nerf.fit import fit
 from staf_nerf.mesh.extract import extract_mesh
 from staf_nerf.mlp import CoordinateMLP
+from staf_nerf.signals.audio import AudioSignal
+from staf_nerf.signals.image import ImageSignal
 from staf_nerf.signals.shape import ShapeSignal
 
 __all__ = [
     "STAF",
+    "AudioConfig",
+    "AudioSignal",
     "ColorConfig",
     "CoordinateMLP",
     "FieldConfig",
     "FitConfig",
+    "ImageConfig",
+    "ImageSignal",
     "NeuralField",
     "RadianceField",
     "ShapeConfig",

@@ -3,22 +3,59 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from staf_nerf.config import ShapeConfig
+from staf_nerf.config import AudioConfig, ImageConfig, ShapeConfig
 from staf_nerf.presets import override
+from staf_nerf.signals.audio import Track, audio_field
+from staf_nerf.signals.image import Raster, image_field
 from staf_nerf.signals.shape import Frame, make_field
 
 KEY, FORMAT = "staf_nerf", 1
 """Of the metadata, and the number of its format."""
 
+Config = ShapeConfig | ImageConfig | AudioConfig
 
-def save_shape(path: Path, field: nn.Module, config: ShapeConfig, frame: Frame) -> None:
-    """Writes a shape's field, the configuration that builds it, and the frame it lives in.
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A fitted field, and all that tells what its coordinates and values mean."""
+
+    field: nn.Module
+    config: Config
+    frame: Any
+    """A shape's `Frame`, an image's `Raster` or a sound's `Track`."""
+    file: str | None = None
+    """What it was fitted to, as it was called then."""
+    seed: int = 0
+    """Of the fit, and of the noise that was added."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    config: Config
+    frame: Callable[..., Any]
+    field: Callable[[Any, Any], nn.Module]
+
+
+_IMAGE = _Kind(ImageConfig(), Raster, image_field)
+KINDS = {
+    "shape": _Kind(ShapeConfig(), lambda center, scale: Frame(tuple(center), scale), lambda c, _: make_field(c)),
+    "image": _IMAGE,
+    "superres": _IMAGE,
+    "denoise": _IMAGE,
+    "audio": _Kind(AudioConfig(), Track, audio_field),
+}
+
+
+def save_field(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes a field, the configuration that builds it, and its frame.
 
     Raises:
         OSError: If the file cannot be written.
@@ -26,20 +63,27 @@ def save_shape(path: Path, field: nn.Module, config: ShapeConfig, frame: Frame) 
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    about = {"format": FORMAT, "task": config.task, "config": asdict(config), "frame": asdict(frame)}
-    tensors = {name: value.detach().cpu().clone() for name, value in field.state_dict().items()}
+    about = {
+        "format": FORMAT,
+        "task": checkpoint.config.task,
+        "config": asdict(checkpoint.config),
+        "frame": asdict(checkpoint.frame),
+        "file": checkpoint.file,
+        "seed": checkpoint.seed,
+    }
+    tensors = {name: value.detach().cpu().clone() for name, value in checkpoint.field.state_dict().items()}
     try:
         save_file(tensors, path, metadata={KEY: json.dumps(about)})
     except SafetensorError as error:
         raise OSError(f"could not write {path}: {error}") from error
 
 
-def load_shape(path: Path, *, device: torch.device | str = "cpu") -> tuple[nn.Module, ShapeConfig, Frame]:
-    """Reads what `save_shape` wrote.
+def load_field(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
+    """Reads what `save_field` wrote.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file holds something else: not a field, or another signal's.
+        ValueError: If the file holds something else than a field.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -55,10 +99,23 @@ def load_shape(path: Path, *, device: torch.device | str = "cpu") -> tuple[nn.Mo
         raise ValueError(f"{path} holds no field of staf_nerf")
     if about["format"] != FORMAT:
         raise ValueError(f"{path} has format {about['format']}, this version of staf_nerf reads format {FORMAT}")
-    if about["task"] != "shape":
-        raise ValueError(f"a field of a shape is needed, {path} holds one of: {about['task']}")
-    config = override(ShapeConfig(), about["config"])
-    field = make_field(config).to(device)
+    if about["task"] not in KINDS:
+        raise ValueError(f"{path} holds a field of an unknown task {about['task']!r}")
+    kind = KINDS[about["task"]]
+    config, frame = override(kind.config, about["config"]), kind.frame(**about["frame"])
+    field = kind.field(config, frame).to(device)
     field.load_state_dict(tensors)
-    center, scale = about["frame"]["center"], about["frame"]["scale"]
-    return field, config, Frame(tuple(center), scale)
+    return Checkpoint(field, config, frame, about.get("file"), about.get("seed", 0))
+
+
+def load_shape(path: Path, *, device: torch.device | str = "cpu") -> tuple[nn.Module, ShapeConfig, Frame]:
+    """Reads the field of a shape.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds something else: not a field, or another signal's.
+    """
+    found = load_field(path, device=device)
+    if not isinstance(found.config, ShapeConfig):
+        raise ValueError(f"a field of a shape is needed, {path} holds one of: {found.config.task}")
+    return found.field, found.config, found.frame

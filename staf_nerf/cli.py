@@ -7,14 +7,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
 
 from staf_nerf.bench import activation, extraction, linear, mlp, nerf, nerf_speed, surface
+from staf_nerf.jobs import audio, image, shape
+from staf_nerf.jobs import evaluate as evaluation
 from staf_nerf.jobs import mesh as mesh_job
-from staf_nerf.jobs import shape
 
 MEASURE = {
     activation.ActivationBenchmark: activation.main,
@@ -43,7 +44,7 @@ def demo(
     Args:
         method: Preset to train.
         data: Capture to train on; the scene that is shipped, if not given.
-        steps: Training steps; 3000 take about four minutes of two cores.
+        steps: Training steps; 3000 take two to four minutes of two cores.
         output: Folder for the results.
         seed: Of all random numbers.
         frames: Frames of the turntable film; 0: no film.
@@ -76,15 +77,41 @@ def bench(
     MEASURE[type(benchmark)](benchmark)
 
 
-def fit(kind: Positional[Literal["shape"]], job: OmitArgPrefixes[shape.FitShape]) -> None:
-    """Fits a field to a signal: a shape.
+def fit(
+    job: OmitSubcommandPrefixes[
+        OmitArgPrefixes[
+            Annotated[image.FitImage, subcommand("image")]
+            | Annotated[audio.FitAudio, subcommand("audio")]
+            | Annotated[image.FitSuperResolution, subcommand("superres")]
+            | Annotated[image.FitNoisyImage, subcommand("denoise")]
+            | Annotated[shape.FitShape, subcommand("shape")]
+        ]
+    ],
+) -> None:
+    """Fits a field to a signal: an image, a sound, a shape.
 
     Args:
-        kind: Of signal.
         job: What to fit, and how.
     """
-    assert kind == "shape"
-    shape.run(job)
+    if isinstance(job, shape.FitShape):
+        shape.run(job)
+    elif isinstance(job, audio.FitAudio):
+        audio.run(job)
+    else:
+        image.run(job)
+
+
+def evaluate(job: OmitArgPrefixes[evaluation.Evaluate]) -> None:
+    """Measures a fitted field against the file that it was fitted to: the numbers of the fit.
+
+    Args:
+        job: What to measure.
+    """
+    from staf_nerf.bench.record import write
+
+    found = evaluation.run(job)
+    if job.output is not None:
+        write(found, job.output)
 
 
 def mesh(
@@ -223,6 +250,7 @@ def main() -> None:
             {
                 "demo": demo,
                 "fit": fit,
+                "eval": evaluate,
                 "mesh": mesh,
                 "compare": compare,
                 "bench": bench,

@@ -246,9 +246,11 @@ class FitConfig:
     steps: int = 0
     """Steps of training, if they are done before the minutes are over; 0: as many as fit."""
     points: int = 16384
-    """Points a step."""
+    """Points a step; 0: all that an image or a sound has."""
+    optimizer: Literal["muon", "adam"] = "muon"
+    """What changes the weights of the network's hidden layers; the rest is Adam's."""
     matrix_learning_rate: float = 3e-3
-    """Muon's learning rate for the weights of the network's hidden layers."""
+    """Learning rate for the weights of the network's hidden layers."""
     network_learning_rate: float = 1e-3
     """Adam's learning rate for the biases and the last layer's weights."""
     activation_learning_rate: float = 3e-3
@@ -259,7 +261,8 @@ class FitConfig:
     """Learning rates decay exponentially to this part of their start."""
 
     def __post_init__(self) -> None:
-        _check_range(self, minutes=(0, math.inf), steps=(0, math.inf), points=(2, math.inf))
+        _check_range(self, minutes=(0, math.inf), steps=(0, math.inf), points=(0, math.inf))
+        _check_choice(self, optimizer=("muon", "adam"))
         if not (self.minutes or self.steps):
             raise ValueError("minutes or steps must be positive, got 0 for both")
         rates = [name for name in known_keys(self) if name.endswith("learning_rate")]
@@ -297,8 +300,63 @@ class ShapeConfig:
         _check_choice(self, task=("shape",), quantity=("signed-distance", "occupancy"))
         _check_range(self, surface_part=(0, 1), near_part=(0, 1 - self.surface_part + 1e-9), softness=(1e-6, 1e6))
         _check_range(self, cached_points=(0, 2**31), eikonal_weight=(0, math.inf))
+        if self.fit.points < 2:
+            raise ValueError(f"fit.points must be >= 2 for a shape, got {self.fit.points}")
         if len(self.near) != 2 or min(self.near) <= 0:
             raise ValueError(f"near must be two positive numbers, got {self.near}")
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """An image fitted as it is, from a smaller one, or from a noisy one: presets `image`, `superres`, `denoise`."""
+
+    task: Literal["image", "superres", "denoise"] = "image"
+    """What the preset is for."""
+    description: str = ""
+    """One line."""
+    field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=3))
+    """The network and its encoding."""
+    fit: FitConfig = dataclasses.field(default_factory=lambda: FitConfig(minutes=1.0))
+    """Duration and learning rates."""
+    band: float = 0.1
+    """The first layer's frequencies start up to this part of the highest that the pixels hold (half a cycle a pixel),
+    whatever the image's size; 0: `field.first_omega` is taken as it is."""
+    factor: int = 1
+    """Super-resolution: the network sees averages over so many by so many pixels."""
+    pixel_samples: int = 1
+    """A pixel's value is the mean of the field at this many squared points in it; 1: the field at its middle."""
+    photons: float = 0.0
+    """Denoising: mean number of photons of a white pixel, whose noise is added to the image first; 0: none is."""
+    readout: float = 0.0
+    """Denoising: standard deviation of the sensor's readout noise, in photons."""
+    held_out: float = 0.0
+    """Share of the (noisy) pixels that are not learned: the weights that predict them best are kept."""
+
+    def __post_init__(self) -> None:
+        _check_choice(self, task=("image", "superres", "denoise"))
+        _check_range(self, band=(0, 100), photons=(0, math.inf), readout=(0, math.inf), held_out=(0, 0.9))
+        _check_range(self, factor=(1, 1024), pixel_samples=(1, 64))
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """A sound, all of its channels: what the preset `audio` sets."""
+
+    task: Literal["audio"] = "audio"
+    """What the preset is for."""
+    description: str = ""
+    """One line."""
+    field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=3))
+    """The network and its encoding."""
+    fit: FitConfig = dataclasses.field(default_factory=lambda: FitConfig(minutes=1.0))
+    """Duration and learning rates."""
+    band: float = 0.006
+    """The first layer's frequencies start up to this part of half the sampling rate; 0: `field.first_omega` is taken
+    as it is. 0.006 are 3000 radians per unit for seven seconds at 44.1 kHz, SIREN's number for such a clip."""
+
+    def __post_init__(self) -> None:
+        _check_choice(self, task=("audio",))
+        _check_range(self, band=(0, 100))
 
 
 def known_keys(config) -> list[str]:

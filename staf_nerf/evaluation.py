@@ -13,17 +13,16 @@ from torch import nn
 
 from staf_nerf.config import ShapeConfig
 from staf_nerf.mesh.compare import compare
-from staf_nerf.mesh.extract import extract_mesh, steepest_slope
+from staf_nerf.mesh.extract import steepest_slope
 from staf_nerf.mesh.points import PointCloud
 from staf_nerf.mesh.source import Source
 from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import TriangleMesh
+from staf_nerf.signals.sampling import CHUNK, in_chunks
 from staf_nerf.signals.shape import Frame, level, value_and_gradient
 
 PAPER_GRID = 512
 """Points along an axis of the grid on which the paper measures occupancy."""
-CHUNK = 2**13
-"""Points that a field is asked for at a time."""
 DISTANCE_BOUND = 1.3
 """A learned signed distance is at most that many times the distance: where it says more, there is no surface."""
 
@@ -42,18 +41,7 @@ def shape_mesh(
     Raises:
         ValueError: If the field has no surface in the cube [-1, 1]³, or an argument is out of range.
     """
-    source = shape_source(field, config, frame)
-    found = extract_mesh(
-        source.field,
-        bounds=source.bounds,
-        resolution=resolution,
-        level=source.level,
-        inside=source.inside,
-        lipschitz=source.lipschitz,
-        memory=memory,
-        device=source.device,
-        progress=progress,
-    )
+    found = shape_source(field, config, frame).surface(resolution=resolution, memory=memory, progress=progress)
     return TriangleMesh(frame.outward(found.vertices), found.triangles)
 
 
@@ -172,11 +160,9 @@ def _inside(field: nn.Module, config: ShapeConfig, x: np.ndarray) -> np.ndarray:
     return values < where if side == "below" else values > where
 
 
-@torch.no_grad()
 def _values(field: nn.Module, x: np.ndarray) -> np.ndarray:
     like = next(field.parameters())
-    chunks = torch.from_numpy(x).to(like).split(CHUNK)
-    return torch.cat([field(chunk)[:, 0].cpu() for chunk in chunks]).double().numpy()
+    return in_chunks(field, torch.from_numpy(x).to(like))[:, 0].cpu().double().numpy()
 
 
 def _eikonal_error(field: nn.Module, x: np.ndarray) -> float:

@@ -1,34 +1,51 @@
 """The one training loop for signals: it asks a signal for points and a loss, and changes the field's weights.
 
 Nothing is measured against the truth on the way and no step is picked: what comes out is what the last step left.
+Where a signal holds some of its data back, and only there, the weights that predict those best are kept.
+
+Under `torchrun`, once the process group stands, all processes draw the same points, each takes its share, and gradients
+are averaged: the steps are those of one process.
 """
 
 from __future__ import annotations
 
+import copy
+import math
+import os
+import pickle
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor, distributed, nn
 
 from staf_nerf.config import FitConfig
 from staf_nerf.fields import parameter_groups
 
 RECORD_EVERY = 10
 """Steps between the values that `History` keeps: each waits for the device."""
+SNAPSHOT_EVERY = 100
+"""Steps between the copies that a fit goes back to when its loss is no number any more."""
+MOST_ROLLBACKS = 3
+"""So many times the learning rates are halved; then the fit gives up."""
+SAVE_EVERY = 60.0
+"""Seconds between the files from which a fit can be resumed."""
+CRITERION_EVERY = 50
+"""Steps between measurements on what is held out."""
 
 
 class Signal(Protocol):
     """What a field can be fitted to."""
 
     def batch(self, count: int, generator: Generator) -> Any:
-        """`count` points and what is known about them."""
+        """`count` points and what is known about them: tensors (count, …), or a tuple of them."""
         ...
 
     def losses(self, field: nn.Module, batch: Any) -> Mapping[str, Tensor]:
-        """Scalars whose sum is minimised, by name."""
+        """Means over the points whose sum is minimised, by name."""
         ...
 
 
@@ -44,6 +61,15 @@ class History:
     """Whether it was stopped before its end (Ctrl-C)."""
     losses: list[dict[str, float]] = field(default_factory=list)
     """Every tenth step: "step", "seconds" and each loss."""
+    held_out: list[dict[str, float]] = field(default_factory=list)
+    """Every fiftieth step, with a criterion: "step" and its "error"."""
+    rollbacks: list[int] = field(default_factory=list)
+    """Steps at which the loss was no number: the fit went back, with learning rates halved."""
+
+    @property
+    def latest(self) -> dict[str, float]:
+        """The losses that were recorded last."""
+        return {k: v for k, v in self.losses[-1].items() if k not in ("step", "seconds")} if self.losses else {}
 
 
 def fit(
@@ -52,7 +78,9 @@ def fit(
     config: FitConfig,
     *,
     seed: int = 0,
-    progress: Callable[[float, dict[str, float]], None] | None = None,
+    progress: Callable[[float, History], None] | None = None,
+    criterion: Callable[[nn.Module], float] | None = None,
+    resume: Path | None = None,
 ) -> History:
     """Changes the model's weights so that it becomes the signal.
 
@@ -64,51 +92,175 @@ def fit(
         signal: What it is to become.
         config: Duration and learning rates.
         seed: Of the points.
-        progress: Called now and then with the part that is done, in [0, 1], and the latest losses.
+        progress: Called every tenth step with the part that is done, in [0, 1], and what was so far.
+        criterion: An error on what is held out; the weights with the least one are kept.
+        resume: File that holds the state of the fit, written every minute and at an interrupt. Where it exists
+            already, the fit goes on from it. It is removed at the end.
+
+    Raises:
+        RuntimeError: If the loss is no number at the first step, or again after learning rates were halved three times.
+        ValueError: If `resume` is the state of another fit.
     """
     generator = Generator().manual_seed(seed)
-    optimizers = make_optimizers(model, config)
-    started = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-    history, start = History(), time.perf_counter()
+    training = _Training(model, signal, config, generator, criterion)
+    history = training.history
+    if resume is not None and resume.is_file():
+        training.load(resume)
+    start = saved = time.perf_counter() - history.seconds
     try:
         while (done := _part_done(config, history)) < 1.0:
-            for optimizer, rates in zip(optimizers, started, strict=True):
-                for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate * config.final_learning_rate**done
-            losses = signal.losses(model, signal.batch(config.points, generator))
-            total = torch.stack(list(losses.values())).sum()
-            for optimizer in optimizers:
-                optimizer.zero_grad()
-            total.backward()
-            for optimizer in optimizers:
-                optimizer.step()
-            if history.steps % RECORD_EVERY == 0:
-                values = {name: float(loss.detach()) for name, loss in losses.items()}
-                _refuse_nan(values, history.steps)
-                history.losses.append({"step": history.steps, "seconds": history.seconds, **values})
-                if progress is not None:
-                    progress(done, values)
-            history.steps += 1
+            recorded = training.step(done)
             history.seconds = time.perf_counter() - start
+            if recorded and progress is not None:
+                progress(done, history)
+            if resume is not None and time.perf_counter() - saved > SAVE_EVERY:
+                training.save(resume)
+                saved = time.perf_counter()
     except KeyboardInterrupt:
         history.interrupted = True
+        if resume is not None:
+            training.save(resume)
+    training.keep_best()
     if progress is not None and history.losses:
-        progress(1.0, {k: v for k, v in history.losses[-1].items() if k not in ("step", "seconds")})
+        progress(1.0, history)
+    if resume is not None and not history.interrupted and _rank() == 0:
+        resume.unlink(missing_ok=True)
     return history
 
 
+class _Training:
+    """What a fit changes from step to step, and the way back to an earlier state of it."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        signal: Signal,
+        config: FitConfig,
+        generator: Generator,
+        criterion: Callable[[nn.Module], float] | None,
+    ) -> None:
+        self.model, self.signal, self.config = model, signal, config
+        self.generator, self.criterion = generator, criterion
+        self.optimizers = make_optimizers(model, config)
+        self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+        self.history = History()
+        self.good: dict[str, Any] | None = None
+        self.best: tuple[float, dict[str, Tensor]] | None = None
+
+    def step(self, done: float) -> bool:
+        """One step, or the way back from a broken one; returns whether its losses were recorded."""
+        step = self.history.steps
+        batch = self.signal.batch(self.config.points, self.generator)
+        losses = self.signal.losses(self.model, _share(batch))
+        record = step % RECORD_EVERY == 0
+        if record:
+            values = {name: _mean_over_processes(loss.detach(), batch) for name, loss in losses.items()}
+            if not all(math.isfinite(value) for value in values.values()):
+                self._roll_back(values)
+                return False
+            self.history.losses.append({"step": step, "seconds": self.history.seconds, **values})
+        if step % SNAPSHOT_EVERY == 0:
+            self.good = self._snapshot()
+        if self.criterion is not None and step % CRITERION_EVERY == 0:
+            self._judge()
+        self._set_rates(done)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        (torch.stack(list(losses.values())).sum() * _weight(batch)).backward()
+        _average_gradients(self.model)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.history.steps += 1
+        return record
+
+    def keep_best(self) -> None:
+        """Gives the model the weights with the least error on what is held out, if anything is."""
+        if self.criterion is not None:
+            self._judge()
+            assert self.best is not None
+            self.model.load_state_dict(self.best[1])
+
+    def save(self, path: Path) -> None:
+        """Writes the state, at once or not at all."""
+        if _rank() != 0:
+            return
+        state = {
+            **self._snapshot(),
+            "config": asdict(self.config),
+            "generator": self.generator.get_state(),
+            "history": asdict(self.history),
+            "rates": self.rates,
+            "best": self.best,
+        }
+        partial = path.with_name(path.name + ".part")
+        torch.save(state, partial)
+        os.replace(partial, path)
+
+    def load(self, path: Path) -> None:
+        """Reads what `save` wrote."""
+        try:
+            state = torch.load(path, weights_only=True)
+            if state["config"] != asdict(self.config):
+                raise ValueError(f"{path} is the state of a fit with other settings: {state['config']}")
+            self._restore(state)
+        except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+            raise ValueError(f"{path} is not the state of such a fit") from error
+        self.generator.set_state(state["generator"])
+        self.rates, self.best = state["rates"], state["best"]
+        vars(self.history).update(state["history"], interrupted=False)
+
+    def _snapshot(self) -> dict[str, Any]:
+        return copy.deepcopy(
+            {
+                "steps": self.history.steps,
+                "model": self.model.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            }
+        )
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(copy.deepcopy(saved))
+        self.history.steps = state["steps"]
+
+    def _roll_back(self, values: Mapping[str, float]) -> None:
+        name, value = next((n, v) for n, v in values.items() if not math.isfinite(v))
+        step = self.history.steps
+        if self.good is None or len(self.history.rollbacks) == MOST_ROLLBACKS:
+            tried = f", after learning rates were halved {MOST_ROLLBACKS} times" if self.good is not None else ""
+            raise RuntimeError(f"the loss {name!r} became {value} at step {step}{tried}: smaller ones may help")
+        self._restore(self.good)
+        self.rates = [[rate / 2.0 for rate in rates] for rates in self.rates]
+        self.history.rollbacks.append(step)
+        self.history.losses = [row for row in self.history.losses if row["step"] < self.history.steps]
+
+    def _set_rates(self, done: float) -> None:
+        for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * self.config.final_learning_rate**done
+
+    def _judge(self) -> None:
+        assert self.criterion is not None
+        with torch.no_grad():
+            error = self.criterion(self.model)
+        self.history.held_out.append({"step": self.history.steps, "error": error})
+        if self.best is None or error < self.best[0]:
+            self.best = error, copy.deepcopy(self.model.state_dict())
+
+
 def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
-    """Muon for the hidden layers' matrices, Adam for the rest, each group of parameters with its rate."""
+    """Muon (or Adam) for the hidden layers' matrices, Adam for the rest, each group of parameters with its rate."""
     groups = parameter_groups(model)
-    matrices = groups.pop("matrix")
     rates = {
+        "matrix": config.matrix_learning_rate,
         "encoding": config.encoding_learning_rate,
         "activation": config.activation_learning_rate,
         "network": config.network_learning_rate,
     }
     chosen: list[torch.optim.Optimizer] = []
-    if matrices:
-        chosen.append(torch.optim.Muon(matrices, lr=config.matrix_learning_rate, weight_decay=0.0))
+    if groups["matrix"] and config.optimizer == "muon":
+        chosen.append(torch.optim.Muon(groups.pop("matrix"), lr=config.matrix_learning_rate, weight_decay=0.0))
     rest = [{"params": groups[name], "lr": rates[name]} for name in groups if groups[name]]
     fused = all(p.is_floating_point() for group in rest for p in group["params"])
     chosen.append(torch.optim.Adam(rest, fused=fused))
@@ -118,10 +270,59 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
 def _part_done(config: FitConfig, history: History) -> float:
     of_steps = history.steps / config.steps if config.steps else 0.0
     of_time = history.seconds / (60.0 * config.minutes) if config.minutes else 0.0
-    return max(of_steps, of_time)
+    done = max(of_steps, of_time)
+    if _processes() > 1 and config.minutes:  # one clock for all
+        clock = torch.tensor(done, dtype=torch.float64)
+        distributed.broadcast(clock, src=0)
+        done = float(clock)
+    return done
 
 
-def _refuse_nan(losses: Mapping[str, float], step: int) -> None:
-    for name, value in losses.items():
-        if not value < float("inf"):
-            raise RuntimeError(f"the loss {name!r} became {value} at step {step}: smaller learning rates may help")
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+def _processes() -> int:
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def _rank() -> int:
+    return distributed.get_rank() if _processes() > 1 else 0
+
+
+def _share(batch: Any) -> Any:
+    """This process's part of a batch: every so manyth point."""
+    if _processes() == 1 or batch is None:
+        return batch
+    if isinstance(batch, Tensor):
+        return batch[_rank() :: _processes()]
+    return tuple(_share(part) for part in batch)
+
+
+def _weight(batch: Any) -> float:
+    """What a mean over this process's share counts for, so that the processes' average is the mean over all points."""
+    if _processes() == 1:
+        return 1.0
+    count = len(batch if isinstance(batch, Tensor) else batch[0])
+    return len(range(_rank(), count, _processes())) * _processes() / count
+
+
+def _mean_over_processes(value: Tensor, batch: Any) -> float:
+    if _processes() > 1:
+        value = value * _weight(batch)
+        distributed.all_reduce(value)
+        value = value / _processes()
+    return float(value)
+
+
+def _average_gradients(model: nn.Module) -> None:
+    """Averages them in one message; torch's own wrapper (DDP) promises nothing for gradients of gradients."""
+    if _processes() == 1:
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    parts = [(torch.view_as_real(g) if g.is_complex() else g).reshape(-1) for g in gradients]
+    flat = torch.cat(parts)
+    distributed.all_reduce(flat)
+    flat /= _processes()
+    for gradient, part in zip(gradients, flat.split([len(part) for part in parts]), strict=True):
+        real = torch.view_as_real(gradient) if gradient.is_complex() else gradient
+        real.copy_(part.view_as(real))

@@ -4,8 +4,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from staf_nerf.checkpoint import load_shape, save_shape
-from staf_nerf.config import FieldConfig, ShapeConfig
+from staf_nerf.checkpoint import Checkpoint, load_field, load_shape, save_field
+from staf_nerf.config import AudioConfig, FieldConfig, ImageConfig, ShapeConfig
+from staf_nerf.signals.audio import Track, audio_field
+from staf_nerf.signals.image import Raster, image_field
 from staf_nerf.signals.shape import Frame, make_field
 
 
@@ -13,7 +15,7 @@ from staf_nerf.signals.shape import Frame, make_field
 def test_a_field_that_is_read_back_has_the_same_values(quantity, tmp_path, generator):
     config = ShapeConfig(quantity=quantity, field=FieldConfig(hidden_features=16, num_frequencies=3), near=(0.01, 0.1))
     field = make_field(config, generator=generator)
-    save_shape(tmp_path / "a.safetensors", field, config, Frame((1.0, 2.0, 3.0), 0.5))
+    save_field(tmp_path / "a.safetensors", Checkpoint(field, config, Frame((1.0, 2.0, 3.0), 0.5)))
     found, found_config, frame = load_shape(tmp_path / "a.safetensors")
     x = torch.rand(50, 3, generator=generator)
     assert torch.equal(found(x), field(x))
@@ -24,11 +26,28 @@ def test_a_field_that_is_read_back_has_the_same_values(quantity, tmp_path, gener
 def test_a_network_that_shares_its_activation_is_saved_too(tmp_path, generator):
     config = ShapeConfig(field=FieldConfig(hidden_features=8, hidden_layers=3, sharing="network"))
     field = make_field(config, generator=generator)
-    save_shape(tmp_path / "a.safetensors", field, config, Frame((0.0, 0.0, 0.0), 1.0))
+    save_field(tmp_path / "a.safetensors", Checkpoint(field, config, Frame((0.0, 0.0, 0.0), 1.0)))
     x = torch.rand(5, 3, generator=generator)
     assert torch.equal(load_shape(tmp_path / "a.safetensors")[0](x), field(x))
     with pytest.raises(OSError, match="could not write"):
-        save_shape(tmp_path / "no" / "a.safetensors", field, config, Frame((0.0, 0.0, 0.0), 1.0))
+        save_field(tmp_path / "no" / "a.safetensors", Checkpoint(field, config, Frame((0.0, 0.0, 0.0), 1.0)))
+
+
+def test_images_and_sounds_are_read_back_with_what_their_numbers_mean(tmp_path, generator):
+    path, small = tmp_path / "a.safetensors", FieldConfig(hidden_features=8)
+    raster, track = Raster(5, 7, 3, 0.0, 65535.0, "uint16"), Track(100, 2, 8000, 0.25, "PCM_16")
+    image, audio = ImageConfig(task="superres", factor=2, field=small), AudioConfig(field=small)
+    for config, frame, field, size in (
+        (image, raster, image_field(image, raster, generator=generator), 2),
+        (audio, track, audio_field(audio, track, generator=generator), 1),
+    ):
+        save_field(path, Checkpoint(field, config, frame, "a.png", 3))
+        found = load_field(path)
+        assert (found.config, found.frame, found.file, found.seed) == (config, frame, "a.png", 3)
+        x = torch.rand(5, size, generator=generator)
+        assert torch.equal(found.field(x), field(x))
+        with pytest.raises(ValueError, match=f"a field of a shape is needed, .* holds one of: {config.task}"):
+            load_shape(path)
 
 
 def test_files_that_hold_no_shape_are_refused(tmp_path):
@@ -42,7 +61,7 @@ def test_files_that_hold_no_shape_are_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no field of staf_nerf"):
         load_shape(path)
     for about, message in (
-        ({"format": 1, "task": "image"}, "a field of a shape is needed, .* holds one of: image"),
+        ({"format": 1, "task": "poem"}, "holds a field of an unknown task 'poem'"),
         ({"format": 99, "task": "shape"}, "has format 99, this version of staf_nerf reads format 1"),
     ):
         save_file({"a": torch.ones(1)}, path, metadata={"staf_nerf": json.dumps(about)})

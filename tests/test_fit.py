@@ -3,10 +3,11 @@ import math
 
 import pytest
 import torch
+from torch import distributed, multiprocessing
 
 from staf_nerf.config import FieldConfig, FitConfig
 from staf_nerf.fields import NeuralField
-from staf_nerf.fit import fit
+from staf_nerf.fit import fit, make_optimizers
 
 STEPS = FitConfig(minutes=0.0, steps=150, points=256, matrix_learning_rate=5e-3, activation_learning_rate=1e-2)
 
@@ -51,7 +52,7 @@ def test_steps_and_seed_decide_the_result():
 def test_minutes_end_a_fit_and_progress_ends_at_one():
     parts = []
     config = dataclasses.replace(STEPS, minutes=1 / 60, steps=0)
-    history = fit(field(), Waves(), config, progress=lambda done, losses: parts.append((done, losses)))
+    history = fit(field(), Waves(), config, progress=lambda done, history: parts.append((done, history.latest)))
     assert 1.0 <= history.seconds < 5.0
     assert history.steps > 20
     assert [part for part, _ in parts] == sorted(part for part, _ in parts)
@@ -74,6 +75,108 @@ def test_an_interrupt_keeps_the_weights_and_says_so():
     assert history.interrupted
     assert history.steps == 30
     assert not torch.equal(model(torch.ones(1, 1)), before(torch.ones(1, 1)))
+
+
+class Exploding(Waves):
+    """Is no number at some of its calls."""
+
+    def __init__(self, *calls):
+        self.calls, self.count = calls, -1
+
+    def losses(self, field, batch):
+        self.count += 1
+        return {"error": super().losses(field, batch)["error"] * (torch.nan if self.count in self.calls else 1.0)}
+
+
+def test_a_broken_step_is_taken_back_with_half_the_learning_rates():
+    model = field()
+    # Step 120 is call 120; back to step 100, step 120 is call 141, and is broken again.
+    history = fit(model, Exploding(120, 141), STEPS)
+    assert history.rollbacks == [120, 120]
+    assert history.steps == 150
+    assert [row["step"] for row in history.losses] == list(range(0, 150, 10))
+    whole = fit(reference := field(), Waves(), STEPS)
+    assert whole.losses[9]["error"] == history.losses[9]["error"]
+    assert not torch.equal(model(torch.ones(1, 1)), reference(torch.ones(1, 1)))
+    assert history.losses[-1]["error"] < 1e-3
+
+
+def test_a_fit_that_breaks_again_and_again_is_given_up():
+    with pytest.raises(RuntimeError, match="became nan at step 100, after learning rates were halved 3 times"):
+        fit(field(), Exploding(*range(120, 1000)), STEPS)
+
+
+def test_weights_are_those_that_predict_what_is_held_out_best():
+    model, errors, seen = field(), iter([3.0, 1.0, 2.0, 5.0]), []
+
+    def criterion(now):
+        seen.append(now(torch.ones(1, 1)).clone())
+        return next(errors)
+
+    history = fit(model, Waves(), STEPS, criterion=criterion)
+    assert [(row["step"], row["error"]) for row in history.held_out] == [(0, 3.0), (50, 1.0), (100, 2.0), (150, 5.0)]
+    assert torch.equal(model(torch.ones(1, 1)), seen[1])
+
+
+def test_an_interrupted_fit_goes_on_as_if_nothing_had_been(tmp_path):
+    class Impatient(Waves):
+        calls = 0
+
+        def batch(self, count, generator):
+            self.calls += 1
+            if self.calls == 73:
+                raise KeyboardInterrupt
+            return super().batch(count, generator)
+
+    state, model, signal = tmp_path / "state.pt", field(), Impatient()
+    assert fit(model, signal, STEPS, resume=state).interrupted
+    assert state.is_file()
+    with pytest.raises(ValueError, match=r"state.pt is the state of a fit with other settings"):
+        fit(field(), signal, dataclasses.replace(STEPS, points=128), resume=state)
+    history = fit(fresh := field(seed=5), signal, STEPS, resume=state)
+    assert not history.interrupted
+    assert history.steps == 150
+    assert not state.exists()
+    fit(whole := field(), Waves(), STEPS)
+    assert torch.equal(fresh(torch.ones(1, 1)), whole(torch.ones(1, 1)))
+    state.write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=r"state.pt is not the state of such a fit"):
+        fit(field(), signal, STEPS, resume=state)
+
+
+def test_adam_can_take_the_matrices_too():
+    model = field()
+    optimizers = make_optimizers(model, dataclasses.replace(STEPS, optimizer="adam"))
+    assert [type(optimizer).__name__ for optimizer in optimizers] == ["Adam"]
+    assert sum(len(group["params"]) for group in optimizers[0].param_groups) == len(list(model.parameters()))
+
+
+class Precise(Waves):
+    def batch(self, count, generator):
+        return tuple(part.double() for part in super().batch(count, generator))
+
+
+ODD = dataclasses.replace(STEPS, points=255, optimizer="adam")
+"""128 points and 127; Muon computes in bfloat16, where another order of sums is another step."""
+
+
+def _one_of_two(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    model = field().double()
+    history = fit(model, Precise(), ODD)
+    torch.save((history.losses, model.state_dict()), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path):
+    multiprocessing.spawn(_one_of_two, (str(tmp_path),), nprocs=2)
+    (first, weights), (second, others) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    alone = fit(field().double(), Precise(), ODD)
+    assert [row["error"] for row in first] == [row["error"] for row in second]
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    for mine, theirs in zip(alone.losses, first, strict=True):
+        assert mine["error"] == pytest.approx(theirs["error"], rel=1e-8)  # sums in another order, through 150 steps
 
 
 def test_a_loss_that_is_no_number_stops_the_fit_and_is_named():

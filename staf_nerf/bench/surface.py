@@ -1,7 +1,8 @@
 """Meshes of one capture by several methods against its true mesh, after equal wall-clock times of training.
 
 Each method's mesh is made as its users would: ours by `staf mesh`, nerfacto's by what `ns-export tsdf` calls. All are
-cut to one box, in the capture's coordinates, and so is the truth.
+cut to one box, in the capture's coordinates, and so is the truth. "seen" compares with that part of it which a camera
+sees: where parts overlap, nobody can find what lies within.
 """
 
 from __future__ import annotations
@@ -77,8 +78,9 @@ def _training(benchmark: SurfaceBenchmark) -> NerfBenchmark:
 
 def _measure(benchmark: SurfaceBenchmark, method: str, seed: int) -> Callable[[Any], dict[str, Any]]:
     def measure(trainer: Any) -> dict[str, Any]:
-        from staf_nerf.mesh.clean import cropped
+        from staf_nerf.mesh.clean import cropped, visible_part
         from staf_nerf.mesh.compare import compare
+        from staf_nerf.plugin.surface import camera_positions
 
         with tempfile.TemporaryDirectory() as folder:
             keep = benchmark.meshes or Path(folder)
@@ -89,8 +91,13 @@ def _measure(benchmark: SurfaceBenchmark, method: str, seed: int) -> Callable[[A
             seconds = time.perf_counter() - start
             corners = np.asarray(benchmark.box).reshape(2, 3)
             mesh, truth = (cropped(read_mesh(p), corners) for p in (path, benchmark.truth))
-        found = compare(mesh, truth)
-        return {"mesh_seconds": seconds, "triangles": len(mesh.triangles), **asdict(found)}
+        seen = visible_part(truth, camera_positions(trainer.pipeline.datamanager))
+        return {
+            "mesh_seconds": seconds,
+            "triangles": len(mesh.triangles),
+            **asdict(compare(mesh, truth)),
+            "seen": asdict(compare(mesh, seen)),
+        }
 
     return measure
 
@@ -138,7 +145,8 @@ def main(benchmark: SurfaceBenchmark) -> None:
     read_mesh(benchmark.truth)
     result = run(benchmark)
     table = Table(title=f"{result['data']}, {benchmark.minutes:g} minutes, {result['threads']} threads")
-    for column in ("method", "seed", "steps", "PSNR", "Chamfer L1", "F 0.5 %", "F 1 %", "normals", "triangles"):
+    columns = ("method", "seed", "steps", "PSNR", "Chamfer L1", "F 0.5 %", "F 1 %", "normals", "seen: Chamfer", "F 1 %")
+    for column in columns:
         table.add_column(column)
     for row in result["rows"]:
         table.add_row(
@@ -149,7 +157,8 @@ def main(benchmark: SurfaceBenchmark) -> None:
             f"{row['chamfer_l1']:.4f}",
             *(f"{score:.3f}" for score in row["f_score"]),
             f"{row['normal_consistency']:.3f}",
-            f"{row['triangles']:,}",
+            f"{row['seen']['chamfer_l1']:.4f}",
+            f"{row['seen']['f_score'][1]:.3f}",
         )
     Console().print(table)
     write(result, benchmark.output)

@@ -24,7 +24,6 @@ from staf_nerf.mesh.clean import (
     without_unseen,
 )
 from staf_nerf.mesh.export import check_output, write_mesh
-from staf_nerf.mesh.extract import extract_mesh
 from staf_nerf.mesh.fuse import fuse
 from staf_nerf.mesh.preview import save_preview
 from staf_nerf.mesh.source import Method, Source
@@ -173,16 +172,8 @@ def _surface(source: Source, job: MakeMesh, to_frame: Floats, stages: Stages) ->
                 source.views(), bounds=bounds, resolution=job.resolution, count=source.view_count, progress=progress
             )
     with stages("surface") as progress:
-        return extract_mesh(
-            source.field,
-            bounds=bounds,
-            resolution=job.resolution,
-            level=source.level if job.level is None else job.level,
-            inside=source.inside,
-            lipschitz=source.lipschitz,
-            memory=job.memory,
-            device=source.device,
-            progress=progress,
+        return source.surface(
+            bounds=bounds, level=job.level, resolution=job.resolution, memory=job.memory, progress=progress
         )
 
 

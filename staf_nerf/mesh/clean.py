@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -159,6 +160,24 @@ def without_unseen(mesh: TriangleMesh, origins: Floats, directions: Floats) -> T
     seen = np.zeros(number.max() + 1, dtype=bool)
     seen[number[met[met >= 0]]] = True
     return weld(TriangleMesh(mesh.vertices, mesh.triangles[seen[number]], mesh.colors))
+
+
+def visible_part(mesh: TriangleMesh, eyes: Floats, *, detail: float = 0.01) -> TriangleMesh:
+    """What of a surface one of the eyes (N, 3) sees from its front: of two parts that overlap, the outside.
+
+    Triangles are divided until their edges are at most `detail` of the box's diagonal long, and judged by the middle.
+    """
+    from trimesh.remesh import subdivide_to_size
+
+    divided: Any = subdivide_to_size(mesh.vertices, mesh.triangles, detail * mesh.diagonal, max_iter=30)
+    fine = TriangleMesh(*divided)
+    surface, middles, seen = Surface(mesh), fine.corners.mean(1), np.zeros(len(fine.triangles), dtype=bool)
+    for eye in eyes:
+        facing = ((eye - middles) * fine.normals).sum(-1) > 0
+        left = np.flatnonzero(facing & ~seen)
+        reached = surface.first_hit(np.broadcast_to(eye, (len(left), 3)), middles[left] - eye).distance
+        seen[left] = reached > 1.0 - 1e-4  # of the way to the middle
+    return weld(TriangleMesh(fine.vertices, fine.triangles[seen]))
 
 
 def within_hull(mesh: TriangleMesh, points: Floats) -> TriangleMesh:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from staf_nerf.mesh.extract import extract_mesh
 from staf_nerf.mesh.fuse import View
 from staf_nerf.mesh.texture import ColorFunction
-from staf_nerf.mesh.triangles import Floats
+from staf_nerf.mesh.triangles import Floats, TriangleMesh
 
 Method = Literal["surface", "fusion"]
 
@@ -47,3 +48,28 @@ class Source:
     """(4, 4): from the model's coordinates to the original ones; a rotation, one scale and a shift."""
     up: Literal["y", "z"] = "y"
     """The model's axis that points up, for pictures."""
+
+    def surface(
+        self,
+        *,
+        bounds: Floats | None = None,
+        level: float | None = None,
+        resolution: int = 256,
+        memory: float = 2e9,
+        progress: Callable[[float], None] | None = None,
+    ) -> TriangleMesh:
+        """Where the field crosses its level (or another) in its box (or another), in its coordinates.
+
+        The arguments and errors are those of `extract_mesh`.
+        """
+        return extract_mesh(
+            self.field,
+            bounds=self.bounds if bounds is None else bounds,
+            resolution=resolution,
+            level=self.level if level is None else level,
+            inside=self.inside,
+            lipschitz=self.lipschitz,
+            memory=memory,
+            device=self.device,
+            progress=progress,
+        )

@@ -95,6 +95,13 @@ def source_of(model: StafModel, manager: Any, *, most_pixels: int = 256) -> Sour
     )
 
 
+def camera_positions(manager: Any) -> Floats:
+    """Where the training cameras stood, (N, 3), in the coordinates of the capture's poses."""
+    world = to_world(manager.train_dataparser_outputs)
+    positions = manager.train_dataset.cameras.camera_to_worlds[:, :3, 3].double().cpu().numpy()
+    return positions @ world[:3, :3].T + world[:3, 3]
+
+
 def rays(cameras: Cameras) -> tuple[Floats, Floats]:
     """Origins and directions (N, 3) of a few thousand rays from each camera."""
     found = [_pinhole(cameras[i : i + 1], SEEN_PIXELS).generate_rays(camera_indices=0) for i in range(len(cameras))]

@@ -7,6 +7,7 @@ from staf_nerf.mesh.clean import (
     cropped,
     decimated,
     repair,
+    visible_part,
     within_hull,
     without_floaters,
     without_small_holes,
@@ -141,3 +142,15 @@ def test_a_hull_keeps_what_lies_between_the_points():
     assert len(sphere(subdivisions=2).triangles) < len(found.triangles) < len(mesh.triangles)
     with pytest.raises(ValueError, match="do not lie in a plane, got 4 points"):
         within_hull(mesh, corners[:4])
+
+
+def test_what_an_eye_sees_is_the_outside_that_faces_it():
+    inner = TriangleMesh(0.5 * sphere(subdivisions=3).vertices, sphere(subdivisions=3).triangles)
+    both = together(sphere(subdivisions=3), inner)
+    found = visible_part(both, np.array([[0.0, 0.0, 1000.0]]))
+    np.testing.assert_allclose(np.linalg.norm(found.vertices, axis=1), 1.0, atol=0.01)  # flat triangles between
+    assert found.vertices[:, 2].min() > -0.05
+    assert found.areas.sum() == pytest.approx(2.0 * np.pi, rel=0.05)
+    assert visible_part(both, np.array([[0.0, 0.0, 1e3], [0.0, 0.0, -1e3]])).areas.sum() == pytest.approx(
+        4.0 * np.pi, rel=0.05
+    )

@@ -1,0 +1,70 @@
+"""`staf fit audio`: a sound in; a field, the sound at any rate, measures, spectrograms and a page out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import Generator
+from tyro.conf import OmitArgPrefixes
+
+from staf_nerf.checkpoint import Checkpoint, save_field
+from staf_nerf.config import AudioConfig
+from staf_nerf.jobs.figures import SinusoidTrace, draw_spectrograms, draw_waves
+from staf_nerf.jobs.fitting import FitFiles, fit_signal, write_results
+from staf_nerf.jobs.progress import Stages
+from staf_nerf.memory import keep_freed_memory
+from staf_nerf.presets import load_preset
+from staf_nerf.signals.audio import AudioSignal, audio_field, measure_sound, read_sound, render_sound, write_sound
+
+
+@dataclass(frozen=True)
+class FitAudio(FitFiles):
+    """Fits a sound: each sample at its time. Writes the field, the sound at any rate, measures and a page."""
+
+    config: OmitArgPrefixes[AudioConfig] = field(default_factory=lambda: load_preset("audio", "cpu", AudioConfig()))
+    """What is learned, and how."""
+
+
+def run(job: FitAudio) -> list[dict[str, Any]]:
+    """Does the job and returns what each file's `metrics.json` holds."""
+    keep_freed_memory()
+    console = Console()
+    return [fit_sound(job, *pair, console) for pair in zip(job.files, job.folders("audio"), strict=True)]
+
+
+def fit_sound(job: FitAudio, file: Path, output: Path, console: Console) -> dict[str, Any]:
+    """One sound."""
+    sound, track = read_sound(file)
+    console.print(f"{file}: {track.samples / track.rate:.2f} s at {track.rate} Hz, {track.channels} channels")
+    signal = AudioSignal(sound, track, job.config, device=job.where)
+    model = audio_field(job.config, track, generator=Generator().manual_seed(job.seed)).to(job.where)
+    trace = SinusoidTrace(model)
+    with Stages(console) as stages:
+        with stages("fitting") as report:
+            history = fit_signal(model, signal, job.config.fit, output, seed=job.seed, trace=trace, report=report)
+        save_field(output / "field.safetensors", Checkpoint(model, job.config, track, str(file), job.seed))
+        with stages("measures"):
+            found = render_sound(model, track, device=job.where)
+            measures: dict[str, float | None] = {**measure_sound(found, sound)}
+        with stages("pictures"):
+            figures = [("the sound and the error", output / "waves.png"), ("spectrograms", output / "spectrograms.png")]
+            draw_waves(figures[0][1], found, sound, track.rate)
+            draw_spectrograms(figures[1][1], found, sound, track.rate)
+            made = found if job.scale == 1.0 else render_sound(model, track, scale=job.scale, device=job.where)
+            write_sound(output / "sound.wav", made, track.scaled(job.scale))
+    return write_results(
+        output,
+        file,
+        job.config,
+        job.seed,
+        model=model,
+        history=history,
+        trace=trace,
+        measures=measures,
+        seconds=stages.seconds,
+        figures=figures,
+        console=console,
+    )

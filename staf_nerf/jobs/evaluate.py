@@ -1,0 +1,83 @@
+"""`staf eval`: a fitted field and the file that it was fitted to in, the measures of the fit out again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from tyro.conf import Positional
+
+from staf_nerf.checkpoint import Checkpoint, load_field
+from staf_nerf.config import AudioConfig, ImageConfig
+from staf_nerf.evaluation import measure_points, measure_shape, shape_mesh
+from staf_nerf.jobs import image
+from staf_nerf.jobs.shape import read_shape
+from staf_nerf.mesh.triangles import TriangleMesh
+from staf_nerf.signals.audio import measure_sound, read_sound, render_sound
+from staf_nerf.signals.image import ImageTask, read_image
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measures a fitted field again: the numbers of the fit's metrics.json."""
+
+    checkpoint: Positional[Path]
+    """A field.safetensors of `staf fit`."""
+    file: Path | None = None
+    """What it was fitted to; the file of then, if not given."""
+    resolution: int = 256
+    """Of the grid on which a shape's surface is found."""
+    device: str | None = None
+    """"cpu", "cuda", "mps"; what there is, if not given."""
+    output: Path | None = None
+    """JSON file."""
+
+
+def run(job: Evaluate) -> dict[str, Any]:
+    """Returns the measures, shows them, and writes them where a file is given."""
+    device = torch.device(job.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    checkpoint = load_field(job.checkpoint, device=device)
+    file = job.file or (Path(checkpoint.file) if checkpoint.file else None)
+    if file is None:
+        raise ValueError(f"{job.checkpoint} does not say what it was fitted to: --file does")
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}, which {job.checkpoint} was fitted to: --file says where it is now")
+    measures = measure(checkpoint, file, device=device, resolution=job.resolution)
+    table = Table("measure", "value", title=f"{job.checkpoint} against {file}")
+    for name, value in measures.items():
+        table.add_row(name.replace("_", " "), f"{value:.5g}" if isinstance(value, float) else str(value))
+    Console().print(table)
+    return {"checkpoint": str(job.checkpoint), "file": file.name, "task": checkpoint.config.task, "measures": measures}
+
+
+def measure(
+    checkpoint: Checkpoint, file: Path, *, device: torch.device | str = "cpu", resolution: int = 256
+) -> dict[str, Any]:
+    """The measures of a field against its file.
+
+    Raises:
+        ValueError: If the file is not of the size or kind that the field was fitted to.
+    """
+    field, config, frame = checkpoint.field, checkpoint.config, checkpoint.frame
+    if isinstance(config, ImageConfig):
+        task = ImageTask.of(read_image(file), config, seed=checkpoint.seed)
+        _refuse_other(file, task.raster, frame)
+        return image.measure(checkpoint, task, device)
+    if isinstance(config, AudioConfig):
+        sound, track = read_sound(file)
+        _refuse_other(file, track, frame)
+        return {**measure_sound(render_sound(field, frame, device=device), sound)}
+    shape, _ = read_shape(file)
+    mesh = shape_mesh(field, config, frame, resolution=resolution)
+    if isinstance(shape, TriangleMesh):
+        return measure_shape(field, config, frame, mesh, shape, seed=checkpoint.seed)
+    return measure_points(field, frame, mesh, shape, seed=checkpoint.seed)
+
+
+def _refuse_other(file: Path, found: Any, fitted: Any) -> None:
+    if found != fitted:
+        raise ValueError(f"{file} is {found}, the field was fitted to {fitted}")

@@ -1,0 +1,155 @@
+"""Figures of a fit: how the error fell, where it is, and how the sinusoids moved. PNG files, drawn by matplotlib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from staf_nerf.activations import STAF
+from staf_nerf.fit import History
+from staf_nerf.signals.audio import Sound, log_power
+from staf_nerf.signals.image import Pixels, Raster
+
+LONGEST = 1200
+"""Pixels along the longer side of a picture that is only looked at."""
+QUIET = -80.0
+"""dB below the loudest, where a spectrogram's colours end."""
+
+
+class SinusoidTrace:
+    """The amplitudes, frequencies and phases of a model's activations, as they change.
+
+    Of an activation with a set for each feature, the mean over the features.
+    """
+
+    NAMES = ("amplitude", "frequency", "phase")
+
+    def __init__(self, model: nn.Module) -> None:
+        found = [module for module in model.modules() if isinstance(module, STAF)]
+        self.activations = list(dict.fromkeys(found))
+        self.steps: list[int] = []
+        self.values: dict[str, list[list[np.ndarray]]] = {name: [] for name in self.NAMES}
+
+    def record(self, step: int) -> None:
+        """Keeps what they are now."""
+        if not self.activations:
+            return
+        self.steps.append(step)
+        for name in self.NAMES:
+            now = [getattr(activation, name).detach().cpu() for activation in self.activations]
+            self.values[name].append([(v.mean(1) if v.ndim == 2 else v).numpy().copy() for v in now])
+
+    def save(self, path: Path) -> None:
+        """Writes an NPZ: "step" (n,) and "amplitude", "frequency" and "phase" (n, layers, τ)."""
+        np.savez_compressed(path, step=np.array(self.steps), **{k: np.array(v) for k, v in self.values.items()})
+
+    def draw(self, path: Path) -> None:
+        """One row a layer, one column for each kind of parameter."""
+        figure, axes = _figure(len(self.activations), 3, (11.0, 2.2 * len(self.activations)))
+        for column, name in enumerate(self.NAMES):
+            values = np.array(self.values[name])
+            for layer in range(len(self.activations)):
+                axis = axes[layer][column]
+                axis.plot(self.steps, values[:, layer], linewidth=1.0)
+                axis.set_title(f"layer {layer + 1}: {name}", fontsize=9)
+                axis.tick_params(labelsize=8)
+        for axis in axes[-1]:
+            axis.set_xlabel("step", fontsize=8)
+        _save(figure, path)
+
+
+def draw_curve(path: Path, history: History, *, name: str = "squared error") -> None:
+    """PSNR of the points that were learned from (of values in [-1, 1]), against steps and seconds."""
+    rows = [row for row in history.losses if row[name] > 0]
+    values = -10.0 * np.log10(np.array([row[name] for row in rows]) / 4.0)
+    figure, axes = _figure(1, 2, (11.0, 3.5))
+    for axis, key in zip(axes[0], ("step", "seconds"), strict=True):
+        axis.plot([row[key] for row in rows], values, linewidth=0.8, label="learned")
+        axis.set_xlabel(key)
+        axis.set_ylabel("PSNR, dB")
+        axis.grid(alpha=0.3)
+    if history.held_out:
+        errors = np.array([row["error"] for row in history.held_out])
+        axes[0][0].plot([row["step"] for row in history.held_out], -10.0 * np.log10(errors / 4.0), label="held out")
+        axes[0][0].legend()
+    _save(figure, path)
+
+
+def draw_error_map(path: Path, found: Pixels, truth: Pixels, raster: Raster) -> None:
+    """The absolute error of each pixel, the mean over channels, in parts of the image's range."""
+    step = _step(raster)
+    difference = found[::step, ::step].astype(np.float32) - truth[::step, ::step].astype(np.float32)
+    error = np.abs(difference).mean(2) / (raster.high - raster.low)
+    figure, axes = _figure(1, 1, (9.0, 1.0 + 8.0 * raster.height / raster.width))
+    shown = axes[0][0].imshow(error, cmap="magma", vmin=0.0, vmax=max(float(np.quantile(error, 0.99)), 1e-6))
+    axes[0][0].set_axis_off()
+    figure.colorbar(shown, ax=axes[0][0], fraction=0.03, label="absolute error, parts of the range")
+    _save(figure, path)
+
+
+def draw_picture(path: Path, pixels: Pixels, raster: Raster) -> None:
+    """An image of any depth as one to look at: 8 bits, at most 1200 pixels; floats scaled to their 99th percentile."""
+    from PIL import Image
+
+    step = _step(raster, pixels)
+    shown = pixels[::step, ::step].astype(np.float32)
+    if raster.dtype == "float32":
+        shown = (shown / max(float(np.quantile(shown, 0.99)), 1e-12)).clip(0.0, 1.0) ** (1 / 2.2)
+    else:
+        shown = ((shown - raster.low) / (raster.high - raster.low)).clip(0.0, 1.0)
+    eight = (255.0 * shown).round().astype(np.uint8)
+    Image.fromarray(eight[..., 0] if eight.shape[2] == 1 else eight).save(path)
+
+
+def draw_spectrograms(path: Path, found: Sound, truth: Sound, rate: int) -> None:
+    """Log power of the first channel over time and frequency: the truth, what was found, and their difference."""
+    first, second = (log_power(sound[:, :1])[0] for sound in (truth, found))
+    top = float(first.max())
+    extent = (0.0, len(truth) / rate, 0.0, rate / 2000.0)
+    figure, axes = _figure(1, 3, (13.0, 3.8))
+    pictures = (("given", first), ("found", second), ("found - given", second - first))
+    for axis, (title, values) in zip(axes[0], pictures, strict=True):
+        limits: dict[str, Any] = {"vmin": top + QUIET, "vmax": top, "cmap": "magma"}
+        if title == "found - given":
+            limits = {"vmin": -30.0, "vmax": 30.0, "cmap": "coolwarm"}
+        shown = axis.imshow(values, origin="lower", aspect="auto", extent=extent, **limits)
+        axis.set_title(f"{title}, dB", fontsize=9)
+        axis.set_xlabel("seconds")
+        figure.colorbar(shown, ax=axis, fraction=0.05)
+    axes[0][0].set_ylabel("kHz")
+    _save(figure, path)
+
+
+def draw_waves(path: Path, found: Sound, truth: Sound, rate: int) -> None:
+    """The first channel of both over time, and what is between them."""
+    step = max(len(truth) // 20000, 1)
+    time = np.arange(0, len(truth), step) / rate
+    figure, axes = _figure(2, 1, (11.0, 4.0))
+    axes[0][0].plot(time, truth[::step, 0], linewidth=0.4, label="given")
+    axes[0][0].plot(time, found[::step, 0], linewidth=0.4, alpha=0.7, label="found")
+    axes[0][0].legend(loc="upper right", fontsize=8)
+    axes[1][0].plot(time, (found - truth)[::step, 0], linewidth=0.4, color="tab:red")
+    axes[1][0].set_ylabel("error")
+    axes[1][0].set_xlabel("seconds")
+    _save(figure, path)
+
+
+def _step(raster: Raster, pixels: Pixels | None = None) -> int:
+    longest = max(raster.height, raster.width) if pixels is None else max(pixels.shape[:2])
+    return -(-longest // LONGEST)
+
+
+def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,165 @@
+"""What the fits of files have in common: their options, the loop with its bar, and the folder of results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+from tyro.conf import Positional
+
+from staf_nerf.config import FitConfig
+from staf_nerf.fit import RECORD_EVERY, History, Signal, fit
+from staf_nerf.jobs.figures import SinusoidTrace, draw_curve
+from staf_nerf.jobs.output import measures_table, prepare_folder, shown, write_page
+from staf_nerf.jobs.progress import peak_memory
+from staf_nerf.signals.image import psnr
+
+STATE = "state.pt"
+"""File of a fit that can be resumed."""
+
+
+@dataclass(frozen=True)
+class FitFiles:
+    """Options that the fits of images and sounds share."""
+
+    files: Positional[tuple[Path, ...]]
+    """What to fit."""
+    output: Path | None = None
+    """Folder for the results, one in it for each of several files; outputs/TASK/NAME, if not given."""
+    scale: float = 1.0
+    """Of what is written: samples along an axis, in parts of the file's."""
+    seed: int = 0
+    """Of all random numbers."""
+    device: str | None = None
+    """"cpu", "cuda", "mps"; what there is, if not given."""
+    overwrite: bool = False
+    """Whether results that the folder holds already may be replaced."""
+    resume: bool = False
+    """Whether to go on from where an interrupted fit in that folder stopped."""
+
+    def __post_init__(self) -> None:
+        if not self.files:
+            raise ValueError("at least one file is needed")
+        if not self.scale > 0:
+            raise ValueError(f"scale must be positive, got {self.scale}")
+
+    @property
+    def where(self) -> torch.device:
+        """The device to compute on."""
+        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+    def folders(self, task: str) -> list[Path]:
+        """Makes and returns the folder of each file.
+
+        Raises:
+            ValueError: If a file is named twice.
+            OSError: If a file is not there, or a folder cannot be made or holds results already.
+        """
+        for file in self.files:
+            if not file.is_file():
+                raise FileNotFoundError(f"no file {file}")
+        names = distinct_names(self.files)
+        if self.output is not None and len(names) == 1:
+            found = [self.output]
+        else:
+            found = [(self.output or Path("outputs") / task) / name for name in names]
+        for folder in found:
+            prepare_folder(folder, overwrite=self.overwrite or self.resume)
+            if not self.resume:
+                (folder / STATE).unlink(missing_ok=True)
+        return found
+
+
+def distinct_names(files: Sequence[Path]) -> list[str]:
+    """A name for each file's folder: its stem, or where two have the same, the whole name.
+
+    Raises:
+        ValueError: If these are not different either.
+    """
+    stems = [file.stem for file in files]
+    names = [file.stem if stems.count(file.stem) == 1 else file.name for file in files]
+    if len(set(names)) < len(names):
+        raise ValueError(f"files must have different names, got {[str(file) for file in files]}")
+    return names
+
+
+def fit_signal(
+    model: nn.Module,
+    signal: Signal,
+    config: FitConfig,
+    output: Path,
+    *,
+    seed: int,
+    trace: SinusoidTrace,
+    report: Callable[..., None],
+    criterion: Callable[[nn.Module], float] | None = None,
+) -> History:
+    """`fit`, with a bar that shows the PSNR, a trace of the sinusoids, and a file to go on from."""
+
+    def on_progress(done: float, history: History) -> None:
+        if history.steps % (10 * RECORD_EVERY) <= RECORD_EVERY:
+            trace.record(history.steps)
+        report(done, f"{psnr(history.latest['squared error'], 2.0):.2f} dB")
+
+    return fit(model, signal, config, seed=seed, progress=on_progress, criterion=criterion, resume=output / STATE)
+
+
+def write_results(
+    output: Path,
+    file: Path,
+    config: Any,
+    seed: int,
+    *,
+    model: nn.Module,
+    history: History,
+    trace: SinusoidTrace,
+    measures: dict[str, float | None],
+    seconds: dict[str, float],
+    figures: list[tuple[str, Path]],
+    console: Console,
+) -> dict[str, Any]:
+    """Writes metrics.json and report.html, shows the measures, and returns what metrics.json holds."""
+    found = {
+        "file": file.name,
+        "config": asdict(config),
+        "first_omega": first_layer_omega(model),
+        "seed": seed,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "steps": history.steps,
+        "interrupted": history.interrupted,
+        "rollbacks": history.rollbacks,
+        "seconds": seconds,
+        "peak_memory_bytes": peak_memory(),
+        "measures": measures,
+        "losses": history.losses,
+        "held_out": history.held_out,
+    }
+    (output / "metrics.json").write_text(json.dumps(found, indent=1) + "\n")
+    if history.losses:
+        draw_curve(output / "curve.png", history)
+        figures = [*figures, ("how it was learned", output / "curve.png")]
+    if trace.steps:
+        trace.draw(output / "sinusoids.png")
+        trace.save(output / "sinusoids.npz")
+        figures = [*figures, ("the trained sinusoids of each layer", output / "sinusoids.png")]
+    settings = {name: found[name] for name in ("config", "first_omega", "seed")}
+    write_page(output / "report.html", f"{file.name}: {config.task}", shown(found), figures, settings)
+    for step in history.rollbacks:
+        console.print(f"[yellow]the loss was no number at step {step}: back to before it, with half the learning rates")
+    if history.interrupted:
+        console.print("[yellow]interrupted: what was learned so far is kept, and --resume goes on from it")
+    console.print(measures_table(found))
+    console.print(f"Written to {output}: {', '.join(sorted(p.name for p in output.iterdir() if p.name != STATE))}")
+    return found
+
+
+def first_layer_omega(model: nn.Module) -> float | None:
+    """The frequency scale that the first layer started with, radians per unit, if its activation has one."""
+    activations = getattr(getattr(model, "mlp", None), "activations", [])
+    return getattr(activations[0], "omega", None) if len(activations) else None

@@ -1,0 +1,80 @@
+"""The folder that a job writes into, and the page that shows what is there."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
+h1 {{ font-size: 1.4rem; }} figure {{ margin: 1.5rem 0; }} figcaption {{ color: #666; }}
+img {{ max-width: 100%; height: auto; }} td {{ padding: .1rem 1.5rem .1rem 0; }}
+pre {{ background: #f5f5f5; padding: 1rem; overflow: auto; font-size: 12px; }}
+</style>
+<h1>{title}</h1>
+<table>{rows}</table>
+{figures}
+<h2>Settings</h2><pre>{settings}</pre>
+</html>
+"""
+
+
+def prepare_folder(path: Path, *, overwrite: bool = False) -> None:
+    """Makes a folder for results, before the work that they need.
+
+    Raises:
+        FileExistsError: If there is something in it already, and `overwrite` is not set.
+        OSError: If it cannot be made or written to.
+    """
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"{path} is a file, a folder is needed")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise FileExistsError(f"{path} holds results already; --overwrite replaces them")
+    path.mkdir(parents=True, exist_ok=True)
+    probe = path / ".probe"
+    probe.touch()
+    probe.unlink()
+
+
+def write_page(
+    path: Path,
+    title: str,
+    measures: Mapping[str, str],
+    figures: Sequence[tuple[str, Path]],
+    settings: Mapping[str, Any],
+) -> None:
+    """Writes one page that needs no other file: measures, pictures (PNG) with what they show, and the settings."""
+    rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in measures.items())
+    shown = "\n".join(
+        f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,'
+        f'{base64.b64encode(picture.read_bytes()).decode()}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+        for caption, picture in figures
+    )
+    text = html.escape(json.dumps(settings, indent=1))
+    page = PAGE.format(title=html.escape(title), rows=rows, figures=shown, settings=text)
+    path.write_text(page, encoding="utf-8")
+
+
+def shown(found: Mapping[str, Any]) -> dict[str, str]:
+    """What a fit's `metrics.json` says, as a reader wants it."""
+    rows = {"weights": f"{found['parameters']:,}", "steps": f"{found['steps']:,}"}
+    rows["seconds of training"] = f"{found['seconds']['fitting']:.1f}"
+    for name, value in found["measures"].items():
+        rows[name.replace("_", " ")] = "-" if value is None else f"{value:.4f}"
+    return rows
+
+
+def measures_table(found: Mapping[str, Any]) -> Table:
+    """The same on screen."""
+    table = Table("measure", "value", title=found["file"] + (", interrupted" if found["interrupted"] else ""))
+    for name, value in shown(found).items():
+        table.add_row(name, value)
+    return table

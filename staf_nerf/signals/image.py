@@ -1,0 +1,428 @@
+"""Images as signals: pixels of any depth, trained one by one, sampled at any scale.
+
+Conventions: an image is (height, width, channels), rows downwards, channels grey, grey and alpha, RGB or RGBA, in the
+file's own numbers. Coordinates are (x, y) in [-1, 1], x to the right and y down, at the middles of pixels: the longer
+side spans [-1, 1] and a unit is as long on both axes. A field's values are the image's, mapped to [-1, 1].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from staf_nerf.config import FieldConfig, ImageConfig
+from staf_nerf.fields import NeuralField
+from staf_nerf.signals.sampling import choose, first_omega, in_chunks
+
+Pixels = np.ndarray[Any, np.dtype[Any]]
+
+DEPTHS = {"uint8": 255.0, "uint16": 65535.0}
+"""The largest value of an integer image; one of floats spans what it holds."""
+STRIP = 2**16
+"""About how many pixels are rendered at a time."""
+SSIM_WINDOW = 11
+"""Pixels of the window of SSIM (Wang et al. 2004)."""
+JUDGED = 2**15
+"""The most pixels of those held out that a measurement takes."""
+
+
+@dataclass(frozen=True)
+class Raster:
+    """The size of an image and what its numbers mean: all that is needed to render a field into one like it."""
+
+    height: int
+    width: int
+    channels: int
+    low: float
+    high: float
+    dtype: str
+
+    @classmethod
+    def of(cls, pixels: Pixels) -> Raster:
+        """That of an image, (height, width, channels) uint8, uint16 or float32.
+
+        Raises:
+            ValueError: If it has no pixels, or values that are not finite, or another type.
+        """
+        if pixels.ndim != 3 or not pixels.size:
+            raise ValueError(f"an image must have shape (height, width, channels), got {pixels.shape}")
+        if pixels.shape[2] > 4:
+            raise ValueError(f"an image has 1 to 4 channels, got {pixels.shape[2]}")
+        height, width, channels = pixels.shape
+        name = pixels.dtype.name
+        if name in DEPTHS:
+            return cls(height, width, channels, 0.0, DEPTHS[name], name)
+        if name != "float32":
+            raise ValueError(f"an image must be uint8, uint16 or float32, got {name}")
+        if bad := int((~np.isfinite(pixels)).sum()):
+            raise ValueError(f"{bad} of the image's {pixels.size} values are not finite")
+        low, high = float(pixels.min()), float(pixels.max())
+        return cls(height, width, channels, low, high if high > low else low + 1.0, name)
+
+    @property
+    def pixels(self) -> int:
+        """How many there are."""
+        return self.height * self.width
+
+    def scaled(self, scale: float) -> Raster:
+        """The same picture in `scale` times as many rows and columns, at least one of each."""
+        if not scale > 0:
+            raise ValueError(f"scale must be positive, got {scale}")
+        height, width = (max(round(scale * n), 1) for n in (self.height, self.width))
+        return dataclasses.replace(self, height=height, width=width)
+
+    def coordinates(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """(…, 2) of places in the image, in pixels from its upper left corner: the first pixel's middle is (½, ½)."""
+        longest = max(self.height, self.width)
+        return torch.stack([(2.0 * columns - self.width) / longest, (2.0 * rows - self.height) / longest], -1)
+
+    def inward(self, values: Tensor) -> Tensor:
+        """From the image's numbers to [-1, 1]."""
+        return (values.float() - self.low) * (2.0 / (self.high - self.low)) - 1.0
+
+    def outward(self, values: Tensor) -> Tensor:
+        """From [-1, 1] to the image's numbers; what lies outside of an integer image's range is held at its ends."""
+        return self.clamped((values + 1.0) * (0.5 * (self.high - self.low)) + self.low)
+
+    def clamped(self, values: Tensor) -> Tensor:
+        """The image's numbers, held in an integer image's range."""
+        return values.clamp(self.low, self.high) if self.dtype in DEPTHS else values
+
+
+class ImageSignal:
+    """The pixels of an image.
+
+    Args:
+        pixels: (height, width, channels), kept as they are: a second copy is never made.
+        config: What a pixel's value says about the field, and which are held out.
+        raster: What the pixels' numbers mean; from the pixels, if not given.
+        seed: Of the choice of what is held out.
+        device: Where the points are handed out.
+    """
+
+    def __init__(
+        self,
+        pixels: Pixels,
+        config: ImageConfig,
+        *,
+        raster: Raster | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config, self.device = config, device
+        self.raster = raster or Raster.of(pixels)
+        self._values = torch.from_numpy(pixels).reshape(-1, pixels.shape[2])
+        self._learned: Tensor | None = None
+        if config.held_out:
+            generator = Generator().manual_seed(seed)
+            out = torch.rand(len(self._values), generator=generator) < config.held_out
+            self._learned, self._held_out = (mask.nonzero()[:, 0].int() for mask in (~out, out))
+            if not len(self._learned) or not len(self._held_out):
+                raise ValueError(f"held_out {config.held_out} of {len(out)} pixels leaves none on one side")
+
+    def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Coordinates (count, k, 2) of k points in each pixel, and values (count, channels), as `choose` counts."""
+        if self._learned is None:
+            index = choose(len(self._values), count, generator)
+        else:
+            index = self._learned[choose(len(self._learned), count, generator)].long()
+        return self._points(index, generator).to(self.device), self._targets(index)
+
+    def losses(self, field: nn.Module, batch: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
+        """The mean squared error, of values in [-1, 1]."""
+        points, values = batch
+        return {"squared error": (field(points).mean(1) - values).square().mean()}
+
+    def held_out_error(self, field: nn.Module) -> float:
+        """The mean squared error on the pixels (at most 2¹⁵ of them) that are never learned."""
+        if self._learned is None:
+            raise ValueError("held_out must be positive for an error on what is held out, got 0")
+        index = self._held_out[:: -(-len(self._held_out) // JUDGED)].long()
+        points = self._points(index, None)[:, 0].to(self.device)
+        return float((in_chunks(field, points) - self._targets(index)).square().mean())
+
+    def _points(self, index: Tensor, generator: Generator | None) -> Tensor:
+        """Points (n, k, 2) in the pixels of these numbers: their middles, or one in each cell of a grid in them."""
+        rows, columns = index // self.raster.width, index % self.raster.width
+        side = self.config.pixel_samples
+        if side == 1 or generator is None:
+            return self.raster.coordinates(rows + 0.5, columns + 0.5)[:, None]
+        down, right = (cell.reshape(-1) for cell in torch.meshgrid(*(torch.arange(side),) * 2, indexing="ij"))
+        shift = torch.rand(2, len(index), side**2, generator=generator)
+        return self.raster.coordinates(
+            rows[:, None] + (down + shift[0]) / side, columns[:, None] + (right + shift[1]) / side
+        )
+
+    def _targets(self, index: Tensor) -> Tensor:
+        return self.raster.inward(_gather(self._values, index)).to(self.device)
+
+
+def _gather(values: Tensor, index: Tensor) -> Tensor:
+    if values.dtype == torch.uint16:  # torch cannot index it, but the same bits as int16
+        return values.view(torch.int16)[index].int() & 0xFFFF
+    return values[index]
+
+
+def image_field(config: ImageConfig, raster: Raster, *, generator: Generator | None = None) -> NeuralField:
+    """The field (…, 2) -> (…, channels) of a configuration, for an image of this size."""
+    return NeuralField(2, raster.channels, image_field_config(config, raster), generator=generator)
+
+
+def image_field_config(config: ImageConfig, raster: Raster) -> FieldConfig:
+    """The field's configuration with the first layer's frequency that the image asks for."""
+    longest = max(raster.height, raster.width)
+    return first_omega(config.field, in_features=2, samples=longest, band=config.band)
+
+
+@torch.no_grad()
+def render_strips(field: nn.Module, raster: Raster, *, device: torch.device | str) -> Iterator[Tensor]:
+    """Rows of the image (rows, width, channels), from above, in the image's numbers; float32, not rounded."""
+    step = max(STRIP // raster.width, 1)
+    for start in range(0, raster.height, step):
+        rows = torch.arange(start, min(start + step, raster.height)) + 0.5
+        columns = torch.arange(raster.width) + 0.5
+        points = raster.coordinates(*torch.meshgrid(rows, columns, indexing="ij")).to(device)
+        yield raster.outward(in_chunks(field, points.reshape(-1, 2))).reshape(len(rows), raster.width, -1).cpu()
+
+
+def render(field: nn.Module, raster: Raster, *, scale: float = 1.0, device: torch.device | str = "cpu") -> Pixels:
+    """The image that a field has become, at `scale` times its size, in the type of its file."""
+    raster = raster.scaled(scale)
+    found = np.empty((raster.height, raster.width, raster.channels), raster.dtype)
+    start = 0
+    for strip in render_strips(field, raster, device=device):
+        values = strip.round() if raster.dtype in DEPTHS else strip
+        found[start : start + len(strip)] = values.numpy().astype(raster.dtype)
+        start += len(strip)
+    return found
+
+
+def measure_image(
+    field: nn.Module, raster: Raster, pixels: Pixels, *, device: torch.device | str = "cpu"
+) -> dict[str, float | None]:
+    """Compares a field with an image of this raster.
+
+    Returns:
+        "psnr" in dB, 10 log10((high - low)² / mean squared error), of values in the image's range that are not rounded;
+        "ssim" (Wang et al. 2004, Gaussian window of 11 pixels), None of an image that is smaller; "lpips" (AlexNet),
+        only where its weights lie in torch's cache.
+    """
+    squared, similarity, windows = 0.0, 0.0, 0
+    kept: tuple[Tensor, Tensor] | None = None
+    start = 0
+    for strip in render_strips(field, raster, device=device):
+        truth = torch.from_numpy(pixels[start : start + len(strip)].astype(np.float32))
+        start += len(strip)
+        squared += float((strip.double() - truth).square().sum())
+        pair = (strip, truth) if kept is None else (torch.cat([kept[0], strip]), torch.cat([kept[1], truth]))
+        count = max(len(pair[0]) - SSIM_WINDOW + 1, 0)
+        if count and raster.width >= SSIM_WINDOW:
+            similarity += count * _ssim(*pair, raster.high - raster.low)
+            windows += count
+        kept = pair[0][-(SSIM_WINDOW - 1) :], pair[1][-(SSIM_WINDOW - 1) :]
+    found = {
+        "psnr": psnr(squared / pixels.size, raster.high - raster.low),
+        "ssim": similarity / windows if windows else None,
+    }
+    if raster.channels >= 3 and (lpips := _lpips()) is not None:
+        both = (torch.from_numpy(a[..., :3].astype(np.float32)) for a in (render(field, raster, device=device), pixels))
+        found["lpips"] = lpips(*(((a - raster.low) / (raster.high - raster.low)).permute(2, 0, 1)[None] for a in both))
+    return found
+
+
+def psnr(squared_error: float, peak: float) -> float:
+    """10 log10(peak² / mean squared error), dB; infinite without an error."""
+    return 10.0 * math.log10(peak**2 / squared_error) if squared_error else math.inf
+
+
+def _ssim(found: Tensor, truth: Tensor, peak: float) -> float:
+    from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+
+    first, second = (values.double().permute(2, 0, 1)[None] for values in (found, truth))
+    _, each = ssim(first, second, data_range=peak, return_full_image=True)
+    edge = SSIM_WINDOW // 2
+    return float(each[..., edge:-edge, edge:-edge].mean())  # whole windows only, as its authors count
+
+
+def _lpips() -> Any:
+    """LPIPS of two images (1, 3, h, w) in [0, 1], if its network's weights are on this disk."""
+    if not list(Path(torch.hub.get_dir(), "checkpoints").glob("alexnet-*.pth")):
+        return None
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    metric = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
+    return lambda a, b: float(metric(a.clamp(0.0, 1.0), b))
+
+
+# --- inverse problems ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ImageTask:
+    """What is given of an image, and what is wanted."""
+
+    raster: Raster
+    """Of what is wanted."""
+    given: Pixels
+    """What the field learns from."""
+    given_raster: Raster
+    truth: Pixels | None
+    """What the result is measured against; None where nobody knows it."""
+
+    @classmethod
+    def of(cls, pixels: Pixels, config: ImageConfig, *, seed: int = 0) -> ImageTask:
+        """An image as it is, smaller, or with noise; of an image that is noisy already the truth is not known.
+
+        What a factor does not divide is cut off, to the right and below.
+
+        Raises:
+            ValueError: If the image is smaller than the factor.
+        """
+        if config.task == "superres":
+            height, width = (n - n % config.factor for n in pixels.shape[:2])
+            if not height or not width:
+                raise ValueError(f"factor must be <= the image's sides {pixels.shape[:2]}, got {config.factor}")
+            raster, cut = Raster.of(pixels), np.ascontiguousarray(pixels[:height, :width])
+            raster = dataclasses.replace(raster, height=height, width=width)
+            given = area_average(cut, config.factor)
+            return cls(raster, given, raster.scaled(1.0 / config.factor), cut)
+        raster = Raster.of(pixels)
+        if config.task == "image":
+            return cls(raster, pixels, raster, pixels)
+        if not config.photons:
+            return cls(raster, pixels, raster, None)
+        noisy = with_sensor_noise(pixels, raster, photons=config.photons, readout=config.readout, seed=seed)
+        return cls(raster, noisy, raster, pixels)
+
+    def baseline(self) -> dict[str, float]:
+        """What the given image itself has in common with the truth: enlarged by bicubic interpolation, or noisy."""
+        if self.truth is None or self.truth is self.given:
+            return {}
+        peak, size = self.raster.high - self.raster.low, (self.raster.width, self.raster.height)
+        if self.given_raster == self.raster:
+            name, shown = "noisy_psnr", self.given
+        else:
+            cv2 = _opencv()
+            name, shown = "bicubic_psnr", cv2.resize(self.given, size, interpolation=cv2.INTER_CUBIC)
+        difference = self.raster.clamped(torch.from_numpy(shown).reshape(self.truth.shape)).numpy() - self.truth
+        return {name: psnr(float((difference.astype(np.float64) ** 2).mean()), peak)}
+
+
+def area_average(pixels: Pixels, factor: int) -> Pixels:
+    """Means over factor x factor pixels, float32; the image's sides must be multiples of the factor.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    height, width, channels = pixels.shape
+    if height % factor or width % factor or not factor >= 1:
+        raise ValueError(f"factor must divide {width} x {height}, got {factor}")
+    blocks = pixels.reshape(height // factor, factor, width // factor, factor, channels)
+    return blocks.mean((1, 3), dtype=np.float64).astype(np.float32)
+
+
+def with_sensor_noise(pixels: Pixels, raster: Raster, *, photons: float, readout: float, seed: int = 0) -> Pixels:
+    """What a sensor would have counted: shot noise of so many photons in a white pixel, and Gaussian readout noise.
+
+    With x in [0, 1], y = (Poisson(photons · x) + N(0, readout²)) / photons, as in the protocol of WIRE
+    (arXiv 2301.05187); float32, in the image's numbers, and so beyond its range. Alpha stays as it is.
+
+    Raises:
+        ValueError: If there are no photons.
+    """
+    if not photons > 0:
+        raise ValueError(f"photons must be positive, got {photons}")
+    random = np.random.default_rng(seed)
+    colors = raster.channels - (raster.channels in (2, 4))
+    found = pixels.astype(np.float32)
+    level = (pixels[..., :colors].astype(np.float64) - raster.low) / (raster.high - raster.low)
+    counted = random.poisson(photons * level) + readout * random.standard_normal(level.shape)
+    found[..., :colors] = raster.low + (raster.high - raster.low) * counted / photons
+    return found
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".exr", ".hdr", ".webp", ".bmp")
+
+
+def read_image(path: Path) -> Pixels:
+    """Reads (height, width, channels): uint8, uint16, or float32 in [0, ∞) for EXR, HDR and TIFF of floats.
+
+    A photo is turned as its camera says.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no image, or its values are not finite.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no image {path}")
+    pixels = _read_photo(path) if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else _read_with_opencv(path)
+    if pixels is None:
+        raise ValueError(f"{path} cannot be read as an image: it is damaged, or something else")
+    pixels = pixels if pixels.ndim == 3 else pixels[..., None]
+    if pixels.dtype.name not in (*DEPTHS, "float32"):
+        pixels = pixels.astype(np.float32)
+    try:
+        Raster.of(pixels)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return np.ascontiguousarray(pixels)
+
+
+def write_image(path: Path, pixels: Pixels) -> None:
+    """Writes what `read_image` reads: integers as PNG or TIFF, floats as EXR, HDR or TIFF.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    cv2 = _opencv()
+    codes = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
+    shown = cv2.cvtColor(pixels, codes[pixels.shape[2]]) if pixels.shape[2] in codes else pixels
+    # Its default for floats in TIFF is lossy.
+    options = (cv2.IMWRITE_TIFF_COMPRESSION, cv2.IMWRITE_TIFF_COMPRESSION_LZW) if path.suffix[:4] == ".tif" else ()
+    try:
+        written = cv2.imwrite(str(path), shown, options)
+    except cv2.error as error:
+        raise OSError(f"could not write {path}: {error}") from error
+    if not written:
+        raise OSError(f"could not write {path}")
+
+
+def _read_photo(path: Path) -> Pixels | None:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+            turned = ImageOps.exif_transpose(image)
+            return np.array(turned if turned.mode in ("L", "RGB", "RGBA") else turned.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError):
+        return None
+
+
+def _read_with_opencv(path: Path) -> Pixels | None:
+    cv2 = _opencv()
+    try:
+        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        return None
+    if pixels is None or pixels.ndim == 2 or pixels.shape[2] not in (3, 4):
+        return pixels
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+
+
+def _opencv() -> Any:
+    os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")  # which it reads when it meets its first EXR
+    import cv2
+
+    return cv2

@@ -1,0 +1,38 @@
+"""What sampled signals share: the first layer's frequency, and fields asked for many points."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Generator, Tensor, nn
+
+from staf_nerf.config import FieldConfig
+
+CHUNK = 2**13
+"""Points that a field is asked for at a time: what the layers hand on stays in the cache."""
+
+
+def first_omega(config: FieldConfig, *, in_features: int, samples: int, band: float) -> FieldConfig:
+    """The configuration with a first layer that starts with frequencies up to a part of the highest that samples hold.
+
+    `samples` of them in [-1, 1] hold at most half a cycle each: π · samples / 2 radians per unit. The first layer's
+    weights lie within ±1 / in_features (SIREN), times `first_omega`. So the same network sees the same picture in
+    pixels, whatever its size, and the same sound in seconds. A band of 0, or a network that reads an encoding, leaves
+    the configuration alone.
+    """
+    if not band or config.encoding != "identity":
+        return config
+    return dataclasses.replace(config, first_omega=band * in_features * math.pi * samples / 2.0)
+
+
+def choose(there: int, count: int, generator: Generator) -> Tensor:
+    """Numbers (count,) of samples, drawn from those there are; for a count of 0, or of as many: all, in order."""
+    return torch.randint(there, (count,), generator=generator) if 0 < count < there else torch.arange(there)
+
+
+@torch.no_grad()
+def in_chunks(field: nn.Module, points: Tensor) -> Tensor:
+    """A field's values (n, k) at points (n, d), a cacheful at a time."""
+    return torch.cat([field(chunk) for chunk in points.split(CHUNK)])

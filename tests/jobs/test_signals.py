@@ -1,0 +1,200 @@
+"""Fits of images and sounds, from files to a folder of results."""
+
+import dataclasses
+import json
+
+import cv2
+import numpy as np
+import pytest
+import soundfile
+from skimage import data as pictures
+
+from staf_nerf.cli import main
+from staf_nerf.config import AudioConfig, FieldConfig, FitConfig, ImageConfig
+from staf_nerf.jobs import audio, evaluate, image
+from staf_nerf.presets import load_preset
+from staf_nerf.signals.image import read_image, write_image
+from staf_nerf.signals.sampling import in_chunks
+
+FIELD = FieldConfig(hidden_features=64, hidden_layers=2)
+FIT = FitConfig(minutes=0.0, steps=400, points=2048, matrix_learning_rate=1e-2, activation_learning_rate=1e-2)
+SMALL = ImageConfig(field=FIELD, fit=FIT)
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """scikit-image's astronaut, 96 x 64."""
+    write_image(tmp_path / "photo.png", cv2.resize(pictures.astronaut(), (96, 64), interpolation=cv2.INTER_AREA))
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def sound(tmp_path):
+    time = np.arange(2000) / 8000
+    wave = np.sin(2 * np.pi * 220 * time) * np.exp(-3 * time) + 0.3 * np.sin(2 * np.pi * 555 * time)
+    soundfile.write(tmp_path / "sound.wav", 0.4 * np.stack([wave, wave[::-1]], -1), 8000)
+    return tmp_path / "sound.wav"
+
+
+def test_an_image_becomes_a_field_and_the_field_the_image(photo, tmp_path):
+    output = tmp_path / "out"
+    (found,) = image.run(image.FitImage((photo,), output, scale=2.0, config=SMALL))
+    assert found == json.loads((output / "metrics.json").read_text())
+    assert {path.name for path in output.iterdir()} == {
+        "curve.png", "error.png", "field.safetensors", "found.png", "given.png", "image.png", "metrics.json",
+        "report.html", "sinusoids.npz", "sinusoids.png",
+    }  # fmt: skip
+    assert found["measures"]["psnr"] > 25.0
+    assert found["measures"]["ssim"] > 0.87
+    pixels, made = read_image(photo), read_image(output / "image.png")
+    assert made.shape == (128, 192, 3)
+    small = cv2.resize(made, (96, 64), interpolation=cv2.INTER_AREA).astype(float)
+    assert np.abs(small - pixels).mean() < 15
+    again = evaluate.run(evaluate.Evaluate(output / "field.safetensors"))
+    assert again["measures"] == found["measures"]
+    trace = np.load(output / "sinusoids.npz")
+    assert trace["frequency"].shape == (len(trace["step"]), 2, 5)
+    assert not np.array_equal(trace["amplitude"][0], trace["amplitude"][-1])
+    page = (output / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 5
+    assert 'src="http' not in page
+
+
+def test_super_resolution_is_better_than_a_constant_and_reports_bicubic(photo, tmp_path):
+    config = dataclasses.replace(SMALL, task="superres", factor=2, pixel_samples=2, band=0.05)
+    (found,) = image.run(image.FitSuperResolution((photo,), tmp_path / "out", config=config))
+    assert found["measures"]["psnr"] > 20.0
+    assert found["measures"]["bicubic_psnr"] > 20.0
+    assert read_image(tmp_path / "out" / "image.png").shape == (64, 96, 3)
+    again = evaluate.run(evaluate.Evaluate(tmp_path / "out" / "field.safetensors"))
+    assert again["measures"] == found["measures"]
+
+
+def test_denoising_removes_noise_and_stops_by_held_out_pixels(photo, tmp_path):
+    config = dataclasses.replace(SMALL, task="denoise", photons=30.0, readout=2.0, held_out=0.1, band=0.03)
+    (found,) = image.run(image.FitNoisyImage((photo,), tmp_path / "out", config=config))
+    measures = found["measures"]
+    assert measures["psnr"] > measures["noisy_psnr"] + 3.0
+    assert len(found["held_out"]) == 9
+    own = dataclasses.replace(config, photons=0.0)
+    (found,) = image.run(image.FitNoisyImage((photo,), tmp_path / "own", config=own))
+    assert set(found["measures"]) == {"psnr_to_noisy", "psnr_held_out"}
+
+
+def test_a_sound_becomes_a_field_and_the_field_the_sound(sound, tmp_path):
+    output = tmp_path / "out"
+    config = AudioConfig(field=FIELD, fit=FIT, band=0.05)
+    (found,) = audio.run(audio.FitAudio((sound,), output, scale=0.5, config=config))
+    assert found["measures"]["snr"] > 30.0
+    assert {"sound.wav", "waves.png", "spectrograms.png", "curve.png", "report.html", "sinusoids.png"} <= {
+        path.name for path in output.iterdir()
+    }
+    info = soundfile.info(output / "sound.wav")
+    assert (info.frames, info.samplerate, info.channels) == (1000, 4000, 2)
+    again = evaluate.run(evaluate.Evaluate(output / "field.safetensors"))
+    assert again["measures"] == found["measures"]
+
+
+@pytest.mark.parametrize("kind", ["constant", "one pixel", "silence", "one sample", "floats"])
+def test_signals_with_nothing_in_them_are_fitted(kind, tmp_path):
+    config = dataclasses.replace(FIT, steps=20, points=64)
+    if kind in ("silence", "one sample"):
+        soundfile.write(tmp_path / "a.wav", np.zeros((500 if kind == "silence" else 1, 1)), 8000)
+        job = audio.FitAudio((tmp_path / "a.wav",), tmp_path / "out", config=AudioConfig(field=FIELD, fit=config))
+        (found,) = audio.run(job)
+    else:
+        pixels = {"constant": np.full((20, 20, 3), 77, np.uint8), "one pixel": np.full((1, 1, 1), 9, np.uint8)}
+        floats = np.random.default_rng(0).uniform(1.0, 30.0, (20, 20, 3)).astype(np.float32)
+        suffix = ".exr" if kind == "floats" else ".png"
+        write_image(tmp_path / f"a{suffix}", pixels.get(kind, floats))
+        job = image.FitImage((tmp_path / f"a{suffix}",), tmp_path / "out", config=ImageConfig(field=FIELD, fit=config))
+        (found,) = image.run(job)
+        assert (tmp_path / "out" / f"image{suffix}").is_file()
+    assert found["steps"] == 20
+
+
+def test_results_are_not_overwritten_unless_asked(photo, tmp_path):
+    config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=5))
+    image.run(image.FitImage((photo,), tmp_path / "out", config=config))
+    with pytest.raises(FileExistsError, match="out holds results already; --overwrite replaces them"):
+        image.run(image.FitImage((photo,), tmp_path / "out", config=config))
+    image.run(image.FitImage((photo,), tmp_path / "out", overwrite=True, config=config))
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError, match="file is a file, a folder is needed"):
+        image.run(image.FitImage((photo,), tmp_path / "file", config=config))
+
+
+def test_several_files_get_a_folder_each(photo, tmp_path):
+    write_image(tmp_path / "photo.tiff", read_image(photo))
+    config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=5))
+    image.run(image.FitImage((photo, tmp_path / "photo.tiff"), tmp_path / "out", config=config))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"photo.png", "photo.tiff"}
+    with pytest.raises(ValueError, match="files must have different names"):
+        image.run(image.FitImage((photo, photo), tmp_path / "out", config=config))
+
+
+def test_an_interrupted_fit_writes_what_it_has_and_resumes(photo, tmp_path, monkeypatch):
+    from staf_nerf.jobs.figures import SinusoidTrace
+
+    config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=250))
+    record, calls = SinusoidTrace.record, []
+
+    def impatient(self, step):
+        calls.append(step)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        record(self, step)
+
+    monkeypatch.setattr(SinusoidTrace, "record", impatient)
+    (found,) = image.run(image.FitImage((photo,), tmp_path / "out", config=config))
+    assert found["interrupted"]
+    assert found["steps"] < 250
+    assert found["measures"]["psnr"] > 10.0
+    (found,) = image.run(image.FitImage((photo,), tmp_path / "out", resume=True, config=config))
+    assert not found["interrupted"]
+    assert found["steps"] == 250
+    assert [row["step"] for row in found["losses"]] == list(range(0, 250, 10))
+
+
+def test_another_file_than_the_fitted_one_is_refused(photo, tmp_path):
+    config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=5))
+    image.run(image.FitImage((photo,), tmp_path / "out", config=config))
+    write_image(tmp_path / "other.png", np.zeros((5, 5, 3), np.uint8))
+    checkpoint = tmp_path / "out" / "field.safetensors"
+    with pytest.raises(ValueError, match=r"other.png is Raster\(height=5"):
+        evaluate.run(evaluate.Evaluate(checkpoint, file=tmp_path / "other.png"))
+    photo.unlink()
+    with pytest.raises(FileNotFoundError, match="--file says where it is now"):
+        evaluate.run(evaluate.Evaluate(checkpoint))
+
+
+@pytest.mark.parametrize("task", ["image", "superres", "denoise"])
+def test_presets_are_of_their_task(task):
+    assert load_preset(task, "cpu", ImageConfig(task=task)).task == task
+
+
+def test_the_commands_name_a_bad_file(tmp_path, monkeypatch, capsys):
+    (tmp_path / "text.png").write_text("this is no image")
+    for arguments, message in (
+        (["fit", "image", str(tmp_path / "text.png"), "--output", str(tmp_path / "a")], "cannot be read as an image"),
+        (["fit", "audio", str(tmp_path / "none.wav"), "--output", str(tmp_path / "b")], "no file"),
+        (["eval", str(tmp_path / "none.safetensors")], "no checkpoint"),
+    ):
+        monkeypatch.setattr("sys.argv", ["staf", *arguments])
+        with pytest.raises(SystemExit, match=message):
+            main()
+
+
+def test_fields_are_asked_in_parts(monkeypatch):
+    import torch
+
+    monkeypatch.setattr("staf_nerf.signals.sampling.CHUNK", 7)
+    asked = []
+
+    def double(x):
+        asked.append(len(x))
+        return 2.0 * x
+
+    x = torch.rand(20, 3)
+    assert torch.equal(in_chunks(double, x), 2.0 * x)
+    assert asked == [7, 7, 6]
