@@ -6,6 +6,9 @@ in [0, 1]; directions are unit vectors.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Generator, Tensor, nn
 
@@ -50,6 +53,41 @@ class NeuralField(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.mlp(self.encoding(x))
+
+
+class FieldStack(nn.Module):
+    """Fields of one architecture, each asked about points of its own: (b, n, in_features) -> (b, n, out_features).
+
+    Their weights stay theirs; they are stacked for one batched matrix product a layer.
+
+    Args:
+        fields: b of them.
+
+    Raises:
+        ValueError: If there are none, or their parameters have different shapes.
+    """
+
+    def __init__(self, fields: Sequence[NeuralField]) -> None:
+        super().__init__()
+        shapes = [{name: tuple(p.shape) for name, p in field.named_parameters()} for field in fields]
+        if not shapes or any(other != shapes[0] for other in shapes):
+            raise ValueError(f"fields must be of one architecture, got {shapes}")
+        self.fields = nn.ModuleList(fields)
+
+    def forward(self, x: Tensor) -> Tensor:
+        fields: list[Any] = list(self.fields)
+        networks = [field.mlp for field in fields]
+        hidden = torch.stack([field.encoding(part) for field, part in zip(fields, x, strict=True)])
+        for layer in range(len(networks[0].linears)):
+            z = _stacked_linear([network.linears[layer] for network in networks], hidden)
+            hidden = torch.stack([n.activations[layer](part) for n, part in zip(networks, z, strict=True)])
+        found = _stacked_linear([network.output for network in networks], hidden)
+        return found.real if found.is_complex() else found
+
+
+def _stacked_linear(linears: Sequence[Any], x: Tensor) -> Tensor:
+    weight = torch.stack([linear.weight for linear in linears]).mT
+    return torch.baddbmm(torch.stack([linear.bias for linear in linears])[:, None], x.to(weight.dtype), weight)
 
 
 class SignedDistanceField(nn.Module):

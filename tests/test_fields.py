@@ -10,7 +10,7 @@ from staf_nerf import (
     SignedDistanceField,
     SurfaceField,
 )
-from staf_nerf.fields import parameter_groups, truncated_exp
+from staf_nerf.fields import FieldStack, parameter_groups, truncated_exp
 
 SMALL_GRID = FieldConfig(encoding="hash", num_levels=3, log2_table_size=8, max_resolution=32, hidden_features=16)
 
@@ -21,6 +21,29 @@ def test_neural_field_maps_any_leading_shape(encoding, shape):
     config = FieldConfig(encoding=encoding, num_levels=2, log2_table_size=6, max_resolution=32, hidden_features=8)
     field = NeuralField(3, 2, config)
     assert field(torch.zeros(shape)).shape == (*shape[:-1], 2)
+
+
+@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "relu"])
+@pytest.mark.parametrize("encoding", ["identity", "hash"])
+def test_a_stack_of_fields_gives_each_one_s_values_and_gradients(activation, encoding, generator):
+    config = FieldConfig(
+        encoding, num_levels=2, log2_table_size=6, activation=activation, hidden_features=8, hidden_layers=2
+    )
+    fields = [NeuralField(2, 3, config, generator=generator) for _ in range(3)]
+    x = 2.0 * torch.rand(3, 5, 2, generator=generator) - 1.0
+    stacked, alone = FieldStack(fields)(x), torch.stack([field(part) for field, part in zip(fields, x, strict=True)])
+    torch.testing.assert_close(stacked, alone)
+    parameters = [p for field in fields for p in field.parameters()]
+    for mine, theirs in zip(
+        *(torch.autograd.grad(y.square().sum(), parameters) for y in (stacked, alone)), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)  # float32, sums in another order
+
+
+def test_a_stack_needs_fields_of_one_architecture():
+    for fields in ([], [NeuralField(2, 3, FieldConfig(hidden_features=n)) for n in (4, 5)]):
+        with pytest.raises(ValueError, match="fields must be of one architecture"):
+            FieldStack(fields)
 
 
 @pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "relu"])

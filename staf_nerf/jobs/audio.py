@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from torch import Generator
 from tyro.conf import OmitArgPrefixes
 
 from staf_nerf.checkpoint import Checkpoint, save_field
 from staf_nerf.config import AudioConfig
 from staf_nerf.jobs.figures import SinusoidTrace, draw_spectrograms, draw_waves
-from staf_nerf.jobs.fitting import FitFiles, fit_signal, write_results
+from staf_nerf.jobs.fitting import FitFiles, Processes, fit_signal, processes, write_results
 from staf_nerf.jobs.progress import Stages
 from staf_nerf.memory import keep_freed_memory
 from staf_nerf.presets import load_preset
@@ -29,15 +28,18 @@ class FitAudio(FitFiles):
 
 
 def run(job: FitAudio) -> list[dict[str, Any]]:
-    """Does the job and returns what each file's `metrics.json` holds."""
+    """Does the job and returns what each file's `metrics.json` holds (under torchrun: of this process's files)."""
     keep_freed_memory()
-    console = Console()
-    return [fit_sound(job, *pair, console) for pair in zip(job.files, job.folders("audio"), strict=True)]
+    with processes(len(job.files)) as mine:
+        pairs = mine.share(job.files, job.folders("audio", mine))
+        found = [fit_sound(job, *pair, mine) for pair in pairs]
+    return [results for results in found if results is not None]
 
 
-def fit_sound(job: FitAudio, file: Path, output: Path, console: Console) -> dict[str, Any]:
-    """One sound."""
+def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> dict[str, Any] | None:
+    """One sound; None in a process that does not write."""
     sound, track = read_sound(file)
+    console = mine.console
     console.print(f"{file}: {track.samples / track.rate:.2f} s at {track.rate} Hz, {track.channels} channels")
     signal = AudioSignal(sound, track, job.config, device=job.where)
     model = audio_field(job.config, track, generator=Generator().manual_seed(job.seed)).to(job.where)
@@ -45,6 +47,8 @@ def fit_sound(job: FitAudio, file: Path, output: Path, console: Console) -> dict
     with Stages(console) as stages:
         with stages("fitting") as report:
             history = fit_signal(model, signal, job.config.fit, output, seed=job.seed, trace=trace, report=report)
+        if not mine.writes:
+            return None
         save_field(output / "field.safetensors", Checkpoint(model, job.config, track, str(file), job.seed))
         with stages("measures"):
             found = render_sound(model, track, device=job.where)

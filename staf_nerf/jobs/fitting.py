@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from torch import nn
+from torch import distributed, nn
 from tyro.conf import Positional
 
 from staf_nerf.config import FitConfig
@@ -22,6 +24,8 @@ from staf_nerf.signals.image import psnr
 
 STATE = "state.pt"
 """File of a fit that can be resumed."""
+LOSS = "squared error"
+"""What the signals of files call theirs."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ class FitFiles:
         """The device to compute on."""
         return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
-    def folders(self, task: str) -> list[Path]:
-        """Makes and returns the folder of each file.
+    def folders(self, task: str, mine: Processes) -> list[Path]:
+        """The folder of each file, made by the process that writes there.
 
         Raises:
             ValueError: If a file is named twice.
@@ -69,11 +73,53 @@ class FitFiles:
             found = [self.output]
         else:
             found = [(self.output or Path("outputs") / task) / name for name in names]
-        for folder in found:
-            prepare_folder(folder, overwrite=self.overwrite or self.resume)
-            if not self.resume:
-                (folder / STATE).unlink(missing_ok=True)
+        if mine.writes:
+            for _, folder in mine.share(self.files, found):
+                prepare_folder(folder, overwrite=self.overwrite or self.resume)
+                if not self.resume:
+                    (folder / STATE).unlink(missing_ok=True)
         return found
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that `torchrun` started: one image's points, or the files, are divided among them."""
+
+    rank: int
+    count: int
+    joint: bool
+    """Whether all work on the same file."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether this one writes results."""
+        return self.rank == 0 or not self.joint
+
+    @property
+    def console(self) -> Console:
+        """The first process's, or silence."""
+        return Console(quiet=self.rank != 0)
+
+    def share(self, files: Sequence[Path], folders: Sequence[Path]) -> list[tuple[Path, Path]]:
+        """The files of this process, with their folders."""
+        pairs = list(zip(files, folders, strict=True))
+        return pairs if self.joint else pairs[self.rank :: self.count]
+
+
+@contextmanager
+def processes(files: int) -> Iterator[Processes]:
+    """Joins the processes of `torchrun`, if it is there: with fewer files than processes they work on each together."""
+    count, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", "1"), ("RANK", "0")))
+    joint = count == 1 or files < count
+    if not joint or count == 1:
+        yield Processes(rank, count, joint)
+        return
+    distributed.init_process_group("gloo")
+    try:
+        yield Processes(rank, count, joint)
+        distributed.barrier()
+    finally:
+        distributed.destroy_process_group()
 
 
 def distinct_names(files: Sequence[Path]) -> list[str]:
@@ -105,9 +151,35 @@ def fit_signal(
     def on_progress(done: float, history: History) -> None:
         if history.steps % (10 * RECORD_EVERY) <= RECORD_EVERY:
             trace.record(history.steps)
-        report(done, f"{psnr(history.latest['squared error'], 2.0):.2f} dB")
+        report(done, f"{psnr(history.latest[LOSS], 2.0):.2f} dB")
 
     return fit(model, signal, config, seed=seed, progress=on_progress, criterion=criterion, resume=output / STATE)
+
+
+def fit_signals(
+    model: nn.Module,
+    signal: Signal,
+    config: FitConfig,
+    output: Path,
+    *,
+    seed: int,
+    traces: Sequence[SinusoidTrace],
+    report: Callable[..., None],
+) -> list[History]:
+    """The same for several at once; returns a history for each, as if it had been alone."""
+
+    def on_progress(done: float, history: History) -> None:
+        if history.steps % (10 * RECORD_EVERY) <= RECORD_EVERY:
+            for trace in traces:
+                trace.record(history.steps)
+        worst, best = (psnr(chosen(history.latest.values()), 2.0) for chosen in (max, min))
+        report(done, f"{worst:.2f} to {best:.2f} dB")
+
+    whole = fit(model, signal, config, seed=seed, progress=on_progress, resume=output / STATE)
+    return [
+        replace(whole, losses=[{k: row[k] for k in ("step", "seconds")} | {LOSS: row[str(i)]} for row in whole.losses])
+        for i in range(len(traces))
+    ]
 
 
 def write_results(

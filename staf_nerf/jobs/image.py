@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,14 +15,17 @@ from tyro.conf import OmitArgPrefixes
 
 from staf_nerf.checkpoint import Checkpoint, save_field
 from staf_nerf.config import ImageConfig
+from staf_nerf.fields import FieldStack, NeuralField
+from staf_nerf.fit import History
 from staf_nerf.jobs.figures import SinusoidTrace, draw_error_map, draw_picture
-from staf_nerf.jobs.fitting import FitFiles, fit_signal, write_results
+from staf_nerf.jobs.fitting import FitFiles, Processes, fit_signal, fit_signals, processes, write_results
 from staf_nerf.jobs.progress import Stages
 from staf_nerf.memory import keep_freed_memory
 from staf_nerf.presets import load_preset
 from staf_nerf.signals.image import (
     DEPTHS,
     ImageSignal,
+    ImagesSignal,
     ImageTask,
     image_field,
     measure_image,
@@ -36,7 +41,20 @@ def _preset(task: Literal["image", "superres", "denoise"]) -> ImageConfig:
 
 
 @dataclass(frozen=True)
-class FitImage(FitFiles):
+class FitImages(FitFiles):
+    """Options that the fits of images share."""
+
+    together: int = 8
+    """The most images that are fitted at once: those with as many channels, and pixels a step."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.together < 1:
+            raise ValueError(f"together must be >= 1, got {self.together}")
+
+
+@dataclass(frozen=True)
+class FitImage(FitImages):
     """Fits an image: each pixel at its place. Writes the field, its picture at any scale, measures and a page."""
 
     config: OmitArgPrefixes[ImageConfig] = field(default_factory=lambda: _preset("image"))
@@ -44,7 +62,7 @@ class FitImage(FitFiles):
 
 
 @dataclass(frozen=True)
-class FitSuperResolution(FitFiles):
+class FitSuperResolution(FitImages):
     """Fits an image of which only averages over blocks of pixels are known, and finds what lies between."""
 
     config: OmitArgPrefixes[ImageConfig] = field(default_factory=lambda: _preset("superres"))
@@ -52,7 +70,7 @@ class FitSuperResolution(FitFiles):
 
 
 @dataclass(frozen=True)
-class FitNoisyImage(FitFiles):
+class FitNoisyImage(FitImages):
     """Fits a noisy image as long as pixels that are held out are predicted better; the noise may be added first."""
 
     config: OmitArgPrefixes[ImageConfig] = field(default_factory=lambda: _preset("denoise"))
@@ -62,29 +80,97 @@ class FitNoisyImage(FitFiles):
 Job = FitImage | FitSuperResolution | FitNoisyImage
 
 
+@dataclass(frozen=True)
+class _Work:
+    """One image on its way."""
+
+    file: Path
+    output: Path
+    task: ImageTask
+    signal: ImageSignal
+    model: NeuralField
+    trace: SinusoidTrace
+
+    @property
+    def kind(self) -> tuple[int, int]:
+        """What images that are fitted together have in common: channels, and pixels in a step."""
+        points = self.signal.config.fit.points
+        pixels = self.task.given_raster.pixels
+        return self.task.raster.channels, points if 0 < points < pixels else pixels
+
+
 def run(job: Job) -> list[dict[str, Any]]:
-    """Does the job and returns what each file's `metrics.json` holds."""
+    """Does the job and returns what each file's `metrics.json` holds (under torchrun: of this process's files)."""
     keep_freed_memory()
-    console = Console()
-    return [fit_image(job, *pair, console) for pair in zip(job.files, job.folders(job.config.task), strict=True)]
+    results = []
+    with processes(len(job.files)) as mine:
+        for group in _groups(job, mine):
+            results += _fit_together(job, group, mine)
+    return results
 
 
-def fit_image(job: Job, file: Path, output: Path, console: Console) -> dict[str, Any]:
-    """One image."""
-    config, pixels = job.config, read_image(file)
-    task = ImageTask.of(pixels, config, seed=job.seed)
+def _groups(job: Job, mine: Processes) -> Iterator[list[_Work]]:
+    """Images that fit together, one after the other: never more of them are read than a group has."""
+    group: list[_Work] = []
+    for file, output in mine.share(job.files, job.folders(job.config.task, mine)):
+        work = _read(job, file, output, mine.console)
+        if group and (work.kind != group[0].kind or len(group) == job.together or job.config.held_out):
+            yield group
+            group = []
+        group.append(work)
+    if group:
+        yield group
+
+
+def _read(job: Job, file: Path, output: Path, console: Console) -> _Work:
+    pixels = read_image(file)
+    task = ImageTask.of(pixels, job.config, seed=job.seed)
     console.print(f"{file}: {pixels.shape[1]} x {pixels.shape[0]}, {pixels.shape[2]} channels, {pixels.dtype.name}")
-    signal = ImageSignal(task.given, config, raster=task.given_raster, seed=job.seed, device=job.where)
-    model = image_field(config, task.given_raster, generator=Generator().manual_seed(job.seed)).to(job.where)
-    trace = SinusoidTrace(model)
-    criterion = signal.held_out_error if config.held_out else None
-    with Stages(console) as stages:
-        with stages("fitting") as report:
-            history = fit_signal(
-                model, signal, config.fit, output, seed=job.seed, trace=trace, report=report, criterion=criterion
+    signal = ImageSignal(task.given, job.config, raster=task.given_raster, seed=job.seed, device=job.where)
+    model = image_field(job.config, task.given_raster, generator=Generator().manual_seed(job.seed)).to(job.where)
+    return _Work(file, output, task, signal, model, SinusoidTrace(model))
+
+
+def _fit_together(job: Job, group: list[_Work], mine: Processes) -> list[dict[str, Any]]:
+    """Fits a group, in as many minutes as its images would take one by one, and writes each image's results."""
+    config, first = job.config, group[0]
+    stages = Stages(mine.console)
+    with stages, stages("fitting") as report:
+        if len(group) == 1:
+            criterion = first.signal.held_out_error if config.held_out else None
+            histories = [
+                fit_signal(
+                    first.model,
+                    first.signal,
+                    config.fit,
+                    first.output,
+                    seed=job.seed,
+                    trace=first.trace,
+                    report=report,
+                    criterion=criterion,
+                )
+            ]
+        else:
+            histories = fit_signals(
+                FieldStack([work.model for work in group]),
+                ImagesSignal([work.signal for work in group]),
+                dataclasses.replace(config.fit, minutes=len(group) * config.fit.minutes),
+                first.output,
+                seed=job.seed,
+                traces=[work.trace for work in group],
+                report=report,
             )
-        checkpoint = Checkpoint(model, config, task.raster, str(file), job.seed)
-        save_field(output / "field.safetensors", checkpoint)
+    if not mine.writes:
+        return []
+    return [_finish(job, work, history, stages, mine) for work, history in zip(group, histories, strict=True)]
+
+
+def _finish(job: Job, work: _Work, history: History, fitting: Stages, mine: Processes) -> dict[str, Any]:
+    """Measures, draws and writes."""
+    config, output, task, model = job.config, work.output, work.task, work.model
+    checkpoint = Checkpoint(model, config, task.raster, str(work.file), job.seed)
+    save_field(output / "field.safetensors", checkpoint)
+    with Stages(mine.console, dict(fitting.seconds)) as stages:
         with stages("measures"):
             measures = measure(checkpoint, task, job.where)
         with stages("pictures"):
@@ -93,16 +179,16 @@ def fit_image(job: Job, file: Path, output: Path, console: Console) -> dict[str,
             figures = _draw(output, model, task, job.where)
     return write_results(
         output,
-        file,
+        work.file,
         config,
         job.seed,
         model=model,
         history=history,
-        trace=trace,
+        trace=work.trace,
         measures=measures,
         seconds=stages.seconds,
         figures=figures,
-        console=console,
+        console=mine.console,
     )
 
 

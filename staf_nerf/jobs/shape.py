@@ -17,10 +17,11 @@ from staf_nerf.checkpoint import Checkpoint, save_field
 from staf_nerf.config import ShapeConfig
 from staf_nerf.evaluation import measure_points, measure_shape, shape_mesh
 from staf_nerf.fit import History, fit
+from staf_nerf.jobs.output import prepare_folder
 from staf_nerf.jobs.progress import Stages
 from staf_nerf.memory import keep_freed_memory
 from staf_nerf.mesh.clean import repair
-from staf_nerf.mesh.export import check_output, write_mesh
+from staf_nerf.mesh.export import write_mesh
 from staf_nerf.mesh.points import SUFFIXES, PointCloud, read_points
 from staf_nerf.mesh.preview import save_preview
 from staf_nerf.mesh.triangles import TriangleMesh, read_mesh
@@ -44,6 +45,8 @@ class FitShape:
     """Of all random numbers."""
     device: str | None = None
     """"cpu", "cuda", "mps"; what there is, if not given."""
+    overwrite: bool = False
+    """Whether results that the folder holds already may be replaced."""
 
     def __post_init__(self) -> None:
         if self.resolution < 1:
@@ -56,7 +59,7 @@ def run(job: FitShape) -> dict[str, Any]:
     console = Console()
     shape, lines = read_shape(job.file)
     output = job.output or Path("outputs/shape") / job.file.stem
-    check_output(output / "mesh.glb")
+    prepare_folder(output, overwrite=job.overwrite)
     console.print(f"{job.file}: {_size(shape)}")
     for line in lines:
         console.print(f"  {line}")

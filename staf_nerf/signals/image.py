@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,26 @@ class ImageSignal:
 
     def _targets(self, index: Tensor) -> Tensor:
         return self.raster.inward(_gather(self._values, index)).to(self.device)
+
+
+class ImagesSignal:
+    """Several images at once, for a `FieldStack`: as many pixels of each."""
+
+    def __init__(self, signals: Sequence[ImageSignal]) -> None:
+        self.signals = signals
+
+    def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Coordinates (b, count, k, 2) and values (b, count, channels)."""
+        batches = [signal.batch(count, generator) for signal in self.signals]
+        points, values = zip(*batches, strict=True)
+        return torch.stack(points), torch.stack(values)
+
+    def losses(self, field: nn.Module, batch: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
+        """Each image's mean squared error, by its number: what one image learns leaves the others alone."""
+        points, values = batch
+        found = field(points.flatten(1, 2)).unflatten(1, points.shape[1:3]).mean(2)
+        errors = (found - values).square().mean((1, 2))
+        return {str(number): error for number, error in enumerate(errors)}
 
 
 def _gather(values: Tensor, index: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -131,6 +133,50 @@ def test_several_files_get_a_folder_each(photo, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"photo.png", "photo.tiff"}
     with pytest.raises(ValueError, match="files must have different names"):
         image.run(image.FitImage((photo, photo), tmp_path / "out", config=config))
+
+
+def test_images_that_are_fitted_together_become_what_each_becomes_alone(photo, tmp_path):
+    write_image(tmp_path / "other.png", 255 - read_image(photo)[::-1])
+    write_image(tmp_path / "grey.png", read_image(photo)[..., :1])
+    files = (photo, tmp_path / "other.png", tmp_path / "grey.png")
+    # All pixels in a step, and Adam: Muon computes in bfloat16, where another order of sums is another step.
+    config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=30, points=0, optimizer="adam"))
+    found = image.run(image.FitImage(files, tmp_path / "all", config=config))
+    assert [one["file"] for one in found] == ["photo.png", "other.png", "grey.png"]
+    for one, file in zip(found, files, strict=True):
+        (alone,) = image.run(image.FitImage((file,), tmp_path / "alone" / file.stem, config=config))
+        assert one["measures"]["psnr"] == pytest.approx(alone["measures"]["psnr"], abs=0.05)
+        for mine, theirs in zip(one["losses"], alone["losses"], strict=True):
+            assert mine["squared error"] == pytest.approx(theirs["squared error"], rel=1e-2)  # float32, 30 steps
+    assert found[0]["measures"]["psnr"] != found[1]["measures"]["psnr"]
+
+
+def torchrun(*arguments: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    program = "from staf_nerf.cli import main; main()"
+    done = subprocess.run([*command, "--no-python", sys.executable, "-c", program, *arguments], check=False)
+    assert done.returncode == 0
+
+
+def test_two_processes_share_one_image_and_follow_the_curve_of_one(photo, tmp_path):
+    options = ["--steps", "40", "--minutes", "0", "--points", "1023", "--optimizer", "adam", "--hidden-features", "32"]
+    torchrun("fit", "image", str(photo), "--output", str(tmp_path / "two"), *options)
+    config = load_preset("image", "cpu", ImageConfig())
+    fit = dataclasses.replace(config.fit, steps=40, minutes=0.0, points=1023, optimizer="adam")
+    config = dataclasses.replace(config, fit=fit, field=dataclasses.replace(config.field, hidden_features=32))
+    (alone,) = image.run(image.FitImage((photo,), tmp_path / "one", config=config))
+    found = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    for mine, theirs in zip(found["losses"], alone["losses"], strict=True):
+        assert mine["squared error"] == pytest.approx(theirs["squared error"], rel=1e-3)  # float32
+
+
+def test_two_processes_divide_a_set_of_images(photo, tmp_path):
+    write_image(tmp_path / "other.png", read_image(photo)[::-1])
+    files = [str(photo), str(tmp_path / "other.png")]
+    options = ["--steps", "5", "--minutes", "0", "--hidden-features", "8"]
+    torchrun("fit", "image", *files, "--output", str(tmp_path / "out"), *options)
+    for name in ("photo", "other"):
+        assert json.loads((tmp_path / "out" / name / "metrics.json").read_text())["steps"] == 5
 
 
 def test_an_interrupted_fit_writes_what_it_has_and_resumes(photo, tmp_path, monkeypatch):
