@@ -29,6 +29,8 @@ class Activation(nn.Module):
     """Whether the outputs are complex, so that the layers that follow need complex weights."""
     adds_bias = False
     """Whether `forward(z, bias)` adds the bias of the linear layer before it, which then need not."""
+    reads_input = False
+    """Whether it has a linear map `filter` of what the whole network reads, x, and is called as (z, filter(x))."""
 
     def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
         """Initialises the linear layer before this activation, in place; `first`: it reads coordinates."""
@@ -180,6 +182,47 @@ class Gabor(Activation):
         return f"omega={self.omega:g}, scale={self.scale:g}"
 
 
+class Sinc(Activation):
+    """sin(ω z) / (ω z) (arXiv 2402.05427)."""
+
+    def __init__(self, num_features: int, *, omega: float = 30.0) -> None:
+        super().__init__()
+        self.omega = omega
+
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.sinc(self.omega / math.pi * z)
+
+    def extra_repr(self) -> str:
+        return f"omega={self.omega:g}"
+
+
+class FourierFilter(Activation):
+    """z · sin(A x + b), of what the network reads: a multiplicative filter network (MFN; Fathony et al., ICLR 2021).
+
+    The first layer is a filter alone, sin(z), whose linear layer starts as A does: frequencies up to ω along an axis,
+    phases all around.
+    """
+
+    def __init__(self, num_features: int, *, in_features: int, first: bool = False, omega: float = 30.0) -> None:
+        super().__init__()
+        self.omega, self.reads_input = omega, not first
+        if not first:
+            self.filter = nn.Linear(in_features, num_features)
+
+    def forward(self, z: Tensor, argument: Tensor | None = None) -> Tensor:
+        return torch.sin(z) if argument is None else z * torch.sin(argument)
+
+    def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
+        if self.reads_input:
+            super().initialize_(linear, first=first, generator=generator)
+        filtered = self.filter if self.reads_input else linear
+        init.uniform_(filtered.weight, self.omega / filtered.in_features, generator)
+        init.uniform_(filtered.bias, math.pi, generator)
+
+    def extra_repr(self) -> str:
+        return f"omega={self.omega:g}"
+
+
 class ReLU(Activation):
     """max(z, 0), with He's weights and zero biases."""
 
@@ -200,6 +243,8 @@ ACTIVATIONS: dict[str, type[Activation]] = {
     "finer": FINER,
     "gaussian": Gaussian,
     "gabor": Gabor,
+    "sinc": Sinc,
+    "filter": FourierFilter,
     "relu": ReLU,
 }
 
@@ -211,6 +256,7 @@ def activation_factory(
     name: str,
     num_features: int,
     *,
+    in_features: int = 1,
     first_omega: float = 30.0,
     hidden_omega: float = 30.0,
     generator: Generator | None = None,
@@ -218,7 +264,8 @@ def activation_factory(
 ) -> ActivationFactory:
     """Returns a factory of the activation called `name`, with `options` for its constructor.
 
-    `first_omega` goes to layer 0 and `hidden_omega` to the others, where the activation has a frequency.
+    `first_omega` goes to layer 0 and `hidden_omega` to the others, where the activation has a frequency; but to all
+    filters of the network's input goes `first_omega`.
 
     Raises:
         ValueError: If the name or an option is unknown; the message lists the known ones.
@@ -226,13 +273,14 @@ def activation_factory(
     if name not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {name!r}")
     kind = ACTIVATIONS[name]
-    known = set(inspect.signature(kind).parameters) - {"num_features"}
-    if unknown := sorted(set(options) - (known - {"omega", "generator"})):
-        raise ValueError(
-            f"options of {name!r} must be among {sorted(known - {'omega', 'generator'})}, got {', '.join(unknown)}"
-        )
+    known = set(inspect.signature(kind).parameters) - {"num_features", "first"}
+    own = {"omega", "generator", "in_features"}
+    if unknown := sorted(set(options) - (known - own)):
+        raise ValueError(f"options of {name!r} must be among {sorted(known - own)}, got {', '.join(unknown)}")
     if "generator" in known:
         options = {**options, "generator": generator}
+    if kind is FourierFilter:
+        return lambda layer: FourierFilter(num_features, in_features=in_features, first=layer == 0, omega=first_omega)
 
     def make(layer: int) -> Activation:
         omega = {"omega": first_omega if layer == 0 else hidden_omega} if "omega" in known else {}

@@ -50,8 +50,8 @@ class FieldConfig:
     """Fourier features: number of frequencies (of octaves on each axis for "octaves")."""
     encoding_scale: float = 10.0
     """Random Fourier features: standard deviation of the frequencies, cycles per unit."""
-    activation: Literal["staf", "sine", "finer", "gaussian", "gabor", "relu"] = "staf"
-    """Activation of the hidden layers."""
+    activation: Literal["staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"] = "staf"
+    """Activation of the hidden layers; "gabor" is WIRE, "filter" a multiplicative filter network."""
     hidden_features: int = 64
     """Width of the hidden layers."""
     hidden_layers: int = 1
@@ -66,6 +66,12 @@ class FieldConfig:
     """STAF: who shares a set of amplitudes, frequencies and phases."""
     initialization: Literal["normalized", "siren", "theorem", "published"] = "normalized"
     """STAF: how amplitudes, frequencies and phases start."""
+    gaussian_width: float = 0.05
+    """Gaussian: its standard deviation."""
+    gabor_scale: float = 10.0
+    """Gabor: how narrow its envelope is."""
+    first_bias: float = 1.0
+    """FINER: the first layer's biases start within plus and minus this."""
 
     def __post_init__(self) -> None:
         counts = ("num_levels", "features_per_level", "encoding_frequencies", "hidden_features", "num_frequencies")
@@ -73,10 +79,11 @@ class FieldConfig:
         _check_range(self, log2_table_size=(1, 30), base_resolution=(2, self.max_resolution))
         _check_range(self, coordinate_scale=(0, 1e6), feature_scale=(1e-6, 1e6), encoding_scale=(1e-6, 1e6))
         _check_range(self, first_omega=(1e-6, 1e6), hidden_omega=(1e-6, 1e6))
+        _check_range(self, gaussian_width=(1e-6, 1e6), gabor_scale=(1e-6, 1e6), first_bias=(0, 1e6))
         _check_choice(
             self,
             encoding=("identity", "fourier", "octaves", "hash"),
-            activation=("staf", "sine", "finer", "gaussian", "gabor", "relu"),
+            activation=("staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"),
             sharing=("layer", "neuron", "network"),
             initialization=("normalized", "siren", "theorem", "published"),
         )

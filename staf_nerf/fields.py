@@ -77,10 +77,15 @@ class FieldStack(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         fields: list[Any] = list(self.fields)
         networks = [field.mlp for field in fields]
-        hidden = torch.stack([field.encoding(part) for field, part in zip(fields, x, strict=True)])
+        hidden = encoded = torch.stack([field.encoding(part) for field, part in zip(fields, x, strict=True)])
         for layer in range(len(networks[0].linears)):
             z = _stacked_linear([network.linears[layer] for network in networks], hidden)
-            hidden = torch.stack([n.activations[layer](part) for n, part in zip(networks, z, strict=True)])
+            hidden = torch.stack(
+                [
+                    sigma(part, sigma.filter(own)) if sigma.reads_input else sigma(part)
+                    for sigma, part, own in zip((n.activations[layer] for n in networks), z, encoded, strict=True)
+                ]
+            )
         found = _stacked_linear([network.output for network in networks], hidden)
         return found.real if found.is_complex() else found
 
@@ -330,13 +335,16 @@ def make_mlp(
     generator: Generator | None = None,
 ) -> CoordinateMLP:
     """The coordinate network of a configuration; see `CoordinateMLP` for `reads_coordinates`."""
-    options = {}
-    if config.activation == "staf":
-        options = {
+    options: dict[str, Any] = {
+        "staf": {
             "num_frequencies": config.num_frequencies,
             "sharing": config.sharing,
             "initialization": config.initialization,
-        }
+        },
+        "gaussian": {"width": config.gaussian_width},
+        "gabor": {"scale": config.gabor_scale},
+        "finer": {"first_bias": config.first_bias},
+    }.get(config.activation, {})
     return CoordinateMLP(
         in_features,
         out_features,

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from staf_nerf import initialization as init
-from staf_nerf.activations import Activation, ActivationFactory, activation_factory
+from staf_nerf.activations import FINER, STAF, Activation, ActivationFactory, Sine, activation_factory
 
 
 class CoordinateMLP(nn.Module):
@@ -62,6 +62,7 @@ class CoordinateMLP(nn.Module):
             activation = activation_factory(
                 activation,
                 hidden_features,
+                in_features=in_features,
                 first_omega=first_omega,
                 hidden_omega=hidden_omega,
                 generator=generator,
@@ -97,15 +98,18 @@ class CoordinateMLP(nn.Module):
 
     def hidden(self, *parts: Tensor) -> Tensor:
         """What the last hidden layer hands on, (..., hidden_features). The arguments are those of `forward`."""
+        read = parts
         for linear, sigma in zip(self.linears, self.activations, strict=True):
-            parts = (_layer(linear, sigma, parts),)
+            parts = (_layer(linear, sigma, parts, read),)
         return parts[0]
 
 
-def _layer(linear: Any, sigma: Any, parts: tuple[Tensor, ...]) -> Tensor:
-    """σ of the linear map of the parts' concatenation."""
+def _layer(linear: Any, sigma: Any, parts: tuple[Tensor, ...], read: tuple[Tensor, ...]) -> Tensor:
+    """σ of the linear map of the parts' concatenation, in a network that reads others."""
     if sigma.adds_bias:
         return sigma(_linear(linear, parts, biased=False), linear.bias)
+    if sigma.reads_input:
+        return sigma(_linear(linear, parts), _linear(sigma.filter, read))
     return sigma(_linear(linear, parts))
 
 
@@ -118,9 +122,8 @@ def _linear(linear: Any, parts: tuple[Tensor, ...], *, biased: bool = True) -> T
 
 def _initialize_output_(linear: nn.Linear, last: Activation | None, generator: Generator | None) -> None:
     """The linear layer at the end continues the hidden ones' scale (as in SIREN's published code), with zero biases."""
-    omega = getattr(last, "omega", None)
-    if omega is not None and not getattr(last, "complex_valued", False):
-        bound = math.sqrt(6.0 / linear.in_features) / omega
+    if isinstance(last, STAF | Sine | FINER):
+        bound = math.sqrt(6.0 / linear.in_features) / last.omega
         init.uniform_(linear.weight, min(bound, 1.0 / math.sqrt(linear.in_features)), generator)
     else:
         init.torch_weight_(linear.weight, generator)

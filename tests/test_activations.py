@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from staf_nerf import STAF, CoordinateMLP, Sine
-from staf_nerf.activations import ACTIVATIONS, FINER, Gabor, Gaussian, activation_factory
+from staf_nerf.activations import ACTIVATIONS, FINER, Gabor, Gaussian, Sinc, activation_factory
 
 
 def test_one_frequency_of_amplitude_one_and_phase_zero_is_sine_to_the_bit(generator):
@@ -57,7 +57,7 @@ def test_every_activation_keeps_shape_and_double_precision(name, shape):
     assert y.dtype == (torch.complex128 if sigma.complex_valued else torch.float64)
 
 
-@pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - {"gabor", "relu"}))
+@pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - {"gabor", "relu", "filter"}))
 def test_smooth_activations_have_exact_first_and_second_derivatives(name, generator):
     sigma = activation_factory(name, 3, hidden_omega=2.0)(1).double()
     z = 0.3 * torch.randn(4, 3, generator=generator, dtype=torch.float64)
@@ -80,6 +80,21 @@ def test_values_of_the_other_papers_formulas():
     torch.testing.assert_close(Gaussian(3, width=0.05)(z), torch.exp(-(z**2) / (2 * 0.05**2)))
     expected = torch.exp(20j * z) * torch.exp(-((10.0 * z) ** 2))
     torch.testing.assert_close(Gabor(3)(z), expected)
+    expected = torch.where(z == 0, 1.0, torch.sin(30.0 * z) / (30.0 * z))
+    torch.testing.assert_close(Sinc(3, omega=30.0)(z), expected)
+
+
+def test_a_network_of_filters_is_a_product_of_sines(generator):
+    mlp = CoordinateMLP(2, 1, activation="filter", hidden_features=8, hidden_layers=3, first_omega=9.0).double()
+    x = 2.0 * torch.rand(5, 2, generator=generator, dtype=torch.float64) - 1.0
+    found = torch.sin(mlp.linears[0](x))
+    for linear, sigma in zip(mlp.linears[1:], mlp.activations[1:], strict=True):
+        found = linear(found) * torch.sin(x @ sigma.filter.weight.T + sigma.filter.bias)
+        assert 3.0 < float(sigma.filter.weight.abs().max()) <= 4.5
+        assert float(sigma.filter.bias.abs().max()) > 1.0
+    torch.testing.assert_close(mlp(x), mlp.output(found))
+    torch.testing.assert_close(mlp(x[:, :1], x[:, 1:]), mlp(x))  # in parts
+    assert torch.autograd.gradgradcheck(mlp, (x.requires_grad_(),))
 
 
 def test_finer_first_biases_reach_as_far_as_asked(generator):

@@ -23,7 +23,7 @@ def test_neural_field_maps_any_leading_shape(encoding, shape):
     assert field(torch.zeros(shape)).shape == (*shape[:-1], 2)
 
 
-@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "relu"])
+@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"])
 @pytest.mark.parametrize("encoding", ["identity", "hash"])
 def test_a_stack_of_fields_gives_each_one_s_values_and_gradients(activation, encoding, generator):
     config = FieldConfig(
@@ -46,7 +46,7 @@ def test_a_stack_needs_fields_of_one_architecture():
             FieldStack(fields)
 
 
-@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "relu"])
+@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"])
 def test_radiance_field_gives_positive_density_and_colours_in_range(activation, generator):
     config = FieldConfig(activation=activation, hidden_features=16, hidden_layers=2)
     field = RadianceField(config, ColorConfig(appearance_features=4), generator=generator)
@@ -107,7 +107,7 @@ def test_gradient_with_respect_to_positions_is_that_of_finite_differences(genera
     assert torch.autograd.gradcheck(lambda p: field.density(p)[0], (x,), eps=1e-7, atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "relu"])
+@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"])
 @pytest.mark.parametrize("hollow", [False, True])
 def test_a_signed_distance_starts_as_a_sphere_whatever_the_activation(activation, hollow, generator):
     config = FieldConfig(activation=activation, hidden_features=32, hidden_layers=2, first_omega=60.0)
