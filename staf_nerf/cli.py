@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
 
-from staf_nerf.bench import activation, extraction, linear, mlp, nerf, nerf_speed, surface
+from staf_nerf.bench import activation, extraction, linear, mlp, nerf, nerf_speed, signals, surface
 from staf_nerf.jobs import audio, image, shape
 from staf_nerf.jobs import evaluate as evaluation
 from staf_nerf.jobs import mesh as mesh_job
@@ -25,6 +25,11 @@ MEASURE = {
     mlp.ScalingBenchmark: mlp.main,
     nerf.NerfBenchmark: nerf.main,
     nerf_speed.NerfSpeedBenchmark: nerf_speed.main,
+    signals.ImageBenchmark: signals.main,
+    signals.SuperResolutionBenchmark: signals.main,
+    signals.DenoiseBenchmark: signals.main,
+    signals.AudioBenchmark: signals.main,
+    signals.ShapeBenchmark: signals.main,
     surface.SurfaceBenchmark: surface.main,
 }
 """What runs a benchmark, by the type of its settings."""
@@ -65,6 +70,11 @@ def bench(
             | Annotated[mlp.ScalingBenchmark, subcommand("scaling")]
             | Annotated[nerf.NerfBenchmark, subcommand("nerf")]
             | Annotated[nerf_speed.NerfSpeedBenchmark, subcommand("nerf-speed")]
+            | Annotated[signals.ImageBenchmark, subcommand("image")]
+            | Annotated[signals.SuperResolutionBenchmark, subcommand("superres")]
+            | Annotated[signals.DenoiseBenchmark, subcommand("denoise")]
+            | Annotated[signals.AudioBenchmark, subcommand("audio")]
+            | Annotated[signals.ShapeBenchmark, subcommand("shape")]
             | Annotated[surface.SurfaceBenchmark, subcommand("surface")]
         ]
     ],

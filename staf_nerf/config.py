@@ -321,7 +321,7 @@ class ImageConfig:
     """What the preset is for."""
     description: str = ""
     """One line."""
-    field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=3))
+    field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
     """The network and its encoding."""
     fit: FitConfig = dataclasses.field(default_factory=lambda: FitConfig(minutes=1.0))
     """Duration and learning rates."""
@@ -353,7 +353,7 @@ class AudioConfig:
     """What the preset is for."""
     description: str = ""
     """One line."""
-    field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=3))
+    field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
     """The network and its encoding."""
     fit: FitConfig = dataclasses.field(default_factory=lambda: FitConfig(minutes=1.0))
     """Duration and learning rates."""

@@ -102,7 +102,7 @@ def fit(
         ValueError: If `resume` is the state of another fit.
     """
     generator = Generator().manual_seed(seed)
-    training = _Training(model, signal, config, generator, criterion)
+    training = Training(model, signal, config, generator, criterion)
     history = training.history
     if resume is not None and resume.is_file():
         training.load(resume)
@@ -128,7 +128,7 @@ def fit(
     return history
 
 
-class _Training:
+class Training:
     """What a fit changes from step to step, and the way back to an earlier state of it."""
 
     def __init__(

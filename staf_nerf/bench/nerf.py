@@ -9,10 +9,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import gc
-import json
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +19,9 @@ from typing import Any, Literal
 
 import torch
 
+from staf_nerf.bench.cells import changed, parse, run_missing
 from staf_nerf.bench.record import commit, cpu_model, environment, write
-from staf_nerf.presets import load_preset, override, preset_names
+from staf_nerf.presets import load_preset, preset_names
 
 CALIBRATION_STEPS = 70
 """Steps that are timed, with and then without updates of the proposal networks, to fill a wall-clock budget."""
@@ -79,36 +77,12 @@ def run(benchmark: NerfBenchmark) -> dict[str, Any]:
         "held_out": benchmark.held_out,
     }
     cells = [{"method": m, "seed": seed, **shared} for seed in benchmark.seeds for m in benchmark.methods]
-    run_one = functools.partial(train_one, benchmark)
-    return run_missing(cells, run_one, lambda rows: report(benchmark, rows), benchmark.output)
-
-
-def run_missing(
-    cells: list[dict[str, Any]],
-    run_one: Callable[[str, int], dict[str, Any]],
-    make_report: Callable[[list[dict[str, Any]]], dict[str, Any]],
-    output: Path | None,
-) -> dict[str, Any]:
-    """Runs the cells that the output does not hold yet, and writes it after each; returns the report of all rows.
-
-    Args:
-        cells: "method", "seed" and what else tells one run from another.
-        run_one: Method and seed -> what there is to say of that run beside its cell.
-        make_report: Rows -> what is written, with the rows under "rows".
-        output: JSON file, if any.
-    """
-    rows: list[dict[str, Any]] = []
-    if output is not None and output.is_file():
-        rows = json.loads(output.read_text())["rows"]
-    for cell in cells:
-        if any(all(row[name] == value for name, value in cell.items()) for row in rows):
-            continue
-        rows.append({**cell, **run_one(cell["method"], cell["seed"])})
-        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-        if output is not None:
-            write(make_report(rows), output)
-        gc.collect()
-    return make_report(rows)
+    return run_missing(
+        cells,
+        lambda cell: train_one(benchmark, cell["method"], cell["seed"]),
+        lambda rows: report(benchmark, rows),
+        benchmark.output,
+    )
 
 
 def report(benchmark: NerfBenchmark, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -236,21 +210,9 @@ def _ours(name: str, changes: list[str], steps: int):
     from staf_nerf.plugin.methods import detect_device, trainer_config
 
     device = detect_device()
-    preset = load_preset(name, device)
-    for change in changes:
-        key, _, value = change.partition("=") if "=" in change else ("field.activation", "", change)
-        table: Any = _parse(value)
-        for part in reversed(key.split(".")):
-            table = {part: table}
-        preset = override(preset, table)
+    preset = changed(load_preset(name, device), changes)
     training = dataclasses.replace(preset.training, steps=steps)
     return trainer_config(name, dataclasses.replace(preset, training=training), device)
-
-
-def _parse(text: str) -> Any:
-    with contextlib.suppress(json.JSONDecodeError):
-        return json.loads(text)
-    return text
 
 
 def _stock(steps: int, changes: list[str]):
@@ -263,7 +225,7 @@ def _stock(steps: int, changes: list[str]):
 
     config = copy.deepcopy(all_methods["nerfacto"])
     config.pipeline.datamanager = VanillaDataManagerConfig(dataparser=CaptureDataParserConfig(max_image_size=None))
-    named = {key: _parse(value) for key, _, value in (change.partition("=") for change in changes)}
+    named = {key: parse(value) for key, _, value in (change.partition("=") for change in changes)}
     for key, value in (STOCK_SMALL | named).items():
         *path, last = key.split(".")
         holder: Any = functools.reduce(lambda part, name: getattr(part, name, None), path, config.pipeline.model)

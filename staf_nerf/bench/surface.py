@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from staf_nerf.bench.nerf import NerfBenchmark, make_config, run_missing, train_one
+from staf_nerf.bench.cells import run_missing
+from staf_nerf.bench.nerf import NerfBenchmark, make_config, train_one
 from staf_nerf.bench.record import environment, write
 from staf_nerf.mesh.triangles import TriangleMesh, box_around, moved, read_mesh
 
@@ -56,7 +57,8 @@ def run(benchmark: SurfaceBenchmark) -> dict[str, Any]:
     shared |= {"resolution": benchmark.resolution, "box": list(benchmark.box)}
     cells = [{"method": m, "seed": seed, **shared} for seed in benchmark.seeds for m in benchmark.methods]
 
-    def run_one(method: str, seed: int) -> dict[str, Any]:
+    def run_one(cell: dict[str, Any]) -> dict[str, Any]:
+        method, seed = cell["method"], cell["seed"]
         return train_one(_training(benchmark), method, seed, _measure(benchmark, method, seed))
 
     return run_missing(cells, run_one, lambda rows: _result(benchmark, rows), benchmark.output)

@@ -1,0 +1,130 @@
+"""The benchmark of fits, in small: equal weights, equal cost, and every run once."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import soundfile
+from skimage import data as pictures
+
+from staf_nerf.bench import signals
+from staf_nerf.bench.cells import changed, run_missing
+from staf_nerf.config import ImageConfig
+from staf_nerf.mesh.export import write_mesh
+from staf_nerf.signals.image import write_image
+from tests.mesh.shapes import sphere
+
+TINY = "+fit.points=256"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    files = []
+    for name, picture in (("a", pictures.astronaut()), ("b", pictures.coffee())):
+        write_image(tmp_path / f"{name}.png", cv2.resize(picture, (32, 24), interpolation=cv2.INTER_AREA))
+        files.append(tmp_path / f"{name}.png")
+    return tuple(files)
+
+
+@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"])
+def test_every_activation_gets_the_width_that_has_the_wanted_weights(activation):
+    config = signals.configuration("image", f"image+{activation}", 198_915)
+    assert signals.count_weights(config) == pytest.approx(198_915, rel=0.01)
+    if activation == "sine":  # the papers' network: 2 -> 256, three times 256 -> 256, 256 -> 3
+        assert config.field.hidden_features == 256
+        assert signals.count_weights(config) == 198_915
+
+
+def test_a_run_is_scored_once_and_its_budget_buys_steps_by_the_times_that_were_measured_first(photos, tmp_path):
+    output = tmp_path / "result.json"
+    methods = (f"image{TINY}", f"image+sine{TINY}")
+    benchmark = signals.ImageBenchmark(
+        files=photos, methods=methods, seeds=(0, 1), seconds=0.2, weights=2000, rounds=2, processes=0, output=output
+    )
+    found = signals.run(benchmark)
+    assert len(found["rows"]) == 8
+    for row in found["rows"]:
+        assert row["steps"] == max(round(0.2 / found["step_seconds"][row["method"]]["median"]), 1)
+        assert row["measures"]["psnr"] > 8.0
+        assert row["parameters"] == pytest.approx(2000, rel=0.05)
+    again = signals.run(benchmark)
+    assert again["rows"] == found["rows"]
+    assert again["step_seconds"] == found["step_seconds"] == json.loads(output.read_text())["step_seconds"]
+    assert sum(entry["wins"] for entry in found["summary"]) >= 2
+    assert [entry["runs"] for entry in found["summary"]] == [4, 4]
+
+
+@pytest.mark.parametrize("kind", [signals.SuperResolutionBenchmark, signals.DenoiseBenchmark])
+def test_inverse_problems_are_scored_against_the_whole_clean_image(kind, photos):
+    method = f"{kind.task}+fit.points=64"
+    found = signals.run(kind(files=photos[:1], methods=(method,), seeds=(0,), steps=20, weights=2000, processes=0))
+    assert {"psnr", "bicubic_psnr" if kind.task == "superres" else "noisy_psnr"} <= set(found["rows"][0]["measures"])
+
+
+def test_sounds_and_shapes_go_through_the_same_grid(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.sin(np.linspace(0, 50, 500))[:, None], 8000)
+    found = signals.run(
+        signals.AudioBenchmark(files=(tmp_path / "a.wav",), steps=20, weights=2000, seeds=(0,), processes=1)
+    )
+    assert [row["measures"].keys() >= {"snr"} for row in found["rows"]] == [True, True]
+    write_mesh(tmp_path / "ball.ply", sphere(subdivisions=3))
+    methods = ("shape+cached_points=10000+field.first_omega=5",)
+    found = signals.run(
+        signals.ShapeBenchmark(
+            files=(tmp_path / "ball.ply",), methods=methods, steps=60, weights=5000, seeds=(0,), processes=0
+        )
+    )
+    assert found["summary"][0]["field_iou"] > 0.8
+
+
+def test_a_grid_names_each_combination():
+    benchmark = signals.ImageBenchmark(files=(), methods=("image", "image+sine"), grid=("band=.1,.2", "fit.steps=1,2"))
+    assert len(benchmark.names) == 8
+    assert benchmark.names[1] == "image+band=.1+fit.steps=2"
+
+
+def test_a_method_that_diverges_is_a_result_and_comes_last():
+    def row(method, file, seed, psnr=None):
+        cell = {"method": method, "file": file, "seed": seed, "budget": "steps", "amount": 5, "weights": 0}
+        common = {"steps": 5, "seconds": 1.0, "parameters": 9, "peak_memory_bytes": 1}
+        return {**cell, **common, **({"failed": "nan"} if psnr is None else {"measures": {"psnr": psnr}})}
+
+    rows = [row("a", "x", 0, 30.0), row("a", "x", 1, 32.0), row("a", "y", 0, 20.0), row("a", "y", 1, 20.0)]
+    rows += [row("b", "x", 0, 40.0), row("b", "x", 1), row("b", "y", 0, 25.0), row("b", "y", 1, 15.0)]
+    first, last = signals.summarize(rows, "psnr")
+    assert (first["method"], first["failed"], first["psnr"]) == ("a", 0, 25.5)
+    assert first["psnr_std"] == pytest.approx(2**0.5 / 2)
+    assert (last["method"], last["failed"], last["psnr"]) == ("b", 1, 30.0)
+    assert (first["wins"], last["wins"]) == (1, 2)  # they are level on y
+
+
+def test_a_grid_goes_on_where_it_was_stopped(tmp_path):
+    calls = []
+
+    def run_one(cell):
+        calls.append(cell["method"])
+        if cell["method"] == "c" and len(calls) == 3:
+            raise KeyboardInterrupt
+        return {"value": len(calls)}
+
+    cells = [{"method": name} for name in "abcd"]
+    for _ in range(2):
+        try:
+            found = run_missing(cells, run_one, lambda rows: {"rows": rows}, tmp_path / "a.json")
+        except KeyboardInterrupt:
+            found = None
+    assert calls == ["a", "b", "c", "c", "d"]
+    assert [row["method"] for row in found["rows"]] == list("abcd")
+
+
+def test_wrong_names_are_told_with_the_known_ones(photos):
+    with pytest.raises(ValueError, match=r"methods must start with one of \[.*'image'"):
+        signals.run(signals.ImageBenchmark(files=photos, methods=("photo",)))
+    with pytest.raises(ValueError, match=r"unknown key 'bandwidth'"):
+        signals.run(signals.ImageBenchmark(files=photos, methods=("image+bandwidth=1",)))
+    with pytest.raises(ValueError, match="files must name one or more"):
+        signals.run(signals.ImageBenchmark(files=()))
+    with pytest.raises(ValueError, match="no width gives 10 weights"):
+        signals.run(signals.ImageBenchmark(files=photos, weights=10))
+    assert changed(ImageConfig(), ["relu", "band=0.5"]).field.activation == "relu"
