@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
 
-from staf_nerf.bench import activation, extraction, linear, mlp, nerf, nerf_speed, signals, surface
+from staf_nerf.bench import activation, extraction, linear, mlp, nerf, nerf_speed, report, signals, surface
 from staf_nerf.jobs import audio, image, shape
 from staf_nerf.jobs import evaluate as evaluation
 from staf_nerf.jobs import mesh as mesh_job
@@ -25,6 +25,7 @@ MEASURE = {
     mlp.ScalingBenchmark: mlp.main,
     nerf.NerfBenchmark: nerf.main,
     nerf_speed.NerfSpeedBenchmark: nerf_speed.main,
+    report.Report: report.main,
     signals.ImageBenchmark: signals.main,
     signals.SuperResolutionBenchmark: signals.main,
     signals.DenoiseBenchmark: signals.main,
@@ -70,6 +71,7 @@ def bench(
             | Annotated[mlp.ScalingBenchmark, subcommand("scaling")]
             | Annotated[nerf.NerfBenchmark, subcommand("nerf")]
             | Annotated[nerf_speed.NerfSpeedBenchmark, subcommand("nerf-speed")]
+            | Annotated[report.Report, subcommand("report")]
             | Annotated[signals.ImageBenchmark, subcommand("image")]
             | Annotated[signals.SuperResolutionBenchmark, subcommand("superres")]
             | Annotated[signals.DenoiseBenchmark, subcommand("denoise")]

@@ -37,6 +37,14 @@ from staf_nerf.signals.shape import ShapeSignal, make_field
 
 Task = Literal["image", "superres", "denoise", "audio", "shape"]
 
+DEFAULTS: dict[Task, Config] = {
+    "image": ImageConfig(),
+    "superres": ImageConfig(task="superres"),
+    "denoise": ImageConfig(task="denoise"),
+    "audio": AudioConfig(),
+    "shape": ShapeConfig(),
+}
+
 SCORES = {"image": "psnr", "superres": "psnr", "denoise": "psnr", "audio": "snr", "shape": "field_iou"}
 """The measure that the summary is about; more is better."""
 WIDEST = 4096
@@ -169,12 +177,10 @@ def configuration(task: Task, method: str, weights: int) -> Config:
     Raises:
         ValueError: If the preset or a change is unknown, or no width has about as many.
     """
-    kinds: dict[str, Config] = {"audio": AudioConfig(), "shape": ShapeConfig()}
-    defaults = kinds[task] if task in kinds else ImageConfig(task=task)
     name, *changes = method.split("+")
     if name not in (known := preset_names(task)) and not name.endswith(".toml"):
         raise ValueError(f"methods must start with one of {known} or a .toml file, got {name!r}")
-    config = changed(load_preset(name, "cpu", defaults), changes)
+    config = changed(load_preset(name, "cpu", DEFAULTS[task]), changes)
     return _as_wide_as(config, weights) if weights else config
 
 

@@ -48,7 +48,7 @@ class SinusoidTrace:
 
     def draw(self, path: Path) -> None:
         """One row a layer, one column for each kind of parameter."""
-        figure, axes = _figure(len(self.activations), 3, (11.0, 2.2 * len(self.activations)))
+        figure, axes = new_figure(len(self.activations), 3, (11.0, 2.2 * len(self.activations)))
         for column, name in enumerate(self.NAMES):
             values = np.array(self.values[name])
             for layer in range(len(self.activations)):
@@ -58,14 +58,14 @@ class SinusoidTrace:
                 axis.tick_params(labelsize=8)
         for axis in axes[-1]:
             axis.set_xlabel("step", fontsize=8)
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def draw_curve(path: Path, history: History, *, name: str = "squared error") -> None:
     """PSNR of the points that were learned from (of values in [-1, 1]), against steps and seconds."""
     rows = [row for row in history.losses if row[name] > 0]
     values = -10.0 * np.log10(np.array([row[name] for row in rows]) / 4.0)
-    figure, axes = _figure(1, 2, (11.0, 3.5))
+    figure, axes = new_figure(1, 2, (11.0, 3.5))
     for axis, key in zip(axes[0], ("step", "seconds"), strict=True):
         axis.plot([row[key] for row in rows], values, linewidth=0.8, label="learned")
         axis.set_xlabel(key)
@@ -75,7 +75,7 @@ def draw_curve(path: Path, history: History, *, name: str = "squared error") -> 
         errors = np.array([row["error"] for row in history.held_out])
         axes[0][0].plot([row["step"] for row in history.held_out], -10.0 * np.log10(errors / 4.0), label="held out")
         axes[0][0].legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_error_map(path: Path, found: Pixels, truth: Pixels, raster: Raster) -> None:
@@ -83,11 +83,11 @@ def draw_error_map(path: Path, found: Pixels, truth: Pixels, raster: Raster) -> 
     step = _step(raster)
     difference = found[::step, ::step].astype(np.float32) - truth[::step, ::step].astype(np.float32)
     error = np.abs(difference).mean(2) / (raster.high - raster.low)
-    figure, axes = _figure(1, 1, (9.0, 1.0 + 8.0 * raster.height / raster.width))
+    figure, axes = new_figure(1, 1, (9.0, 1.0 + 8.0 * raster.height / raster.width))
     shown = axes[0][0].imshow(error, cmap="magma", vmin=0.0, vmax=max(float(np.quantile(error, 0.99)), 1e-6))
     axes[0][0].set_axis_off()
     figure.colorbar(shown, ax=axes[0][0], fraction=0.03, label="absolute error, parts of the range")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_picture(path: Path, pixels: Pixels, raster: Raster) -> None:
@@ -109,7 +109,7 @@ def draw_spectrograms(path: Path, found: Sound, truth: Sound, rate: int) -> None
     first, second = (log_power(sound[:, :1])[0] for sound in (truth, found))
     top = float(first.max())
     extent = (0.0, len(truth) / rate, 0.0, rate / 2000.0)
-    figure, axes = _figure(1, 3, (13.0, 3.8))
+    figure, axes = new_figure(1, 3, (13.0, 3.8))
     pictures = (("given", first), ("found", second), ("found - given", second - first))
     for axis, (title, values) in zip(axes[0], pictures, strict=True):
         limits: dict[str, Any] = {"vmin": top + QUIET, "vmax": top, "cmap": "magma"}
@@ -120,21 +120,21 @@ def draw_spectrograms(path: Path, found: Sound, truth: Sound, rate: int) -> None
         axis.set_xlabel("seconds")
         figure.colorbar(shown, ax=axis, fraction=0.05)
     axes[0][0].set_ylabel("kHz")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_waves(path: Path, found: Sound, truth: Sound, rate: int) -> None:
     """The first channel of both over time, and what is between them."""
     step = max(len(truth) // 20000, 1)
     time = np.arange(0, len(truth), step) / rate
-    figure, axes = _figure(2, 1, (11.0, 4.0))
+    figure, axes = new_figure(2, 1, (11.0, 4.0))
     axes[0][0].plot(time, truth[::step, 0], linewidth=0.4, label="given")
     axes[0][0].plot(time, found[::step, 0], linewidth=0.4, alpha=0.7, label="found")
     axes[0][0].legend(loc="upper right", fontsize=8)
     axes[1][0].plot(time, (found - truth)[::step, 0], linewidth=0.4, color="tab:red")
     axes[1][0].set_ylabel("error")
     axes[1][0].set_xlabel("seconds")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _step(raster: Raster, pixels: Pixels | None = None) -> int:
@@ -142,7 +142,8 @@ def _step(raster: Raster, pixels: Pixels | None = None) -> int:
     return -(-longest // LONGEST)
 
 
-def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+def new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    """A figure of that size in inches and its axes, an array (rows, columns), drawn without a screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -151,5 +152,6 @@ def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, An
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Writes it in the format of its name."""
     figure.savefig(path, dpi=110)

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from skimage import data as pictures
 
-from staf_nerf.bench import signals
+from staf_nerf.bench import report, signals
 from staf_nerf.bench.cells import changed, run_missing
 from staf_nerf.config import ImageConfig
 from staf_nerf.mesh.export import write_mesh
@@ -53,6 +53,12 @@ def test_a_run_is_scored_once_and_its_budget_buys_steps_by_the_times_that_were_m
     assert again["step_seconds"] == found["step_seconds"] == json.loads(output.read_text())["step_seconds"]
     assert sum(entry["wins"] for entry in found["summary"]) >= 2
     assert [entry["runs"] for entry in found["summary"]] == [4, 4]
+    page = report.run(report.Report((output,), tmp_path / "page"))
+    text = page.read_text()
+    assert text.count("| image+") == 2
+    assert f"{found['summary'][0]['psnr']:.2f} ± " in text
+    assert found["commit"] in text
+    assert (tmp_path / "page" / "result.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("kind", [signals.SuperResolutionBenchmark, signals.DenoiseBenchmark])
@@ -116,6 +122,14 @@ def test_a_grid_goes_on_where_it_was_stopped(tmp_path):
             found = None
     assert calls == ["a", "b", "c", "c", "d"]
     assert [row["method"] for row in found["rows"]] == list("abcd")
+
+
+def test_a_file_that_holds_no_results_is_named(tmp_path):
+    (tmp_path / "a.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"a.json holds no results of a benchmark of fits"):
+        report.run(report.Report((tmp_path / "a.json",)))
+    with pytest.raises(ValueError, match=r"b.json cannot be read as results"):
+        report.run(report.Report((tmp_path / "b.json",)))
 
 
 def test_wrong_names_are_told_with_the_known_ones(photos):
