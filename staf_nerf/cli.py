@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
 
 from staf_nerf.bench import activation, extraction, linear, mlp, nerf, nerf_speed, report, signals, surface
+from staf_nerf.config import AudioConfig, ImageConfig, ShapeConfig
 from staf_nerf.jobs import audio, image, shape
 from staf_nerf.jobs import evaluate as evaluation
 from staf_nerf.jobs import mesh as mesh_job
+from staf_nerf.presets import load_preset
 
 MEASURE = {
     activation.ActivationBenchmark: activation.main,
@@ -89,28 +93,53 @@ def bench(
     MEASURE[type(benchmark)](benchmark)
 
 
-def fit(
-    job: OmitSubcommandPrefixes[
-        OmitArgPrefixes[
-            Annotated[image.FitImage, subcommand("image")]
-            | Annotated[audio.FitAudio, subcommand("audio")]
-            | Annotated[image.FitSuperResolution, subcommand("superres")]
-            | Annotated[image.FitNoisyImage, subcommand("denoise")]
-            | Annotated[shape.FitShape, subcommand("shape")]
-        ]
-    ],
-) -> None:
-    """Fits a field to a signal: an image, a sound, a shape.
+FITS: dict[str, tuple[type, Any]] = {
+    "image": (image.FitImage, ImageConfig()),
+    "audio": (audio.FitAudio, AudioConfig()),
+    "superres": (image.FitSuperResolution, ImageConfig(task="superres")),
+    "denoise": (image.FitNoisyImage, ImageConfig(task="denoise")),
+    "shape": (shape.FitShape, ShapeConfig()),
+}
+"""Kinds of signals, what fits them, and what their presets change."""
 
-    Args:
-        job: What to fit, and how.
-    """
-    if isinstance(job, shape.FitShape):
-        shape.run(job)
-    elif isinstance(job, audio.FitAudio):
-        audio.run(job)
-    else:
-        image.run(job)
+
+def fit_command(arguments: Sequence[str]) -> Callable[..., None]:
+    """`staf fit`, whose options start from the preset that the arguments name."""
+    kind = next((argument for argument in arguments if argument in FITS), None)
+    preset = _value_of("--preset", arguments)
+
+    def option(name: str) -> Any:
+        job, config = FITS[name]
+        if preset is None or name != kind:
+            return Annotated[job, subcommand(name)]
+        return Annotated[job, subcommand(name, default=job(tyro.MISSING, config=load_preset(preset, "cpu", config)))]
+
+    def fit(job: Any) -> None:
+        """Fits a field to a signal: an image, a sound, a shape.
+
+        Args:
+            job: What to fit, and how.
+        """
+        if isinstance(job, shape.FitShape):
+            shape.run(job)
+        elif isinstance(job, audio.FitAudio):
+            audio.run(job)
+        else:
+            image.run(job)
+
+    kinds = functools.reduce(operator.or_, map(option, FITS))
+    fit.__annotations__["job"] = OmitSubcommandPrefixes[OmitArgPrefixes[kinds]]
+    return fit
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    """What stands after an option, or after it and "="."""
+    for index, argument in enumerate(arguments):
+        if argument == option:
+            return next(iter(arguments[index + 1 :]), None)
+        if argument.startswith(f"{option}="):
+            return argument.removeprefix(f"{option}=")
+    return None
 
 
 def evaluate(job: OmitArgPrefixes[evaluation.Evaluate]) -> None:
@@ -261,7 +290,7 @@ def main() -> None:
         tyro.extras.subcommand_cli_from_dict(
             {
                 "demo": demo,
-                "fit": fit,
+                "fit": fit_command(sys.argv[2:]) if sys.argv[1:2] == ["fit"] else fit_command(()),
                 "eval": evaluate,
                 "mesh": mesh,
                 "compare": compare,

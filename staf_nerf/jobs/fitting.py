@@ -46,6 +46,8 @@ class FitFiles:
     """Whether results that the folder holds already may be replaced."""
     resume: bool = False
     """Whether to go on from where an interrupted fit in that folder stopped."""
+    preset: str | None = None
+    """Preset that the options start from (see method_configs/), or a .toml file; on the command line."""
 
     def __post_init__(self) -> None:
         if not self.files:

@@ -47,6 +47,8 @@ class FitShape:
     """"cpu", "cuda", "mps"; what there is, if not given."""
     overwrite: bool = False
     """Whether results that the folder holds already may be replaced."""
+    preset: str | None = None
+    """Preset that the options start from (see method_configs/), or a .toml file; on the command line."""
 
     def __post_init__(self) -> None:
         if self.resolution < 1:

@@ -40,7 +40,7 @@ def sound(tmp_path):
 
 def test_an_image_becomes_a_field_and_the_field_the_image(photo, tmp_path):
     output = tmp_path / "out"
-    (found,) = image.run(image.FitImage((photo,), output, scale=2.0, config=SMALL))
+    (found,) = image.run(image.FitImage((photo,), output=output, scale=2.0, config=SMALL))
     assert found == json.loads((output / "metrics.json").read_text())
     assert {path.name for path in output.iterdir()} == {
         "curve.png", "error.png", "field.safetensors", "found.png", "given.png", "image.png", "metrics.json",
@@ -64,7 +64,7 @@ def test_an_image_becomes_a_field_and_the_field_the_image(photo, tmp_path):
 
 def test_super_resolution_is_better_than_a_constant_and_reports_bicubic(photo, tmp_path):
     config = dataclasses.replace(SMALL, task="superres", factor=2, pixel_samples=2, band=0.05)
-    (found,) = image.run(image.FitSuperResolution((photo,), tmp_path / "out", config=config))
+    (found,) = image.run(image.FitSuperResolution((photo,), output=tmp_path / "out", config=config))
     assert found["measures"]["psnr"] > 20.0
     assert found["measures"]["bicubic_psnr"] > 20.0
     assert read_image(tmp_path / "out" / "image.png").shape == (64, 96, 3)
@@ -74,19 +74,19 @@ def test_super_resolution_is_better_than_a_constant_and_reports_bicubic(photo, t
 
 def test_denoising_removes_noise_and_stops_by_held_out_pixels(photo, tmp_path):
     config = dataclasses.replace(SMALL, task="denoise", photons=30.0, readout=2.0, held_out=0.1, band=0.03)
-    (found,) = image.run(image.FitNoisyImage((photo,), tmp_path / "out", config=config))
+    (found,) = image.run(image.FitNoisyImage((photo,), output=tmp_path / "out", config=config))
     measures = found["measures"]
     assert measures["psnr"] > measures["noisy_psnr"] + 3.0
     assert len(found["held_out"]) == 9
     own = dataclasses.replace(config, photons=0.0)
-    (found,) = image.run(image.FitNoisyImage((photo,), tmp_path / "own", config=own))
+    (found,) = image.run(image.FitNoisyImage((photo,), output=tmp_path / "own", config=own))
     assert set(found["measures"]) == {"psnr_to_noisy", "psnr_held_out"}
 
 
 def test_a_sound_becomes_a_field_and_the_field_the_sound(sound, tmp_path):
     output = tmp_path / "out"
     config = AudioConfig(field=FIELD, fit=FIT, band=0.05)
-    (found,) = audio.run(audio.FitAudio((sound,), output, scale=0.5, config=config))
+    (found,) = audio.run(audio.FitAudio((sound,), output=output, scale=0.5, config=config))
     assert found["measures"]["snr"] > 30.0
     assert {"sound.wav", "waves.png", "spectrograms.png", "curve.png", "report.html", "sinusoids.png"} <= {
         path.name for path in output.iterdir()
@@ -117,13 +117,13 @@ def test_signals_with_nothing_in_them_are_fitted(kind, tmp_path):
 
 def test_results_are_not_overwritten_unless_asked(photo, tmp_path):
     config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=5))
-    image.run(image.FitImage((photo,), tmp_path / "out", config=config))
+    image.run(image.FitImage((photo,), output=tmp_path / "out", config=config))
     with pytest.raises(FileExistsError, match="out holds results already; --overwrite replaces them"):
-        image.run(image.FitImage((photo,), tmp_path / "out", config=config))
-    image.run(image.FitImage((photo,), tmp_path / "out", overwrite=True, config=config))
+        image.run(image.FitImage((photo,), output=tmp_path / "out", config=config))
+    image.run(image.FitImage((photo,), output=tmp_path / "out", overwrite=True, config=config))
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError, match="file is a file, a folder is needed"):
-        image.run(image.FitImage((photo,), tmp_path / "file", config=config))
+        image.run(image.FitImage((photo,), output=tmp_path / "file", config=config))
 
 
 def test_several_files_get_a_folder_each(photo, tmp_path):
@@ -141,7 +141,7 @@ def test_images_that_are_fitted_together_become_what_each_becomes_alone(photo, t
     files = (photo, tmp_path / "other.png", tmp_path / "grey.png")
     # All pixels in a step, and Adam: Muon computes in bfloat16, where another order of sums is another step.
     config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=30, points=0, optimizer="adam"))
-    found = image.run(image.FitImage(files, tmp_path / "all", config=config))
+    found = image.run(image.FitImage(files, output=tmp_path / "all", config=config))
     assert [one["file"] for one in found] == ["photo.png", "other.png", "grey.png"]
     for one, file in zip(found, files, strict=True):
         (alone,) = image.run(image.FitImage((file,), tmp_path / "alone" / file.stem, config=config))
@@ -164,7 +164,7 @@ def test_two_processes_share_one_image_and_follow_the_curve_of_one(photo, tmp_pa
     config = load_preset("image", "cpu", ImageConfig())
     fit = dataclasses.replace(config.fit, steps=40, minutes=0.0, points=1023, optimizer="adam")
     config = dataclasses.replace(config, fit=fit, field=dataclasses.replace(config.field, hidden_features=32))
-    (alone,) = image.run(image.FitImage((photo,), tmp_path / "one", config=config))
+    (alone,) = image.run(image.FitImage((photo,), output=tmp_path / "one", config=config))
     found = json.loads((tmp_path / "two" / "metrics.json").read_text())
     for mine, theirs in zip(found["losses"], alone["losses"], strict=True):
         assert mine["squared error"] == pytest.approx(theirs["squared error"], rel=1e-3)  # float32
@@ -192,11 +192,11 @@ def test_an_interrupted_fit_writes_what_it_has_and_resumes(photo, tmp_path, monk
         record(self, step)
 
     monkeypatch.setattr(SinusoidTrace, "record", impatient)
-    (found,) = image.run(image.FitImage((photo,), tmp_path / "out", config=config))
+    (found,) = image.run(image.FitImage((photo,), output=tmp_path / "out", config=config))
     assert found["interrupted"]
     assert found["steps"] < 250
     assert found["measures"]["psnr"] > 10.0
-    (found,) = image.run(image.FitImage((photo,), tmp_path / "out", resume=True, config=config))
+    (found,) = image.run(image.FitImage((photo,), output=tmp_path / "out", resume=True, config=config))
     assert not found["interrupted"]
     assert found["steps"] == 250
     assert [row["step"] for row in found["losses"]] == list(range(0, 250, 10))
@@ -204,7 +204,7 @@ def test_an_interrupted_fit_writes_what_it_has_and_resumes(photo, tmp_path, monk
 
 def test_another_file_than_the_fitted_one_is_refused(photo, tmp_path):
     config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=5))
-    image.run(image.FitImage((photo,), tmp_path / "out", config=config))
+    image.run(image.FitImage((photo,), output=tmp_path / "out", config=config))
     write_image(tmp_path / "other.png", np.zeros((5, 5, 3), np.uint8))
     checkpoint = tmp_path / "out" / "field.safetensors"
     with pytest.raises(ValueError, match=r"other.png is Raster\(height=5"):
@@ -227,6 +227,20 @@ def test_the_commands_name_a_bad_file(tmp_path, monkeypatch, capsys):
         (["eval", str(tmp_path / "none.safetensors")], "no checkpoint"),
     ):
         monkeypatch.setattr("sys.argv", ["staf", *arguments])
+        with pytest.raises(SystemExit, match=message):
+            main()
+
+
+def test_a_preset_gives_the_values_that_options_start_from(photo, tmp_path, monkeypatch):
+    preset = tmp_path / "mine.toml"
+    preset.write_text('task = "image"\nband = 0.2\n[field]\nhidden_features = 9\n[fit]\nsteps = 4\nminutes = 0.0\n')
+    arguments = ["fit", "image", str(photo), "--preset", str(preset), "--steps", "3", "--output", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", ["staf", *arguments])
+    main()
+    found = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (found["config"]["band"], found["config"]["field"]["hidden_features"], found["steps"]) == (0.2, 9, 3)
+    for preset, message in (("none", r"preset must be one of \['image'.*got 'none'"), ("audio", "task must be one of")):
+        monkeypatch.setattr("sys.argv", ["staf", "fit", "image", str(photo), f"--preset={preset}"])
         with pytest.raises(SystemExit, match=message):
             main()
 
