@@ -66,7 +66,7 @@ def measure(
     if isinstance(config, ImageConfig):
         task = ImageTask.of(read_image(file), config, seed=checkpoint.seed)
         _refuse_other(file, task.raster, frame)
-        return image.measure(checkpoint, task, device)
+        return image.measure(checkpoint, task, device)[1]
     if isinstance(config, AudioConfig):
         sound, track = read_sound(file)
         _refuse_other(file, track, frame)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from torch import Generator, nn
+from torch import Generator
 from tyro.conf import OmitArgPrefixes
 
 from staf_nerf.checkpoint import Checkpoint, save_field
@@ -27,11 +27,12 @@ from staf_nerf.signals.image import (
     ImageSignal,
     ImagesSignal,
     ImageTask,
+    Pixels,
     image_field,
-    measure_image,
     psnr,
     read_image,
     render,
+    render_and_measure,
     write_image,
 )
 
@@ -172,11 +173,11 @@ def _finish(job: Job, work: _Work, history: History, fitting: Stages, mine: Proc
     save_field(output / "field.safetensors", checkpoint)
     with Stages(mine.console, dict(fitting.seconds)) as stages:
         with stages("measures"):
-            measures = measure(checkpoint, task, job.where)
+            found, measures = measure(checkpoint, task, job.where)
         with stages("pictures"):
-            made = render(model, task.raster, scale=job.scale, device=job.where)
+            made = found if job.scale == 1.0 else render(model, task.raster, scale=job.scale, device=job.where)
             write_image(output / f"image{'.png' if task.raster.dtype in DEPTHS else '.exr'}", made)
-            figures = _draw(output, model, task, job.where)
+            figures = _draw(output, found, task)
     return write_results(
         output,
         work.file,
@@ -192,22 +193,25 @@ def _finish(job: Job, work: _Work, history: History, fitting: Stages, mine: Proc
     )
 
 
-def measure(checkpoint: Checkpoint, task: ImageTask, device: torch.device | str) -> dict[str, float | None]:
-    """The measures of a fitted image; of one that was noisy already, how well it predicts pixels it never saw."""
+def measure(
+    checkpoint: Checkpoint, task: ImageTask, device: torch.device | str
+) -> tuple[Pixels, dict[str, float | None]]:
+    """The image and its measures; of one that was noisy already, how well the field predicts pixels it never saw."""
+    truth = task.given if task.truth is None else task.truth
+    found, measures = render_and_measure(checkpoint.field, task.raster, truth, device=device)
     if task.truth is not None:
-        return {**measure_image(checkpoint.field, task.raster, task.truth, device=device), **task.baseline()}
+        return found, {**measures, **task.baseline()}
     config = checkpoint.config
     assert isinstance(config, ImageConfig)
-    measures = {"psnr_to_noisy": measure_image(checkpoint.field, task.raster, task.given, device=device)["psnr"]}
+    measures = {"psnr_to_noisy": measures["psnr"]}
     if config.held_out:
         signal = ImageSignal(task.given, config, raster=task.given_raster, seed=checkpoint.seed, device=device)
         measures["psnr_held_out"] = psnr(signal.held_out_error(checkpoint.field), 2.0)
-    return measures
+    return found, measures
 
 
-def _draw(output: Path, model: nn.Module, task: ImageTask, device: torch.device) -> list[tuple[str, Path]]:
+def _draw(output: Path, found: Pixels, task: ImageTask) -> list[tuple[str, Path]]:
     """Pictures to look at, with their captions."""
-    found = render(model, task.raster, device=device)
     figures = [("what the field has become", output / "found.png"), ("what it learned from", output / "given.png")]
     draw_picture(figures[0][1], found, task.raster)
     draw_picture(figures[1][1], task.given_raster.clamped(torch.from_numpy(task.given)).numpy(), task.given_raster)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -218,20 +218,32 @@ def render(field: nn.Module, raster: Raster, *, scale: float = 1.0, device: torc
     """The image that a field has become, at `scale` times its size, in the type of its file."""
     raster = raster.scaled(scale)
     found = np.empty((raster.height, raster.width, raster.channels), raster.dtype)
-    start = 0
-    for strip in render_strips(field, raster, device=device):
-        values = strip.round() if raster.dtype in DEPTHS else strip
-        found[start : start + len(strip)] = values.numpy().astype(raster.dtype)
-        start += len(strip)
+    _fill(found, render_strips(field, raster, device=device))
     return found
+
+
+def _fill(found: Pixels, strips: Iterable[Tensor]) -> None:
+    start = 0
+    for strip in strips:
+        values = strip.round() if found.dtype.name in DEPTHS else strip
+        found[start : start + len(strip)] = values.numpy().astype(found.dtype)
+        start += len(strip)
 
 
 def measure_image(
     field: nn.Module, raster: Raster, pixels: Pixels, *, device: torch.device | str = "cpu"
 ) -> dict[str, float | None]:
-    """Compares a field with an image of this raster.
+    """Compares a field with an image of this raster; see `render_and_measure`."""
+    return render_and_measure(field, raster, pixels, device=device)[1]
+
+
+def render_and_measure(
+    field: nn.Module, raster: Raster, pixels: Pixels, *, device: torch.device | str = "cpu"
+) -> tuple[Pixels, dict[str, float | None]]:
+    """The image that a field has become, and how it compares with another one of this raster: asked once for both.
 
     Returns:
+        The image, in the type of its file; and
         "psnr" in dB, 10 log10((high - low)² / mean squared error), of values in the image's range that are not rounded;
         "ssim" (Wang et al. 2004, Gaussian window of 11 pixels), None of an image that is smaller; "lpips" (AlexNet),
         only where its weights lie in torch's cache.
@@ -239,7 +251,9 @@ def measure_image(
     squared, similarity, windows = 0.0, 0.0, 0
     kept: tuple[Tensor, Tensor] | None = None
     start = 0
+    found = np.empty((raster.height, raster.width, raster.channels), raster.dtype)
     for strip in render_strips(field, raster, device=device):
+        _fill(found[start:], [strip])
         truth = torch.from_numpy(pixels[start : start + len(strip)].astype(np.float32))
         start += len(strip)
         squared += float((strip.double() - truth).square().sum())
@@ -249,14 +263,16 @@ def measure_image(
             similarity += count * _ssim(*pair, raster.high - raster.low)
             windows += count
         kept = pair[0][-(SSIM_WINDOW - 1) :], pair[1][-(SSIM_WINDOW - 1) :]
-    found = {
+    measures = {
         "psnr": psnr(squared / pixels.size, raster.high - raster.low),
         "ssim": similarity / windows if windows else None,
     }
     if raster.channels >= 3 and (lpips := _lpips()) is not None:
-        both = (torch.from_numpy(a[..., :3].astype(np.float32)) for a in (render(field, raster, device=device), pixels))
-        found["lpips"] = lpips(*(((a - raster.low) / (raster.high - raster.low)).permute(2, 0, 1)[None] for a in both))
-    return found
+        both = (torch.from_numpy(a[..., :3].astype(np.float32)) for a in (found, pixels))
+        measures["lpips"] = lpips(
+            *(((a - raster.low) / (raster.high - raster.low)).permute(2, 0, 1)[None] for a in both)
+        )
+    return found, measures
 
 
 def psnr(squared_error: float, peak: float) -> float:
