@@ -62,6 +62,8 @@ class FieldConfig:
     """Frequency scale of the other hidden layers."""
     num_frequencies: int = 5
     """STAF: number of sinusoids."""
+    skip: bool = False
+    """Whether a hidden layer after the first adds what its activation reads to what it gives."""
     sharing: Literal["layer", "neuron", "network"] = "layer"
     """STAF: who shares a set of amplitudes, frequencies and phases."""
     initialization: Literal["normalized", "siren", "theorem", "published"] = "normalized"
@@ -252,6 +254,9 @@ class FitConfig:
     """Minutes of training; 0: until `steps` are done."""
     steps: int = 0
     """Steps of training, if they are done before the minutes are over; 0: as many as fit."""
+    passes: int = 0
+    """Steps as passes over an image's pixels or a sound's samples, in each of which every one comes once; 0: points are
+    drawn from all of them in each step."""
     points: int = 16384
     """Points a step; 0: all that an image or a sound has."""
     optimizer: Literal["muon", "adam"] = "muon"
@@ -268,9 +273,9 @@ class FitConfig:
     """Learning rates decay exponentially to this part of their start."""
 
     def __post_init__(self) -> None:
-        _check_range(self, minutes=(0, math.inf), steps=(0, math.inf), points=(0, math.inf))
+        _check_range(self, minutes=(0, math.inf), steps=(0, math.inf), points=(0, math.inf), passes=(0, math.inf))
         _check_choice(self, optimizer=("muon", "adam"))
-        if not (self.minutes or self.steps):
+        if not (self.minutes or self.steps or self.passes):
             raise ValueError("minutes or steps must be positive, got 0 for both")
         rates = [name for name in known_keys(self) if name.endswith("learning_rate")]
         _check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"final_learning_rate": (1e-6, 1.0)})
@@ -307,8 +312,8 @@ class ShapeConfig:
         _check_choice(self, task=("shape",), quantity=("signed-distance", "occupancy"))
         _check_range(self, surface_part=(0, 1), near_part=(0, 1 - self.surface_part + 1e-9), softness=(1e-6, 1e6))
         _check_range(self, cached_points=(0, 2**31), eikonal_weight=(0, math.inf))
-        if self.fit.points < 2:
-            raise ValueError(f"fit.points must be >= 2 for a shape, got {self.fit.points}")
+        if self.fit.points < 2 or self.fit.passes:
+            raise ValueError(f"fit.points must be >= 2 and fit.passes 0 for a shape, got {self.fit}")
         if len(self.near) != 2 or min(self.near) <= 0:
             raise ValueError(f"near must be two positive numbers, got {self.near}")
 
@@ -338,6 +343,10 @@ class ImageConfig:
     """Denoising: standard deviation of the sensor's readout noise, in photons."""
     held_out: float = 0.0
     """Share of the (noisy) pixels that are not learned: the weights that predict them best are kept."""
+    corners: bool = False
+    """Whether the outermost pixels lie at -1 and 1 on both axes, as in published code; or the longer side's edges."""
+    zero_to_one: bool = False
+    """Whether the field's values span [0, 1], as in published code, or [-1, 1]."""
 
     def __post_init__(self) -> None:
         _check_choice(self, task=("image", "superres", "denoise"))

@@ -86,6 +86,8 @@ class FieldStack(nn.Module):
                     for sigma, part, own in zip((n.activations[layer] for n in networks), z, encoded, strict=True)
                 ]
             )
+            if layer and networks[0].skip:
+                hidden = hidden + z
         found = _stacked_linear([network.output for network in networks], hidden)
         return found.real if found.is_complex() else found
 
@@ -354,6 +356,7 @@ def make_mlp(
         first_omega=config.first_omega,
         hidden_omega=config.hidden_omega,
         reads_coordinates=reads_coordinates,
+        skip=config.skip,
         generator=generator,
         **options,
     )

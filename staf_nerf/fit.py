@@ -15,7 +15,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -101,6 +101,8 @@ def fit(
         RuntimeError: If the loss is no number at the first step, or again after learning rates were halved three times.
         ValueError: If `resume` is the state of another fit.
     """
+    if config.passes:
+        config = replace(config, steps=config.passes * steps_of_a_pass(signal, config.points))
     generator = Generator().manual_seed(seed)
     training = Training(model, signal, config, generator, criterion)
     history = training.history
@@ -126,6 +128,17 @@ def fit(
     if resume is not None and not history.interrupted and _rank() == 0:
         resume.unlink(missing_ok=True)
     return history
+
+
+def steps_of_a_pass(signal: Any, points: int) -> int:
+    """Steps after which each of a signal's samples has come once.
+
+    Raises:
+        ValueError: If the signal has no samples that could be counted.
+    """
+    if not hasattr(signal, "samples"):
+        raise ValueError(f"passes need a signal with a number of samples, {type(signal).__name__} has none")
+    return math.ceil(signal.samples / points) if 0 < points < signal.samples else 1
 
 
 class Training:

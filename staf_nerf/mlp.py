@@ -24,6 +24,7 @@ class CoordinateMLP(nn.Module):
         activation: A name in `staf_nerf.activations.ACTIVATIONS`, or a factory `layer_index -> Activation`.
         first_omega: Frequency scale of layer 0, for a named activation that has one.
         hidden_omega: Frequency scale of the other layers.
+        skip: Whether each hidden layer but the first adds z to σ(z), as the published code of STAF does for images.
         reads_coordinates: Whether the input is coordinates, for which a periodic first layer starts with weights of its
             own. Features, of an encoding or another network, get those of the hidden layers.
         generator: Source of the initial weights.
@@ -46,6 +47,7 @@ class CoordinateMLP(nn.Module):
         first_omega: float = 30.0,
         hidden_omega: float = 30.0,
         reads_coordinates: bool = True,
+        skip: bool = False,
         generator: Generator | None = None,
         **options: Any,
     ) -> None:
@@ -70,7 +72,7 @@ class CoordinateMLP(nn.Module):
             )
         elif options:
             raise ValueError(f"options are for a named activation, got {', '.join(sorted(options))} with a factory")
-        self.in_features, self.out_features = in_features, out_features
+        self.in_features, self.out_features, self.skip = in_features, out_features, skip
         self.linears = nn.ModuleList()
         self.activations = nn.ModuleList()
         width, dtype, last = in_features, torch.get_default_dtype(), None
@@ -100,12 +102,17 @@ class CoordinateMLP(nn.Module):
         """What the last hidden layer hands on, (..., hidden_features). The arguments are those of `forward`."""
         read = parts
         for linear, sigma in zip(self.linears, self.activations, strict=True):
-            parts = (_layer(linear, sigma, parts, read),)
+            parts = (_layer(linear, sigma, parts, read, skip=self.skip and parts is not read),)
         return parts[0]
 
 
-def _layer(linear: Any, sigma: Any, parts: tuple[Tensor, ...], read: tuple[Tensor, ...]) -> Tensor:
-    """σ of the linear map of the parts' concatenation, in a network that reads others."""
+def _layer(
+    linear: Any, sigma: Any, parts: tuple[Tensor, ...], read: tuple[Tensor, ...], *, skip: bool = False
+) -> Tensor:
+    """σ of the linear map of the parts' concatenation, in a network that reads others; `skip`: and that map itself."""
+    if skip:
+        z = _linear(linear, parts)
+        return z + (sigma(z, _linear(sigma.filter, read)) if sigma.reads_input else sigma(z))
     if sigma.adds_bias:
         return sigma(_linear(linear, parts, biased=False), linear.bias)
     if sigma.reads_input:

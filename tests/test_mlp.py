@@ -118,3 +118,14 @@ def test_an_input_in_parts_that_broadcast_equals_their_concatenation(activation,
     found = torch.autograd.grad(mlp(*parts).square().sum(), list(mlp.parameters()))
     expected = torch.autograd.grad(mlp(whole).square().sum(), list(mlp.parameters()))
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)  # float64, through frequencies of 30
+
+
+@pytest.mark.parametrize("activation", ["staf", "sine", "relu"])
+def test_a_skip_adds_what_hidden_layers_after_the_first_read(activation, generator):
+    mlp = CoordinateMLP(2, 1, hidden_features=8, hidden_layers=3, activation=activation, skip=True, generator=generator)
+    x = 2.0 * torch.rand(7, 2, generator=generator) - 1.0
+    hidden = mlp.activations[0](mlp.linears[0](x))
+    for linear, sigma in zip(mlp.linears[1:], mlp.activations[1:], strict=True):
+        hidden = sigma(linear(hidden)) + linear(hidden)
+    torch.testing.assert_close(mlp(x), mlp.output(hidden))
+    torch.testing.assert_close(mlp(x[:, :1], x[:, 1:]), mlp(x))

@@ -6,6 +6,7 @@ intervals. A field's values are the sound's, divided by its largest absolute one
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch import Generator, Tensor, nn
 from staf_nerf.config import AudioConfig
 from staf_nerf.fields import NeuralField
 from staf_nerf.signals.image import psnr
-from staf_nerf.signals.sampling import choose, first_omega, in_chunks
+from staf_nerf.signals.sampling import Passes, choose, first_omega, in_chunks
 
 Sound = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -87,10 +88,12 @@ class AudioSignal:
     def __init__(self, sound: Sound, track: Track, config: AudioConfig, *, device: torch.device | str = "cpu") -> None:
         self.track, self.config, self.device = track, config, device
         self._values = torch.from_numpy(sound)
+        self.samples = len(sound)
+        self._choose = Passes(self.samples).choose if config.fit.passes else functools.partial(choose, self.samples)
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Times (count, 1) and values (count, channels) in [-1, 1]; see `choose` for the count."""
-        index = choose(len(self._values), count, generator)
+        index = self._choose(count, generator)
         values = self._values[index] / self.track.peak
         return self.track.coordinates(index.double() + 0.5).to(self.device), values.to(self.device)
 

@@ -8,6 +8,7 @@ side spans [-1, 1] and a unit is as long on both axes. A field's values are the 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from torch import Generator, Tensor, nn
 
 from staf_nerf.config import FieldConfig, ImageConfig
 from staf_nerf.fields import NeuralField
-from staf_nerf.signals.sampling import choose, first_omega, in_chunks
+from staf_nerf.signals.sampling import Passes, choose, first_omega, in_chunks
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
@@ -45,6 +46,10 @@ class Raster:
     low: float
     high: float
     dtype: str
+    floor: float = -1.0
+    """What the field calls the lowest value; the highest is 1."""
+    corners: bool = False
+    """Whether the outermost pixels' middles lie at -1 and 1 on both axes, as published code has it."""
 
     @classmethod
     def of(cls, pixels: Pixels) -> Raster:
@@ -82,16 +87,23 @@ class Raster:
 
     def coordinates(self, rows: Tensor, columns: Tensor) -> Tensor:
         """(…, 2) of places in the image, in pixels from its upper left corner: the first pixel's middle is (½, ½)."""
+        across, down = 2.0 * columns - self.width, 2.0 * rows - self.height
+        if self.corners:
+            return torch.stack([across / max(self.width - 1, 1), down / max(self.height - 1, 1)], -1)
         longest = max(self.height, self.width)
-        return torch.stack([(2.0 * columns - self.width) / longest, (2.0 * rows - self.height) / longest], -1)
+        return torch.stack([across / longest, down / longest], -1)
 
     def inward(self, values: Tensor) -> Tensor:
-        """From the image's numbers to [-1, 1]."""
-        return (values.float() - self.low) * (2.0 / (self.high - self.low)) - 1.0
+        """From the image's numbers to [floor, 1]."""
+        return (values.float() - self.low) * ((1.0 - self.floor) / (self.high - self.low)) + self.floor
 
     def outward(self, values: Tensor) -> Tensor:
-        """From [-1, 1] to the image's numbers; what lies outside of an integer image's range is held at its ends."""
-        return self.clamped((values + 1.0) * (0.5 * (self.high - self.low)) + self.low)
+        """From [floor, 1] to the image's numbers; what lies outside of an integer image's range is held at its ends."""
+        return self.clamped((values - self.floor) * ((self.high - self.low) / (1.0 - self.floor)) + self.low)
+
+    def squared_error(self, found: Tensor, values: Tensor) -> Tensor:
+        """That of a field's values, as if they spanned [-1, 1]."""
+        return ((found - values) * (2.0 / (1.0 - self.floor))).square()
 
     def clamped(self, values: Tensor) -> Tensor:
         """The image's numbers, held in an integer image's range."""
@@ -128,19 +140,20 @@ class ImageSignal:
             self._learned, self._held_out = (mask.nonzero()[:, 0].int() for mask in (~out, out))
             if not len(self._learned) or not len(self._held_out):
                 raise ValueError(f"held_out {config.held_out} of {len(out)} pixels leaves none on one side")
+        self.samples = len(self._values) if self._learned is None else len(self._learned)
+        self._choose = Passes(self.samples).choose if config.fit.passes else functools.partial(choose, self.samples)
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Coordinates (count, k, 2) of k points in each pixel, and values (count, channels), as `choose` counts."""
-        if self._learned is None:
-            index = choose(len(self._values), count, generator)
-        else:
-            index = self._learned[choose(len(self._learned), count, generator)].long()
+        index = self._choose(count, generator)
+        if self._learned is not None:
+            index = self._learned[index].long()
         return self._points(index, generator).to(self.device), self._targets(index)
 
     def losses(self, field: nn.Module, batch: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
         """The mean squared error, of values in [-1, 1]."""
         points, values = batch
-        return {"squared error": (field(points).mean(1) - values).square().mean()}
+        return {"squared error": self.raster.squared_error(field(points).mean(1), values).mean()}
 
     def held_out_error(self, field: nn.Module) -> float:
         """The mean squared error on the pixels (at most 2¹⁵ of them) that are never learned."""
@@ -148,7 +161,7 @@ class ImageSignal:
             raise ValueError("held_out must be positive for an error on what is held out, got 0")
         index = self._held_out[:: -(-len(self._held_out) // JUDGED)].long()
         points = self._points(index, None)[:, 0].to(self.device)
-        return float((in_chunks(field, points) - self._targets(index)).square().mean())
+        return float(self.raster.squared_error(in_chunks(field, points), self._targets(index)).mean())
 
     def _points(self, index: Tensor, generator: Generator | None) -> Tensor:
         """Points (n, k, 2) in the pixels of these numbers: their middles, or one in each cell of a grid in them."""
@@ -182,7 +195,7 @@ class ImagesSignal:
         """Each image's mean squared error, by its number: what one image learns leaves the others alone."""
         points, values = batch
         found = field(points.flatten(1, 2)).unflatten(1, points.shape[1:3]).mean(2)
-        errors = (found - values).square().mean((1, 2))
+        errors = self.signals[0].raster.squared_error(found, values).mean((1, 2))
         return {str(number): error for number, error in enumerate(errors)}
 
 
@@ -323,15 +336,16 @@ class ImageTask:
         Raises:
             ValueError: If the image is smaller than the factor.
         """
+        floor = 0.0 if config.zero_to_one else -1.0
+        raster = dataclasses.replace(Raster.of(pixels), floor=floor, corners=config.corners)
         if config.task == "superres":
             height, width = (n - n % config.factor for n in pixels.shape[:2])
             if not height or not width:
                 raise ValueError(f"factor must be <= the image's sides {pixels.shape[:2]}, got {config.factor}")
-            raster, cut = Raster.of(pixels), np.ascontiguousarray(pixels[:height, :width])
+            cut = np.ascontiguousarray(pixels[:height, :width])
             raster = dataclasses.replace(raster, height=height, width=width)
             given = area_average(cut, config.factor)
             return cls(raster, given, raster.scaled(1.0 / config.factor), cut)
-        raster = Raster.of(pixels)
         if config.task == "image":
             return cls(raster, pixels, raster, pixels)
         if not config.photons:

@@ -32,6 +32,22 @@ def choose(there: int, count: int, generator: Generator) -> Tensor:
     return torch.randint(there, (count,), generator=generator) if 0 < count < there else torch.arange(there)
 
 
+class Passes:
+    """Numbers of samples, each drawn once before any comes again; the last draw of a pass takes what is left."""
+
+    def __init__(self, there: int) -> None:
+        self.there, self._left = there, torch.arange(0)
+
+    def choose(self, count: int, generator: Generator) -> Tensor:
+        """The next numbers, at most `count`; all in order for a count of 0, or of as many as there are."""
+        if not 0 < count < self.there:
+            return torch.arange(self.there)
+        if not len(self._left):
+            self._left = torch.randperm(self.there, generator=generator)
+        chosen, self._left = self._left[:count], self._left[count:]
+        return chosen
+
+
 @torch.no_grad()
 def in_chunks(field: nn.Module, points: Tensor) -> Tensor:
     """A field's values (n, k) at points (n, d), a cacheful at a time."""

@@ -214,9 +214,20 @@ def test_another_file_than_the_fitted_one_is_refused(photo, tmp_path):
         evaluate.run(evaluate.Evaluate(checkpoint))
 
 
+@pytest.mark.parametrize("prefix", ["", "paper-"])
 @pytest.mark.parametrize("task", ["image", "superres", "denoise"])
-def test_presets_are_of_their_task(task):
-    assert load_preset(task, "cpu", ImageConfig(task=task)).task == task
+def test_presets_are_of_their_task(task, prefix):
+    assert load_preset(prefix + task, "cpu", ImageConfig(task=task)).task == task
+    assert load_preset(f"{prefix}audio", "cpu", AudioConfig()).task == "audio"
+
+
+def test_the_published_network_has_its_weights_and_takes_whole_passes(photo, tmp_path):
+    config = load_preset("paper-image", "cpu", ImageConfig())
+    config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, passes=3))
+    (found,) = image.run(image.FitImage((photo,), tmp_path / "out", config=config))
+    assert found["parameters"] == 198_975
+    assert found["steps"] == 3 * 2  # 6144 pixels, 4096 a step
+    assert found["first_omega"] == 60.0
 
 
 def test_the_commands_name_a_bad_file(tmp_path, monkeypatch, capsys):

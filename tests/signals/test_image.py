@@ -9,6 +9,7 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 from staf_nerf.config import FieldConfig, ImageConfig
+from staf_nerf.fit import steps_of_a_pass
 from staf_nerf.signals.image import (
     ImageSignal,
     ImageTask,
@@ -100,6 +101,30 @@ def test_a_pixel_can_be_the_mean_of_points_in_each_cell_of_it(generator):
     assert (pixel.floor() == pixel[:, :1].floor()).all()
     cells = ((pixel - pixel.floor()) * 3).floor()
     assert all(len({tuple(c) for c in one}) == 9 for one in cells.tolist())
+
+
+def test_published_coordinates_and_values(generator):
+    config = dataclasses.replace(SMALL, corners=True, zero_to_one=True)
+    task = ImageTask.of(picture(), config)
+    points, values = ImageSignal(task.given, config, raster=task.raster).batch(0, generator)
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 13), torch.linspace(-1, 1, 21), indexing="ij")
+    torch.testing.assert_close(points[:, 0], torch.stack([x, y], -1).reshape(-1, 2))
+    torch.testing.assert_close(values, torch.from_numpy(picture().reshape(-1, 3) / 255.0).float())
+    torch.testing.assert_close(task.raster.outward(values).round().byte(), torch.from_numpy(picture().reshape(-1, 3)))
+    # The loss is that of values that span [-1, 1], so that it means the same decibels.
+    assert float(task.raster.squared_error(torch.tensor(0.0), torch.tensor(0.5))) == 1.0
+    assert Raster.of(picture(1, 1)).coordinates(torch.tensor(0.5), torch.tensor(0.5)).tolist() == [0.0, 0.0]
+
+
+def test_in_a_pass_each_pixel_comes_once(generator):
+    config = dataclasses.replace(SMALL, fit=dataclasses.replace(SMALL.fit, passes=2))
+    signal = ImageSignal(picture(), config)
+    for _ in range(2):
+        batches = [signal.batch(100, generator)[0][:, 0] for _ in range(3)]
+        assert [len(batch) for batch in batches] == [100, 100, 73]
+        assert len({tuple(p) for p in torch.cat(batches).tolist()}) == 273
+    assert steps_of_a_pass(signal, 100) == 3
+    assert steps_of_a_pass(signal, 0) == steps_of_a_pass(signal, 999) == 1
 
 
 def test_held_out_pixels_are_never_learned_and_are_judged(generator):
