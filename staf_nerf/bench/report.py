@@ -77,7 +77,8 @@ def footer(result: dict[str, Any]) -> str:
     seeds = sorted({row["seed"] for row in result["rows"]})
     return (
         f"Mean over {', '.join(files)} and seeds {', '.join(map(str, seeds))}, ± deviation over seeds; final weights. "
-        f"`{result['command']}`; commit {result['commit']}; {versions}; {result['cpu']}, {result['threads']} threads."
+        f"`{result['command']}`; commit {result['commit'] or 'unknown'}; {versions}; {result['cpu']}, "
+        f"{result['threads']} threads."
     )
 
 
