@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tyro.conf import Positional
 
+from staf_nerf.bench.signals import COLUMNS, table_rows
 from staf_nerf.jobs.figures import new_figure, save_figure
 
 PEAK = 4.0
@@ -49,25 +50,9 @@ def run(job: Report) -> Path:
 
 def table(result: dict[str, Any]) -> list[str]:
     """Lines of a Markdown table: one for each method and budget, the best first."""
-    score = result["score"]
-    lines = [
-        f"| method | budget | {score} | wins | weights | steps | seconds | memory |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in result["summary"]:
-        diverged = f", {row['failed']} of {row['runs']} diverged" if row["failed"] else ""
-        budget = f"{row['amount']:g} {row['budget']}"
-        if score not in row:
-            lines.append(f"| {row['method']} | {budget} | all diverged | | | | | |")
-            continue
-        digits = 4 if score == "field_iou" else 2
-        std = row[f"{score}_std"]
-        value = f"{row[score]:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "") + diverged
-        lines.append(
-            f"| {row['method']} | {budget} | {value} | {row['wins']} of {row['files']} | {row['parameters']:,} "
-            f"| {row['steps']:.0f} | {row['seconds']:.0f} | {row['peak_memory_bytes'] / 1e9:.2f} GB |"
-        )
-    return lines
+    columns = [result["score"] if name == "score" else name for name in COLUMNS]
+    lines = [columns, ["---"] * len(columns), *table_rows(result)]
+    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def footer(result: dict[str, Any]) -> str:

@@ -190,6 +190,11 @@ def count_weights(config: Config) -> int:
         field = make_field(config)
     else:
         field = NeuralField(*((1, 1) if isinstance(config, AudioConfig) else (2, 3)), config.field)
+    return _reals(field)
+
+
+def _reals(field: nn.Module) -> int:
+    """Its parameters, a complex one as two."""
     return sum((1 + p.is_complex()) * p.numel() for p in field.parameters())
 
 
@@ -276,7 +281,7 @@ class _Job:
         return {
             "steps": steps,
             "seconds": seconds,
-            "parameters": sum((1 + p.is_complex()) * p.numel() for p in case.model.parameters()),
+            "parameters": _reals(case.model),
             "measures": dict(case.measure()),
             "rollbacks": history.rollbacks,
             "curve": [[row["step"], sum(v for k, v in row.items() if k not in ("step", "seconds"))] for row in losses],
@@ -348,31 +353,37 @@ def _mean_of(values: list[float]) -> float | None:
     return statistics.fmean(values) if values else None
 
 
+COLUMNS = ("method", "budget", "score", "wins", "weights", "steps", "seconds", "memory")
+"""Of a summary on screen and in a report."""
+
+
+def table_rows(result: Row) -> list[list[str]]:
+    """What `COLUMNS` name, for each method and budget of a result, the best first."""
+    score, digits = result["score"], 4 if result["score"] == "field_iou" else 2
+    rows = []
+    for row in result["summary"]:
+        budget = f"{row['amount']:g} {row['budget']}"
+        if score not in row:
+            rows.append([row["method"], budget, "all diverged", *[""] * 5])
+            continue
+        std, diverged = row[f"{score}_std"], f", {row['failed']} of {row['runs']} diverged" if row["failed"] else ""
+        value = f"{row[score]:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "") + diverged
+        counts = [f"{row['wins']} of {row['files']}", f"{row['parameters']:,}", f"{row['steps']:.0f}"]
+        rows.append(
+            [row["method"], budget, value, *counts, f"{row['seconds']:.0f}", f"{row['peak_memory_bytes'] / 1e9:.2f} GB"]
+        )
+    return rows
+
+
 def main(benchmark: SignalBenchmark) -> None:
     """Runs, prints a table, and JSON where no file is given."""
     from rich.console import Console
     from rich.table import Table
 
     result = run(benchmark)
-    score = result["score"]
-    table = Table(title=f"{result['task']}, {result['threads']} threads, mean ± deviation over seeds")
-    for column in ("method", "budget", "runs", score, "wins", "weights", "steps", "seconds", "memory"):
-        table.add_column(column)
-    for row in result["summary"]:
-        if score not in row:
-            table.add_row(row["method"], f"{row['amount']:g} {row['budget']}", f"{row['runs']}", "all diverged")
-            continue
-        deviation = f" ± {row[f'{score}_std']:.2f}" if row[f"{score}_std"] is not None else ""
-        table.add_row(
-            row["method"],
-            f"{row['amount']:g} {row['budget']}",
-            str(row["runs"]) + (f" ({row['failed']} diverged)" if row["failed"] else ""),
-            f"{row[score]:.2f}{deviation}" if score != "field_iou" else f"{row[score]:.4f}",
-            f"{row['wins']} of {row['files']}",
-            f"{row['parameters']:,}",
-            f"{row['steps']:.0f}",
-            f"{row['seconds']:.0f}",
-            f"{row['peak_memory_bytes'] / 1e9:.2f} GB",
-        )
+    title = f"{result['task']}: {result['score']}, {result['threads']} threads, mean ± deviation over seeds"
+    table = Table(*COLUMNS, title=title)
+    for row in table_rows(result):
+        table.add_row(*row)
     Console().print(table)
     write(result, benchmark.output)

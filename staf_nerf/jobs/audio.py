@@ -46,7 +46,7 @@ def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> dict[
     trace = SinusoidTrace(model)
     with Stages(console) as stages:
         with stages("fitting") as report:
-            history = fit_signal(model, signal, job.config.fit, output, seed=job.seed, trace=trace, report=report)
+            history = fit_signal(model, signal, job.config.fit, output, seed=job.seed, traces=[trace], report=report)
         if not mine.writes:
             return None
         save_field(output / "field.safetensors", Checkpoint(model, job.config, track, str(file), job.seed))

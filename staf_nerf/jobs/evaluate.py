@@ -15,6 +15,7 @@ from staf_nerf.checkpoint import Checkpoint, load_field
 from staf_nerf.config import AudioConfig, ImageConfig
 from staf_nerf.evaluation import measure_points, measure_shape, shape_mesh
 from staf_nerf.jobs import image
+from staf_nerf.jobs.fitting import choose_device
 from staf_nerf.jobs.shape import read_shape
 from staf_nerf.mesh.triangles import TriangleMesh
 from staf_nerf.signals.audio import measure_sound, read_sound, render_sound
@@ -39,7 +40,7 @@ class Evaluate:
 
 def run(job: Evaluate) -> dict[str, Any]:
     """Returns the measures, shows them, and writes them where a file is given."""
-    device = torch.device(job.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = choose_device(job.device)
     checkpoint = load_field(job.checkpoint, device=device)
     file = job.file or (Path(checkpoint.file) if checkpoint.file else None)
     if file is None:

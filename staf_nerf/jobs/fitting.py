@@ -28,6 +28,11 @@ LOSS = "squared error"
 """What the signals of files call theirs."""
 
 
+def choose_device(name: str | None) -> torch.device:
+    """The device of that name; without one CUDA's, where there is any, or else the processor."""
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 @dataclass(frozen=True)
 class FitFiles:
     """Options that the fits of images and sounds share."""
@@ -58,7 +63,7 @@ class FitFiles:
     @property
     def where(self) -> torch.device:
         """The device to compute on."""
-        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        return choose_device(self.device)
 
     def folders(self, task: str, mine: Processes) -> list[Path]:
         """The folder of each file, made by the process that writes there.
@@ -144,44 +149,26 @@ def fit_signal(
     output: Path,
     *,
     seed: int,
-    trace: SinusoidTrace,
+    traces: Sequence[SinusoidTrace],
     report: Callable[..., None],
     criterion: Callable[[nn.Module], float] | None = None,
 ) -> History:
-    """`fit`, with a bar that shows the PSNR, a trace of the sinusoids, and a file to go on from."""
-
-    def on_progress(done: float, history: History) -> None:
-        if history.steps % (10 * RECORD_EVERY) <= RECORD_EVERY:
-            trace.record(history.steps)
-        report(done, f"{psnr(history.latest[LOSS], 2.0):.2f} dB")
-
-    return fit(model, signal, config, seed=seed, progress=on_progress, criterion=criterion, resume=output / STATE)
-
-
-def fit_signals(
-    model: nn.Module,
-    signal: Signal,
-    config: FitConfig,
-    output: Path,
-    *,
-    seed: int,
-    traces: Sequence[SinusoidTrace],
-    report: Callable[..., None],
-) -> list[History]:
-    """The same for several at once; returns a history for each, as if it had been alone."""
+    """`fit`, with a bar that shows the PSNR (of several signals the range), traces, and a file to go on from."""
 
     def on_progress(done: float, history: History) -> None:
         if history.steps % (10 * RECORD_EVERY) <= RECORD_EVERY:
             for trace in traces:
                 trace.record(history.steps)
-        worst, best = (psnr(chosen(history.latest.values()), 2.0) for chosen in (max, min))
-        report(done, f"{worst:.2f} to {best:.2f} dB")
+        worst, best = (f"{psnr(chosen(history.latest.values()), 2.0):.2f}" for chosen in (max, min))
+        report(done, f"{best} dB" if len(history.latest) == 1 else f"{worst} to {best} dB")
 
-    whole = fit(model, signal, config, seed=seed, progress=on_progress, resume=output / STATE)
-    return [
-        replace(whole, losses=[{k: row[k] for k in ("step", "seconds")} | {LOSS: row[str(i)]} for row in whole.losses])
-        for i in range(len(traces))
-    ]
+    return fit(model, signal, config, seed=seed, progress=on_progress, criterion=criterion, resume=output / STATE)
+
+
+def history_of(whole: History, number: int) -> History:
+    """That of one of several signals that were fitted together, as if it had been alone."""
+    rows = [{k: row[k] for k in ("step", "seconds")} | {LOSS: row[str(number)]} for row in whole.losses]
+    return replace(whole, losses=rows)
 
 
 def write_results(

@@ -18,7 +18,7 @@ from staf_nerf.config import ImageConfig
 from staf_nerf.fields import FieldStack, NeuralField
 from staf_nerf.fit import History
 from staf_nerf.jobs.figures import SinusoidTrace, draw_error_map, draw_picture
-from staf_nerf.jobs.fitting import FitFiles, Processes, fit_signal, fit_signals, processes, write_results
+from staf_nerf.jobs.fitting import FitFiles, Processes, fit_signal, history_of, processes, write_results
 from staf_nerf.jobs.progress import Stages
 from staf_nerf.memory import keep_freed_memory
 from staf_nerf.presets import load_preset
@@ -134,35 +134,22 @@ def _read(job: Job, file: Path, output: Path, console: Console) -> _Work:
 
 def _fit_together(job: Job, group: list[_Work], mine: Processes) -> list[dict[str, Any]]:
     """Fits a group, in as many minutes as its images would take one by one, and writes each image's results."""
-    config, first = job.config, group[0]
+    config, first, alone = job.config, group[0], len(group) == 1
     stages = Stages(mine.console)
     with stages, stages("fitting") as report:
-        if len(group) == 1:
-            criterion = first.signal.held_out_error if config.held_out else None
-            histories = [
-                fit_signal(
-                    first.model,
-                    first.signal,
-                    config.fit,
-                    first.output,
-                    seed=job.seed,
-                    trace=first.trace,
-                    report=report,
-                    criterion=criterion,
-                )
-            ]
-        else:
-            histories = fit_signals(
-                FieldStack([work.model for work in group]),
-                ImagesSignal([work.signal for work in group]),
-                dataclasses.replace(config.fit, minutes=len(group) * config.fit.minutes),
-                first.output,
-                seed=job.seed,
-                traces=[work.trace for work in group],
-                report=report,
-            )
+        whole = fit_signal(
+            first.model if alone else FieldStack([work.model for work in group]),
+            first.signal if alone else ImagesSignal([work.signal for work in group]),
+            dataclasses.replace(config.fit, minutes=len(group) * config.fit.minutes),
+            first.output,
+            seed=job.seed,
+            traces=[work.trace for work in group],
+            report=report,
+            criterion=first.signal.held_out_error if config.held_out else None,
+        )
     if not mine.writes:
         return []
+    histories = [whole] if alone else [history_of(whole, number) for number in range(len(group))]
     return [_finish(job, work, history, stages, mine) for work, history in zip(group, histories, strict=True)]
 
 

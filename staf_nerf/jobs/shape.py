@@ -17,6 +17,7 @@ from staf_nerf.checkpoint import Checkpoint, save_field
 from staf_nerf.config import ShapeConfig
 from staf_nerf.evaluation import measure_points, measure_shape, shape_mesh
 from staf_nerf.fit import History, fit
+from staf_nerf.jobs.fitting import choose_device
 from staf_nerf.jobs.output import prepare_folder
 from staf_nerf.jobs.progress import Stages
 from staf_nerf.memory import keep_freed_memory
@@ -65,7 +66,7 @@ def run(job: FitShape) -> dict[str, Any]:
     console.print(f"{job.file}: {_size(shape)}")
     for line in lines:
         console.print(f"  {line}")
-    device = torch.device(job.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = choose_device(job.device)
     with Stages(console) as stages:
         with stages("distances"):
             signal = make_signal(shape, job.config, seed=job.seed, device=device)
