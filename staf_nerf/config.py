@@ -199,6 +199,13 @@ class SurfaceConfig:
     cube's half side."""
     sharpness: float = 20.0
     """What NeuS calls 1/s, at the start: how quickly opacity changes across the surface, per unit of length."""
+    density_steps: int = 1500
+    """Steps of a radiance field before there is a surface, which then starts as what that shows (at most a quarter of
+    all steps); 0: it starts as a sphere."""
+    anchor_steps: int = 4000
+    """Steps over which such a surface is let go of what it was made of."""
+    anchor_weight: float = 0.1
+    """Weight of the loss that holds it, at first."""
     anneal_steps: int = 500
     """Steps over which rays stop to see surfaces from behind."""
     eikonal_weight: float = 0.01
@@ -206,6 +213,7 @@ class SurfaceConfig:
 
     def __post_init__(self) -> None:
         _check_range(self, extent=(1e-3, 1e3), radius=(0.01, 1), sharpness=(1e-3, 1e6))
+        _check_range(self, density_steps=(0, math.inf), anchor_steps=(0, math.inf), anchor_weight=(0, math.inf))
         _check_range(self, anneal_steps=(0, math.inf), eikonal_weight=(0, math.inf))
         _check_choice(self, inside=("auto", "object", "room"))
 
@@ -224,6 +232,8 @@ class RadianceConfig:
     """For a signed distance: how it starts and learns."""
     field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
     """The density network and its encoding."""
+    background: FieldConfig = dataclasses.field(default_factory=FieldConfig)
+    """For a signed distance: the network and encoding of the density that there is first, and behind the surface."""
     color: ColorConfig = dataclasses.field(default_factory=ColorConfig)
     """The colour network."""
     proposal: FieldConfig = dataclasses.field(

@@ -94,7 +94,7 @@ def _model_config(preset: RadianceConfig) -> StafModelConfig:
         "eval_num_rays_per_chunk": preset.training.rays_per_chunk,
     }
     if preset.geometry == "signed-distance":
-        return StafSurfaceModelConfig(surface=preset.surface, **options)
+        return StafSurfaceModelConfig(surface=preset.surface, background=preset.background, **options)
     return StafModelConfig(**options)
 
 

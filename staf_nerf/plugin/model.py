@@ -139,7 +139,11 @@ class StafModel(NerfactoModel):
 
     def shade(self, samples: RaySamples) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Weights (rays, samples, 1) and colours (rays, samples, 3) of samples, and outputs beside the usual ones."""
-        found = self.field(samples)
+        return self.shade_density(self.field, samples)
+
+    def shade_density(self, field: StafField, samples: RaySamples) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The same for a field of density."""
+        found = field(samples)
         return samples.get_weights(found[FieldHeadNames.DENSITY]), found[FieldHeadNames.RGB], {}
 
     def _proposal_interval(self, step: int) -> float:

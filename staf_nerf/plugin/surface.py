@@ -5,28 +5,25 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.utils.eval_utils import eval_setup
 
 from staf_nerf.evaluation import distance_bound
-from staf_nerf.mesh.fuse import View
 from staf_nerf.mesh.source import Source
 from staf_nerf.mesh.texture import ColorFunction
 from staf_nerf.mesh.triangles import Floats
 from staf_nerf.plugin.field import StafField
 from staf_nerf.plugin.model import StafModel
 from staf_nerf.plugin.surface_field import StafSurfaceField
+from staf_nerf.plugin.views import pinhole, views
 
-SEEN = 0.5
-"""A ray that has gathered less opacity has met no surface."""
 OPAQUE = 50.0
 """Density of a surface, per unit of the model's length: light is halved in a 70th of it."""
 SEEN_PIXELS = 64
@@ -65,6 +62,8 @@ def source_of(model: StafModel, manager: Any, *, most_pixels: int = 256) -> Sour
     model.eval()
     outputs, cameras = manager.train_dataparser_outputs, manager.train_dataset.cameras
     field: Any = model.field
+    if isinstance(field, StafSurfaceField) and not field.started:
+        field = field.background
     density = Source(
         field=field.density_fn,
         bounds=model.scene_box.aabb.detach().cpu().double().numpy(),
@@ -104,7 +103,7 @@ def camera_positions(manager: Any) -> Floats:
 
 def rays(cameras: Cameras) -> tuple[Floats, Floats]:
     """Origins and directions (N, 3) of a few thousand rays from each camera."""
-    found = [_pinhole(cameras[i : i + 1], SEEN_PIXELS).generate_rays(camera_indices=0) for i in range(len(cameras))]
+    found = [pinhole(cameras[i : i + 1], SEEN_PIXELS).generate_rays(camera_indices=0) for i in range(len(cameras))]
     origins, directions = (
         np.concatenate([getattr(bundle, name).reshape(-1, 3).double().numpy() for bundle in found])
         for name in ("origins", "directions")
@@ -133,39 +132,3 @@ def color_function(field: StafField | StafSurfaceField, device: torch.device | s
         return np.concatenate(found) if found else np.zeros((0, 3))
 
     return color
-
-
-@torch.no_grad()
-def views(model: StafModel, cameras: Cameras, *, most_pixels: int) -> Iterator[View]:
-    """What each camera sees, as a pinhole camera of at most that many pixels along a side."""
-    for i in range(len(cameras)):
-        camera = _pinhole(cameras[i : i + 1], most_pixels)
-        outputs = model.get_outputs_for_camera(camera.to(model.device))
-        pose = np.eye(4)
-        pose[:3] = camera.camera_to_worlds[0].cpu().double().numpy()
-        pose[:3, 1:3] *= -1.0  # right, up, backward -> right, down, forward
-        directions = camera.generate_rays(camera_indices=0, keep_shape=True).directions
-        along_axis = (directions.double().cpu() @ torch.from_numpy(pose[:3, 2]))[..., None]
-        depth = (outputs["depth"].cpu() * along_axis)[..., 0]
-        depth = torch.where(outputs["accumulation"][..., 0].cpu() > SEEN, depth, 0.0)
-        yield View(
-            color=(255.0 * outputs["rgb"].clamp(0.0, 1.0)).round().byte().cpu().numpy(),
-            depth=depth.float().numpy(),
-            intrinsics=(float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy)),
-            world_to_camera=np.linalg.inv(pose),
-        )
-
-
-def _pinhole(camera: Cameras, most_pixels: int) -> Cameras:
-    """The same camera without lens distortion, smaller if it has more pixels."""
-    factor = min(most_pixels / max(int(camera.height), int(camera.width)), 1.0)
-    return Cameras(
-        camera_to_worlds=camera.camera_to_worlds.cpu(),
-        fx=camera.fx.cpu() * factor,
-        fy=camera.fy.cpu() * factor,
-        cx=camera.cx.cpu() * factor,
-        cy=camera.cy.cpu() * factor,
-        width=max(round(int(camera.width) * factor), 1),
-        height=max(round(int(camera.height) * factor), 1),
-        camera_type=CameraType.PERSPECTIVE,
-    )

@@ -65,12 +65,14 @@ class StafSurfaceField(Field):
         surface: How it starts, and what else it needs.
         cube: Where the distance lives.
         look: Where the cameras look; the first sphere is about that point, or around the cameras.
-        background: What there is outside: None for nothing.
+        background: Of a radiance field of all space: at first it is all there is, then what is outside of the cube.
         contraction: Of all space, for the background.
         implementation: Of the hash grids.
     """
 
     middle: Tensor
+    started: Tensor
+    """Whether there is a surface: until then the background is everywhere."""
 
     def __init__(
         self,
@@ -81,8 +83,8 @@ class StafSurfaceField(Field):
         surface: SurfaceConfig,
         *,
         cube: Cube,
+        background: FieldConfig,
         look: Attention | None = None,
-        background: FieldConfig | None = None,
         contraction: SpatialDistortion | None = None,
         implementation: Implementation = "auto",
     ) -> None:
@@ -101,11 +103,18 @@ class StafSurfaceField(Field):
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(surface.sharpness) / SHARPNESS_RATE))
         self.anneal = 1.0
         self.appearance = make_appearance(num_images, color)
-        self.background = None
-        if background is not None:
-            self.background = StafField(
-                aabb, num_images, background, color, contraction=contraction, implementation=implementation
-            )
+        self.background = StafField(
+            aabb, num_images, background, color, contraction=contraction, implementation=implementation
+        )
+        self.unbounded = contraction is not None
+        self.register_buffer("started", torch.tensor(surface.density_steps == 0))
+
+    def start(self, sharpness: float | None = None) -> None:
+        """Renders the surface from now on, at first with that sharpness (None: as it is)."""
+        self.started.fill_(True)
+        if sharpness is not None:
+            with torch.no_grad():
+                self.log_sharpness.fill_(math.log(sharpness) / SHARPNESS_RATE)
 
     @property
     def sharpness(self) -> Tensor:
@@ -145,7 +154,7 @@ class StafSurfaceField(Field):
         shape = inside.shape
         alpha, rgb = x.new_zeros(*shape, 1), x.new_zeros(*shape, 3)
         alpha[inside], rgb[inside] = opacity, color
-        if self.background is not None:
+        if self.unbounded:
             beyond = ~inside
             opacity, color = self._behind(ray_samples, beyond)
             alpha[beyond], rgb[beyond] = opacity, color
@@ -160,7 +169,6 @@ class StafSurfaceField(Field):
 
     def _behind(self, ray_samples: RaySamples, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Opacity (N, 1) and colour (N, 3) of the samples outside the cube."""
-        assert self.background is not None
         field, frustums = self.background, ray_samples.frustums
         coordinates, within = field.coordinates_of(frustums.get_positions()[chosen])
         density, features = field.field.density(coordinates)

@@ -13,7 +13,7 @@ from tests.mesh.shapes import sphere
 
 SMALL = (
     "staf-nerf-sdf+field.num_levels=2+field.log2_table_size=8+field.hidden_features=8+sampling.proposal_samples=[8]"
-    "+sampling.field_samples=8"
+    "+sampling.field_samples=8+surface.density_steps=0"
 )
 
 FIRST_RADIUS = 0.5 * (16 / 21) * 3.0 * 1.16**0.5

