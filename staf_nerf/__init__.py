@@ -9,6 +9,7 @@ from staf_nerf.mlp import CoordinateMLP
 from staf_nerf.signals.audio import AudioSignal
 from staf_nerf.signals.image import ImageSignal
 from staf_nerf.signals.shape import ShapeSignal
+from staf_nerf.theory.kronecker import sine_network, staf_from_sine
 
 __all__ = [
     "STAF",
@@ -29,4 +30,6 @@ __all__ = [
     "SurfaceField",
     "extract_mesh",
     "fit",
+    "sine_network",
+    "staf_from_sine",
 ]
