@@ -10,6 +10,7 @@ from staf_nerf.signals.audio import AudioSignal
 from staf_nerf.signals.image import ImageSignal
 from staf_nerf.signals.shape import ShapeSignal
 from staf_nerf.theory.kronecker import sine_network, staf_from_sine
+from staf_nerf.theory.spectrum import frequency_support
 
 __all__ = [
     "STAF",
@@ -30,6 +31,7 @@ __all__ = [
     "SurfaceField",
     "extract_mesh",
     "fit",
+    "frequency_support",
     "sine_network",
     "staf_from_sine",
 ]
