@@ -10,6 +10,7 @@ from staf_nerf.signals.audio import AudioSignal
 from staf_nerf.signals.image import ImageSignal
 from staf_nerf.signals.shape import ShapeSignal
 from staf_nerf.theory.kronecker import sine_network, staf_from_sine
+from staf_nerf.theory.ntk import empirical_ntk, ntk_spectrum
 from staf_nerf.theory.spectrum import frequency_support
 
 __all__ = [
@@ -29,9 +30,11 @@ __all__ = [
     "SignedDistanceField",
     "Sine",
     "SurfaceField",
+    "empirical_ntk",
     "extract_mesh",
     "fit",
     "frequency_support",
+    "ntk_spectrum",
     "sine_network",
     "staf_from_sine",
 ]
