@@ -12,6 +12,7 @@ from staf_nerf.signals.shape import ShapeSignal
 from staf_nerf.theory.kronecker import sine_network, staf_from_sine
 from staf_nerf.theory.ntk import empirical_ntk, ntk_spectrum
 from staf_nerf.theory.spectrum import frequency_support
+from staf_nerf.theory.wide import analytic_ntk, wide_network
 
 __all__ = [
     "STAF",
@@ -30,6 +31,7 @@ __all__ = [
     "SignedDistanceField",
     "Sine",
     "SurfaceField",
+    "analytic_ntk",
     "empirical_ntk",
     "extract_mesh",
     "fit",
@@ -37,4 +39,5 @@ __all__ = [
     "ntk_spectrum",
     "sine_network",
     "staf_from_sine",
+    "wide_network",
 ]
