@@ -18,6 +18,7 @@ from staf_nerf.bench import activation, extraction, linear, mlp, nerf, nerf_spee
 from staf_nerf.config import AudioConfig, ImageConfig, ShapeConfig
 from staf_nerf.jobs import audio, image, shape
 from staf_nerf.jobs import evaluate as evaluation
+from staf_nerf.jobs import export as export_job
 from staf_nerf.jobs import mesh as mesh_job
 from staf_nerf.presets import load_preset
 
@@ -153,6 +154,15 @@ def evaluate(job: OmitArgPrefixes[evaluation.Evaluate]) -> None:
     found = evaluation.run(job)
     if job.output is not None:
         write(found, job.output)
+
+
+def export(job: OmitArgPrefixes[export_job.Export]) -> None:
+    """Writes a fitted field for other programs: ONNX, a page for a browser, GLSL, plain sines.
+
+    Args:
+        job: What to write.
+    """
+    export_job.run(job)
 
 
 def mesh(
@@ -292,6 +302,7 @@ def main() -> None:
                 "demo": demo,
                 "fit": fit_command(sys.argv[2:]) if sys.argv[1:2] == ["fit"] else fit_command(()),
                 "eval": evaluate,
+                "export": export,
                 "mesh": mesh,
                 "compare": compare,
                 "bench": bench,
