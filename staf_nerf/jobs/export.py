@@ -16,7 +16,7 @@ from staf_nerf.evaluation import field_bound
 from staf_nerf.export.fused import fused_file
 from staf_nerf.export.network import Network, network_of
 from staf_nerf.export.onnx import onnx_model
-from staf_nerf.export.page import Precision, image_page, shape_page
+from staf_nerf.export.page import Precision, image_page, largest_difference, rounded, shape_page
 from staf_nerf.export.shader import glsl_function
 from staf_nerf.export.sines import sine_file
 
@@ -50,6 +50,10 @@ class Export:
     up: Literal["y", "z"] = "y"
     """Axis of a shape that points up in a page."""
 
+    def __post_init__(self) -> None:
+        if self.precision != "float32" and self.to != "html":
+            raise ValueError(f"precision must be 'float32' for --to {self.to}, got {self.precision!r}")
+
     @property
     def target(self) -> Path:
         """The file that is written."""
@@ -70,6 +74,10 @@ def run(job: Export, console: Console | None = None) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content)
     console.print(f"Written: {target}, {len(content) / 1e3:,.0f} kB")
+    if job.precision == "float16":
+        network = network_of(checkpoint.field)
+        most, mean = largest_difference(network, rounded(network))
+        console.print(f"Half precision moves its values by {mean:.1e} (root mean square), at most {most:.1e}")
     return target
 
 

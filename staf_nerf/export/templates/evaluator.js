@@ -3,8 +3,8 @@
 // A layer is one pass over (neurons / 4) x (points / 4) fragments. Weights lie in float textures; a batch is as large as
 // the device computes in a few milliseconds, measured all the time, so that nothing else on the screen has to wait.
 
-const MOST_TEXELS = 1 << 20;  // of a texture of activations: 16 MiB, eight of which are in use
-const MOST_ROWS = 2048;       // of 4 points each
+const MOST_TEXELS = 1 << 19;  // of a texture of activations: 8 MiB, eight of which are in use
+const MOST_ROWS = 4096;       // of 4 points each
 const BATCHES = 2;            // on their way at a time
 
 class LostContext extends Error {}

@@ -69,7 +69,7 @@ float openness(vec3 x, vec3 n) {
     closed += weight * max(h - field(x + h * n), 0.0) / h;
     weight *= 0.72;
   }
-  return clamp(1.0 - 0.42 * closed, 0.0, 1.0);
+  return clamp(1.0 - 0.42 * closed, 0.2, 1.0);
 }
 
 vec3 backdrop(vec3 along) {

@@ -32,17 +32,19 @@ class Grid {
     return new Grid(n, Float32Array.from({length: n ** 3}, (_, i) => found[4 * i]), bound);
   }
 
-  // The points of a grid twice as fine, and which of them have to be asked for.
-  finer() {
+  // The points of a grid twice as fine, and which of them have to be asked for; other work goes on meanwhile.
+  async finer() {
     const n = 2 * this.size - 1, values = new Float32Array(n ** 3), near = NEAR * this.cell * this.bound, asked = [];
     const at = (i) => -1 + (2 * i) / (n - 1);
     let i = 0;
-    for (let z = 0; z < n; ++z)
+    for (let z = 0; z < n; ++z) {
+      if (z % 8 === 7) await new Promise((go) => setTimeout(go, 0));
       for (let y = 0; y < n; ++y)
         for (let x = 0; x < n; ++x, ++i) {
           values[i] = this.at(at(x), at(y), at(z));
           if ((x | y | z) & 1 && Math.abs(values[i]) < near) asked.push(i);
         }
+    }
     return {n, values, asked};
   }
 
@@ -114,7 +116,7 @@ class ShapeView {
     try {
       this.setGrid(await Grid.first(this.evaluator, this.about.shape.bound));
       while (this.grid.size < FINEST_GRID) {
-        const plan = this.grid.finer();
+        const plan = await this.grid.finer();
         if (this.grid.size > 33 && plan.asked.length / this.evaluator.speed > PATIENT) break;
         this.setGrid(await this.grid.refined(this.evaluator, plan));
       }
