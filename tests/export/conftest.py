@@ -45,7 +45,7 @@ def image(
     config = ImageConfig(field=field, **options)
     model = image_field(config, raster, generator=torch.Generator().manual_seed(0))
     spread(model.mlp, 0.8)
-    return Checkpoint(model, config, raster, "kitten <1>.png", 0)
+    return Checkpoint(model, config, raster, "kitten & <i>co</i>.png", 0)
 
 
 def shape(kind: str = "staf", *, sphere: bool = True, **options: Any) -> Any:

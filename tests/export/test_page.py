@@ -288,7 +288,8 @@ def test_the_page_is_one_file_that_asks_for_nothing_and_holds_any_title(browser,
     assert "http" not in page.replace("http-equiv", "")
     assert not re.search(r"\{\{\w+\}\}", page)
     shown(browser, page, tmp_path)
-    assert browser.run("document.title") == "kitten <1>.png"
+    assert browser.run("document.title") == "kitten & <i>co</i>.png"
+    assert browser.run("document.querySelector('h1').textContent") == "kitten & <i>co</i>.png"
     loaded = browser.run("performance.getEntriesByType('resource').map((e) => e.name)")
     assert [name for name in loaded if not name.startswith("data:")] == []
 
