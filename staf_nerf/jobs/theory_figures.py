@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from staf_nerf.theory.spectrum import count_frequencies, frequency_support
 from staf_nerf.theory.variance import kolmogorov_smirnov, outputs_over_draws, variances_within
 from staf_nerf.theory.wide import analytic_ntk, wide_network
 
-COLORS = 48
+COLORS = 96
 """Of a picture's palette, so that it is small."""
 INITIALIZATIONS: tuple[Initialization, ...] = ("theorem", "published", "normalized")
 
@@ -103,6 +103,11 @@ def draw_spectrum(path: Path) -> dict[str, Any]:
         outside = torch.ones(len(lines), dtype=torch.bool)
         outside[support.frequencies[:, 0].round().long().clamp(max=len(lines) - 1)] = False
         found[f"τ = {count}"] = {"lines": len(support.frequencies), "largest elsewhere": lines[outside].max().item()}
+    for name in ("sine", "staf"):
+        generator = Generator().manual_seed(0)
+        mlp = CoordinateMLP(1, 1, hidden_features=4, hidden_layers=2, activation=name, generator=generator).double()
+        support = frequency_support(mlp, order=4)
+        found[f"{name}, width 4"] = {"lines to order 4": len(support.frequencies), "beyond": support.remainder}
     for count in (1, 2, 5):
         numbers = [count_frequencies(count * 16, order) for order in range(1, 9)]
         axes[0][2].semilogy(range(1, 9), numbers, ".-", label=f"τ = {count}")
@@ -142,6 +147,8 @@ def draw_widths(path: Path) -> dict[str, Any]:
         errors = [_error(part, sharing, width, x, generator) for width in widths]
         axes[0][0].loglog(widths, errors, ".-", label=label)
         found[label] = errors
+    for layers, omega in ((1, 6.0), (2, 6.0), (1, 30.0), (3, 30.0)):
+        found[f"first layer taken for normal, layers {layers}, ω {omega:g}"] = _law_error(layers, omega, x)
     axes[0][0].loglog(widths, [1.6 / math.sqrt(width) for width in widths], "k--", linewidth=0.8, label="1/√width")
     axes[0][0].set(xlabel="width", ylabel="error of the closed form, relative")
     axes[0][0].legend(fontsize=7)
@@ -160,6 +167,14 @@ def _error(part: str, sharing: str, width: int, x: Tensor, generator: Generator,
         found = getattr(empirical_ntk(mlp, x, parts=True), part)
         squares.append((found - expected).square().mean() / expected.square().mean())
     return torch.stack(squares).mean().sqrt().item()
+
+
+def _law_error(layers: int, omega: float, x: Tensor) -> float:
+    """What Gaussian first weights would change, in parts of the kernel, at a width of 1024."""
+    mlp = CoordinateMLP(2, 1, hidden_features=1024, hidden_layers=layers, first_omega=omega, hidden_omega=omega)
+    network = wide_network(mlp)
+    right, wrong = (analytic_ntk(replace(network, first_law=law), x) for law in ("uniform", "gaussian"))
+    return ((wrong - right).norm() / right.norm()).item()
 
 
 def draw_kernels(output: Path) -> dict[str, Any]:
