@@ -49,7 +49,7 @@ class CompareKernels:
     output: Path = Path("outputs/ntk")
     """Folder for the results."""
     size: int = 32
-    """Points along the longer axis of the grid. 64, with 4096 points, takes minutes for each network."""
+    """Points along the longer axis of the grid. 64, with 4096 points, takes a minute for each network."""
     image: Path | None = None
     """Picture that gradient descent is to learn, in grey; a pattern of stripes and squares, if not given."""
     steps: int = 200
@@ -68,8 +68,8 @@ class CompareKernels:
     def __post_init__(self) -> None:
         if not self.compare:
             raise ValueError("compare must name one network or more, got none")
-        if len(set(self.compare)) < len(self.compare):
-            raise ValueError(f"compare must name each network once, got {list(self.compare)}")
+        if len(set(map(short_name, self.compare))) < len(self.compare):
+            raise ValueError(f"compare must name each network once, files by their folders, got {list(self.compare)}")
         for name, value, least in (("size", self.size, 2), ("steps", self.steps, 1)):
             if value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
@@ -114,7 +114,7 @@ def run(job: CompareKernels) -> list[Compared]:
     found = []
     for name, model in models:
         with Stages(console) as stages:
-            found.append(compare(name, model, grid, target, job, stages))
+            found.append(compare(short_name(name), model, grid, target, job, stages))
     shape = target.shape
     names = {
         "spectra.png": "eigenvalues of the tangent kernels, and their sum so far",
@@ -157,6 +157,11 @@ def make_network(name: str, config: FieldConfig, *, seed: int = 0) -> nn.Module:
         )
     config = dataclasses.replace(config, activation=activation, encoding=encoding)
     return _to_float64(NeuralField(2, 1, config, generator=Generator().manual_seed(seed)))
+
+
+def short_name(name: str) -> str:
+    """What a network is called in tables and figures: a file by its folder."""
+    return Path(name).resolve().parent.name if name.endswith(".safetensors") else name
 
 
 def _from_file(path: Path) -> nn.Module:
@@ -313,8 +318,8 @@ def shown(one: Compared) -> dict[str, str]:
     sinusoids = sum(one.parts[name] for name in ("amplitude", "frequency", "phase"))
     values = one.spectrum.values
     return {
-        "weights": f"{one.parameters:,}",
-        "trace": f"{values.sum():.3g}",
+        "weights": f"{one.parameters / 1000:.0f}k",
+        "trace": f"{values.sum():.2g}",
         "rank": f"{one.effective_rank:.1f}",
         "above 1e-4": str(int((values > 1e-4 * values[0]).sum())),
         "C, Ω, Φ": f"{sinusoids:.1e}",

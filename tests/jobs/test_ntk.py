@@ -118,6 +118,7 @@ def test_options_out_of_range_are_refused():
     for options, message in (
         ({"compare": ()}, "compare must name one network or more"),
         ({"compare": ("staf", "staf")}, "compare must name each network once"),
+        ({"compare": ("a/fit/field.safetensors", "b/fit/field.safetensors")}, "files by their folders"),
         ({"size": 1}, "size must be >= 2, got 1"),
         ({"steps": 0}, "steps must be >= 1, got 0"),
         ({"rate": 2.0}, "rate must be between 0 and 2, got 2.0"),
