@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import torch
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from torch import Generator, Tensor, nn
@@ -321,7 +322,7 @@ def shown(one: Compared) -> dict[str, str]:
         "weights": f"{one.parameters / 1000:.0f}k",
         "trace": f"{values.sum():.2g}",
         "rank": f"{one.effective_rank:.1f}",
-        "above 1e-4": str(int((values > 1e-4 * values[0]).sum())),
+        ">1e-4": str(int((values > 1e-4 * values[0]).sum())),
         "C, Ω, Φ": f"{sinusoids:.1e}",
         "error": f"{one.measured[-1].sum():.3f}",
         "foretold": f"{one.predicted[-1].sum():.3f}",
@@ -332,7 +333,7 @@ def shown(one: Compared) -> dict[str, str]:
 def table(found: list[Compared]) -> Table:
     """The same on screen."""
     rows = [shown(one) for one in found]
-    made = Table("network", *rows[0], title=TITLE)
+    made = Table("network", *rows[0], title=TITLE, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for one, row in zip(found, rows, strict=True):
         made.add_row(one.name, *row.values())
     return made
