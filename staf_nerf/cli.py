@@ -20,6 +20,7 @@ from staf_nerf.jobs import audio, image, shape
 from staf_nerf.jobs import evaluate as evaluation
 from staf_nerf.jobs import export as export_job
 from staf_nerf.jobs import mesh as mesh_job
+from staf_nerf.jobs import ntk as ntk_job
 from staf_nerf.presets import load_preset
 
 MEASURE = {
@@ -243,6 +244,15 @@ def compare(
     write({"mesh": mesh.name, "reference": reference.name, "icp": icp, **asdict(found)}, output)
 
 
+def ntk(job: OmitArgPrefixes[ntk_job.CompareKernels]) -> None:
+    """Compares what networks learn first: spectra of their tangent kernels, eigenfunctions, decay of the error.
+
+    Args:
+        job: What to compare, and where.
+    """
+    ntk_job.run(job)
+
+
 def doctor() -> None:
     """Says what this machine and installation use: the device, the kernels, the versions of what matters."""
     import platform
@@ -306,6 +316,7 @@ def main() -> None:
                 "mesh": mesh,
                 "compare": compare,
                 "bench": bench,
+                "ntk": ntk,
                 "doctor": doctor,
             },
             prog="staf",

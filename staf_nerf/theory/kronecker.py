@@ -30,9 +30,9 @@ def sine_network(mlp: CoordinateMLP) -> CoordinateMLP:
     layers, d inputs and k outputs has (d + 1)τn + (L - 1)(τn + 1)τn + (τn + 1)k parameters. Layers that are `Sine`
     count as τ = 1; their ω goes into the weights, and those of the result have ω = 1.
 
-    With `skip` the result has skips too, sin(λ z̄) + z̄, and λ is the ω of its `Sine`: since z is no combination of
-    sines, no network without skips is equal. The sines' arguments carry z along, Σ C z̄ = (Σ CΩ / λ) z + Σ CΦ / λ,
-    which is z and a constant for λ = Σ CΩ. Where that sum differs between neurons, or nearly vanishes, two sinusoids
+    With `skip` the result has skips too, sin(λ z̄) + z̄, where λ is the ω of its `Sine`: no layer of sines alone hands
+    on unchanged what it reads. The sines' arguments carry z along, Σ C z̄ = (Σ CΩ / λ) z + Σ CΦ / λ, which is z and a
+    constant for λ = Σ CΩ. Where that sum differs between neurons, or nearly vanishes, two sinusoids
     that cancel, β sin(z) and β sin(z + π), make it 1: such a layer has (τ + 2)·n sines.
 
     Args:

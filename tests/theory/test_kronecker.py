@@ -159,12 +159,12 @@ def test_any_sine_network_is_a_staf_network_of_one_sinusoid(generator):
     assert_same_function(staf_from_sine(plain, 1), plain, coordinates(generator))
 
 
-@pytest.mark.parametrize("name", ["weight", "bias"])
-def test_a_network_without_the_structure_is_refused(name, generator):
+@pytest.mark.parametrize(("name", "structure"), [("weight", "be a Kronecker product"), ("bias", "have biases")])
+def test_a_network_without_the_structure_is_refused(name, structure, generator):
     plain = sine_network(network(generator))
     with torch.no_grad():
         getattr(plain.linears[1], name)[3] += 0.01
-    with pytest.raises(ValueError, match=r"network must .* in linear layer 1, but departs"):
+    with pytest.raises(ValueError, match=f"network must {structure} .* in linear layer 1, but departs"):
         staf_from_sine(plain, 5)
     staf_from_sine(plain, 5, tolerance=1.0)
 
