@@ -9,6 +9,10 @@ from staf_nerf.mlp import CoordinateMLP
 from staf_nerf.signals.audio import AudioSignal
 from staf_nerf.signals.image import ImageSignal
 from staf_nerf.signals.shape import ShapeSignal
+from staf_nerf.theory.kronecker import sine_network, staf_from_sine
+from staf_nerf.theory.ntk import empirical_ntk, ntk_spectrum
+from staf_nerf.theory.spectrum import frequency_support
+from staf_nerf.theory.wide import analytic_ntk, wide_network
 
 __all__ = [
     "STAF",
@@ -27,6 +31,13 @@ __all__ = [
     "SignedDistanceField",
     "Sine",
     "SurfaceField",
+    "analytic_ntk",
+    "empirical_ntk",
     "extract_mesh",
     "fit",
+    "frequency_support",
+    "ntk_spectrum",
+    "sine_network",
+    "staf_from_sine",
+    "wide_network",
 ]

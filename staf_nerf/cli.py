@@ -18,7 +18,9 @@ from staf_nerf.bench import activation, extraction, linear, mlp, nerf, nerf_spee
 from staf_nerf.config import AudioConfig, ImageConfig, ShapeConfig
 from staf_nerf.jobs import audio, image, shape
 from staf_nerf.jobs import evaluate as evaluation
+from staf_nerf.jobs import export as export_job
 from staf_nerf.jobs import mesh as mesh_job
+from staf_nerf.jobs import ntk as ntk_job
 from staf_nerf.presets import load_preset
 
 MEASURE = {
@@ -155,6 +157,15 @@ def evaluate(job: OmitArgPrefixes[evaluation.Evaluate]) -> None:
         write(found, job.output)
 
 
+def export(job: OmitArgPrefixes[export_job.Export]) -> None:
+    """Writes a fitted field for other programs: ONNX, a page for a browser, GLSL, plain sines.
+
+    Args:
+        job: What to write.
+    """
+    export_job.run(job)
+
+
 def mesh(
     *,
     load_config: Path | None = None,
@@ -233,6 +244,15 @@ def compare(
     write({"mesh": mesh.name, "reference": reference.name, "icp": icp, **asdict(found)}, output)
 
 
+def ntk(job: OmitArgPrefixes[ntk_job.CompareKernels]) -> None:
+    """Compares what networks learn first: spectra of their tangent kernels, eigenfunctions, decay of the error.
+
+    Args:
+        job: What to compare, and where.
+    """
+    ntk_job.run(job)
+
+
 def doctor() -> None:
     """Says what this machine and installation use: the device, the kernels, the versions of what matters."""
     import platform
@@ -292,9 +312,11 @@ def main() -> None:
                 "demo": demo,
                 "fit": fit_command(sys.argv[2:]) if sys.argv[1:2] == ["fit"] else fit_command(()),
                 "eval": evaluate,
+                "export": export,
                 "mesh": mesh,
                 "compare": compare,
                 "bench": bench,
+                "ntk": ntk,
                 "doctor": doctor,
             },
             prog="staf",

@@ -16,7 +16,7 @@ ORDER = [
     {"mlp"},
     {"fields"},
     {"signals", "theory"},
-    {"fit", "evaluation", "checkpoint"},
+    {"fit", "evaluation", "checkpoint", "export"},
     {"jobs"},
     {"plugin", "bench"},
     {"cli"},

@@ -26,7 +26,9 @@ def test_the_wheel_holds_presets_and_scene_and_every_module(tmp_path):
     presets = {f"staf_nerf/{path.relative_to(ROOT)}" for path in (ROOT / "method_configs").glob("*.toml")}
     images = {f"staf_nerf/{path.relative_to(ROOT)}" for path in (ROOT / "scenes").rglob("*.png")}
     assert len(images) == 90 + 20
-    assert modules | presets | images <= names
+    templates = {str(path.relative_to(ROOT)) for path in (ROOT / "staf_nerf/export/templates").glob("*.[jgh]*")}
+    assert len(templates) == 11
+    assert modules | presets | images | templates <= names
     assert {"staf_nerf/scenes/tin_robot/transforms.json", "staf_nerf/scenes/tin_robot/tin_robot.ply"} <= names
     assert not any(name.startswith("tests") for name in names)
 

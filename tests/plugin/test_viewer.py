@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import functools
-import io
-import json
-import shutil
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
-WAIT = 180.0
-"""Seconds for Chromium, without a GPU, to load the page and show a picture."""
-
-
-def free_port() -> int:
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        return made.getsockname()[1]
-
-
-def wait_for(condition, seconds=WAIT, what="the condition"):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        with contextlib.suppress(OSError, KeyError, IndexError):
-            if result := condition():
-                return result
-        time.sleep(0.5)
-    pytest.fail(f"waited {seconds:.0f} s for {what() if callable(what) else what}")
+from tests.browser import Browser, free_port, wait_for
 
 
 def listening(port: int) -> set[str]:
@@ -71,54 +46,6 @@ def test_ns_viewer_listens_on_this_machine_alone_and_prints_its_address(trained,
     finally:
         viewer.terminate()
         viewer.wait(20)
-
-
-class Browser:
-    """Headless Chromium through its debugging protocol."""
-
-    def __init__(self, folder: Path, url: str) -> None:
-        import websocket
-
-        program = shutil.which("chromium") or shutil.which("chromium-browser")
-        if program is None:
-            pytest.skip("Chromium is not installed")
-        port = free_port()
-        self.process = subprocess.Popen(
-            [program, "--headless", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
-             "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-             "--disable-sync", f"--user-data-dir={folder}", "--window-size=900,600", "--remote-allow-origins=*",
-             f"--remote-debugging-port={port}", url],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-
-        def page():
-            pages = json.loads(urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=5).read())
-            return next(iter([p for p in pages if p["type"] == "page"]), None)
-
-        self.socket = websocket.create_connection(wait_for(page, what="Chromium")["webSocketDebuggerUrl"], timeout=60)
-        self.count = 0
-
-    def ask(self, method: str, **parameters):
-        self.count += 1
-        self.socket.send(json.dumps({"id": self.count, "method": method, "params": parameters}))
-        while (answer := json.loads(self.socket.recv())).get("id") != self.count:
-            pass
-        return answer["result"]
-
-    def scene(self, aspect: float) -> np.ndarray:
-        """What the page shows of its scene: the canvas, as wide as the camera says; the controls cover the rest."""
-        expression = "JSON.stringify(document.querySelector('canvas').getBoundingClientRect())"
-        box = json.loads(self.ask("Runtime.evaluate", expression=expression)["result"]["value"])
-        clip = {name: box[name] for name in ("x", "y", "width", "height")} | {"scale": 1}
-        png = base64.b64decode(self.ask("Page.captureScreenshot", clip=clip)["data"])
-        shown = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), dtype=np.float32) / 255.0
-        return shown[:, : round(shown.shape[0] * aspect)]
-
-    def close(self) -> None:
-        with contextlib.suppress(Exception):
-            self.socket.close()
-        self.process.terminate()
-        self.process.wait(20)
 
 
 def resemblance(shown: np.ndarray, render: np.ndarray) -> float:

@@ -1,0 +1,216 @@
+"""A field as tiny-cuda-nn stores it: matrices without biases, all hidden layers of one width, activation Sine.
+
+It is the field's equivalent plain sine network. A bias is the column of a neuron that is always 1: the first layer
+finds it in the input, which tiny-cuda-nn pads with ones to a multiple of 16, and each layer hands it on, since
+sin(π / 2) = 1. The parameters are one vector, the matrices one after the other, row by row: (width, inputs),
+(width, width), …, (outputs, width), inputs and outputs padded to multiples of 16 (as `fully_fused_mlp.cu`,
+`cutlass_mlp.cu` and `identity.h` have it).
+
+`CutlassMLP` takes any width, here a multiple of 16. `FullyFusedMLP` has the same layout, and takes widths of 16, 32,
+64 and 128; the version that was read (087d07c) has no Sine in it, so `load_fused` asks for `CutlassMLP` unless told
+otherwise.
+
+Not run on a GPU so far: what is tested is that layout, evaluated by NumPy.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from staf_nerf.export.network import Floats, Sphere, encoding_layer, network_of
+from staf_nerf.export.sines import exact_sine_network
+from staf_nerf.fields import SignedDistanceField
+
+KEY, FORMAT = "tcnn", 1
+"""Of the metadata, and the number of its format."""
+ALIGNMENT = 16
+"""Inputs, outputs and widths are multiples of it."""
+FUSED_WIDTHS = (16, 32, 64, 128)
+"""Widths of FullyFusedMLP."""
+MOST_WIDTH = 8192
+"""Neurons of a layer, a plain limit of memory: a matrix then has 2^26 numbers."""
+
+
+def fused_file(field: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
+    """The file's content: the tensor `params`, float32, and the configuration as JSON in the metadata's key `tcnn`.
+
+    Raises:
+        ValueError: If the field is no chain of sines: other activations, skips, an encoding that hands coordinates on.
+    """
+    from safetensors.torch import save
+
+    params, about = fused_params(field)
+    return save({"params": torch.from_numpy(params)}, {**(metadata or {}), KEY: json.dumps(about)})
+
+
+def fused_params(field: nn.Module) -> tuple[Floats, dict[str, Any]]:
+    """The vector of parameters and the configuration."""
+    layers, output = _sines(field)
+    inputs, outputs = layers[0][0].shape[1], len(output[1])
+    width = _width(1 + max(len(bias) for _, bias in layers))
+    before = _padded(inputs + 1)
+    matrices: list[Floats] = []
+    constant = inputs  # the column that is 1
+    for weight, bias in layers:
+        matrix = _with_bias(weight, bias, (width, before), constant)
+        matrix[len(bias), constant] = math.pi / 2.0
+        matrices.append(matrix)
+        constant, before = len(bias), width
+    matrices.append(_with_bias(*output, (_padded(outputs), width), constant))
+    sphere = network_of(field).sphere
+    about = {
+        "format": FORMAT,
+        "n_input_dims": inputs,
+        "n_output_dims": outputs,
+        "encoding": {"otype": "Identity"},
+        "network": {
+            "otype": "CutlassMLP",
+            "activation": "Sine",
+            "output_activation": "None",
+            "n_neurons": width,
+            "n_hidden_layers": len(layers),
+        },
+        "shapes": [list(matrix.shape) for matrix in matrices],
+        "sphere": None if sphere is None else asdict(sphere),
+        "half_error": _half_error(matrices, inputs),
+        "run_on_a_gpu": False,
+    }
+    return np.concatenate([matrix.ravel() for matrix in matrices]), about
+
+
+def _sines(field: nn.Module) -> tuple[list[tuple[Floats, Floats]], tuple[Floats, Floats]]:
+    """Weights and biases of layers of sines, ω included, and of the layer at the end."""
+    inner: Any = field.geometry if isinstance(field, SignedDistanceField) else field
+    network_of(field)  # which refuses what no format holds
+    if inner.mlp.skip:
+        raise ValueError("tiny-cuda-nn's networks have no skips, this one has; --to sine-safetensors holds them")
+    if not len(inner.mlp.linears):
+        raise ValueError("tiny-cuda-nn's networks have at least 1 hidden layer, got 0")
+    found: list[tuple[Floats, Floats]] = []
+    for layer in encoding_layer(inner.encoding):
+        assert layer.sinusoids is not None
+        if layer.straight:
+            raise ValueError("encoding must be sines alone for tiny-cuda-nn, got one that hands the coordinates on")
+        found.append((layer.weight, layer.bias + layer.sinusoids[2, 0]))
+    sines = exact_sine_network(inner.mlp)
+    for linear, sigma in zip(sines.linears, sines.activations, strict=True):
+        omega: Any = sigma.omega
+        found.append((_numbers(omega * linear.weight), _numbers(omega * linear.bias)))  # pyright: ignore[reportOperatorIssue]
+    return found, (_numbers(sines.output.weight), _numbers(sines.output.bias))
+
+
+def _numbers(tensor: Tensor) -> Floats:
+    return tensor.detach().float().numpy()
+
+
+def _with_bias(weight: Floats, bias: Floats, shape: tuple[int, int], constant: int) -> Floats:
+    """A matrix of that shape with the weights in its corner and the bias in the column of what is 1."""
+    found = np.zeros(shape, np.float32)
+    found[: weight.shape[0], : weight.shape[1]] = weight
+    found[: len(bias), constant] = bias
+    return found
+
+
+def _padded(count: int) -> int:
+    return -(-count // ALIGNMENT) * ALIGNMENT
+
+
+def _width(needed: int) -> int:
+    """The least width: one of FullyFusedMLP's, or a multiple of 16 for CutlassMLP."""
+    if needed > MOST_WIDTH:
+        raise ValueError(
+            f"the equivalent sine network must have at most {MOST_WIDTH} neurons in a layer, got {needed}: they are "
+            "the neurons times the sinusoids, and one that is constant; fit with a smaller --hidden-features"
+        )
+    return next((width for width in FUSED_WIDTHS if width >= needed), _padded(needed))
+
+
+def _half_error(matrices: Sequence[Floats], inputs: int, *, points: int = 1024) -> float:
+    """Root mean square of what weights and activations in half precision, tiny-cuda-nn's default, change."""
+    x = np.random.default_rng(0).uniform(-1.0, 1.0, (points, inputs)).astype(np.float32)
+    h = exact = np.concatenate([x, np.ones((points, matrices[0].shape[1] - inputs), np.float32)], 1)
+    for index, matrix in enumerate(matrices):
+        h = h.astype(np.float16).astype(np.float32) @ matrix.astype(np.float16).astype(np.float32).T
+        exact = exact @ matrix.T
+        if index < len(matrices) - 1:
+            h, exact = np.sin(h), np.sin(exact)
+    return float(np.sqrt(((h - exact) ** 2).mean()))
+
+
+# --- the loader ------------------------------------------------------------------------------------------------------
+
+
+class FusedField(nn.Module):
+    """A field that tiny-cuda-nn evaluates: (n, d) -> (n, k), float32. Needs CUDA."""
+
+    def __init__(self, network: nn.Module, sphere: Sphere | None) -> None:
+        super().__init__()
+        self.network, self.sphere = network, sphere
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.network(x).float()
+        if self.sphere is None:
+            return found
+        rounding = (0.5 * self.sphere.radius) ** 2
+        squared = (x - x.new_tensor(self.sphere.center)).square().sum(-1, keepdim=True)
+        start = math.sqrt(self.sphere.radius**2 + rounding)
+        return found + self.sphere.sign * ((squared + rounding).sqrt() - start)
+
+
+def read_fused(path: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """The parameters and the configuration of a file that `fused_file` made.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        with safe_open(path, framework="np") as file:
+            about = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            params = file.get_tensor("params") if about else np.zeros(0, np.float32)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{path} holds no network for tiny-cuda-nn of format {FORMAT}")
+    return params, about
+
+
+def load_fused(path: Path, *, otype: Literal["CutlassMLP", "FullyFusedMLP"] = "CutlassMLP") -> FusedField:
+    """Builds the network in tiny-cuda-nn and gives it the file's parameters. Not run on a GPU so far.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds something else, or FullyFusedMLP does not take its width.
+        RuntimeError: If tiny-cuda-nn is not installed, or arranges its parameters otherwise.
+    """
+    params, about = read_fused(path)
+    width = about["network"]["n_neurons"]
+    if otype == "FullyFusedMLP" and width not in FUSED_WIDTHS:
+        raise ValueError(f"otype FullyFusedMLP takes widths of {FUSED_WIDTHS}, the file has {width}: use CutlassMLP")
+    try:
+        import tinycudann  # pyright: ignore[reportMissingImports]
+    except (ImportError, OSError) as error:
+        raise RuntimeError("load_fused needs tiny-cuda-nn's bindings for torch, and CUDA") from error
+    network = tinycudann.NetworkWithInputEncoding(
+        about["n_input_dims"], about["n_output_dims"], about["encoding"], {**about["network"], "otype": otype}
+    )
+    if network.params.numel() != params.size:
+        raise RuntimeError(f"tiny-cuda-nn has {network.params.numel()} parameters here, the file {params.size}")
+    with torch.no_grad():
+        network.params.copy_(torch.from_numpy(params))
+    sphere = about["sphere"]
+    return FusedField(network, None if sphere is None else Sphere(**sphere))

@@ -1,0 +1,227 @@
+"""A field as a list of layers in plain numbers: what every exported format is made from.
+
+Conventions: weights are (n_out, n_in), as in torch; a layer maps h to
+
+    s · z + σ(z)  with  z = weight · h + bias,
+
+where s is 1 for its first `straight` outputs and 0 for the others: skips, the coordinates among positional encodings
+and the linear layer at the end are all of that form. Encodings of sines are a layer without bias: cos is sin(z + π/2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from staf_nerf.activations import FINER, STAF, Gaussian, ReLU, Sinc, Sine
+from staf_nerf.encodings import Encoding, FourierFeatures, Identity
+from staf_nerf.fields import NeuralField, SignedDistanceField
+from staf_nerf.mlp import CoordinateMLP
+
+Floats = NDArray[np.float32]
+Kind = Literal["fourier", "finer", "gaussian", "sinc", "relu", "none"]
+
+SIGMAS: dict[str, Callable[[NDArray[np.float64], float], NDArray[np.float64]]] = {
+    "finer": lambda z, w: np.sin(w * (np.abs(z) + 1.0) * z),
+    "gaussian": lambda z, w: np.exp(-0.5 * (w * z) ** 2),
+    "sinc": lambda z, w: np.sinc(w * z / math.pi),
+    "relu": lambda z, w: np.maximum(z, 0.0),
+    "none": lambda z, w: np.zeros_like(z),
+}
+"""The kinds without parameters of their own, in double precision."""
+SUPPORTED = "STAF, sine, FINER, Gaussian, sinc and ReLU"
+"""Activations that are exported, for messages."""
+REFUSED = {
+    "Gabor": "its values are complex, and no format here has complex weights",
+    "FourierFilter": "each of its layers reads the coordinates again, which a list of layers does not hold",
+}
+"""Why an activation is not exported."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """z = weight · h + bias, then s · z + σ(z)."""
+
+    weight: Floats
+    """(n_out, n_in)."""
+    bias: Floats
+    """(n_out,)."""
+    kind: Kind
+    """σ: Σᵢ Cᵢ sin(Ωᵢ z + Φᵢ), sin(w (|z| + 1) z), exp(-(w z)² / 2), sin(w z) / (w z), max(z, 0), or 0."""
+    straight: int = 0
+    """How many of the first outputs have z added."""
+    sinusoids: Floats | None = None
+    """"fourier": (3, τ, n_out) or (3, τ, 1), the amplitudes C, the frequencies Ω and the phases Φ."""
+    scale: float = 1.0
+    """w of the other kinds."""
+
+    @property
+    def outputs(self) -> int:
+        """n_out."""
+        return self.weight.shape[0]
+
+    @property
+    def inputs(self) -> int:
+        """n_in."""
+        return self.weight.shape[1]
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers it holds."""
+        return self.weight.size + self.bias.size + (0 if self.sinusoids is None else self.sinusoids.size)
+
+    def values(self, h: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, n_in) -> (n, n_out)."""
+        z = h @ self.weight.T.astype(np.float64) + self.bias
+        found = self._sigma(z)
+        found[:, : self.straight] += z[:, : self.straight]
+        return found
+
+    def _sigma(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.sinusoids is not None:
+            total = np.zeros_like(z)
+            for amplitude, frequency, phase in self.sinusoids.transpose(1, 0, 2).astype(np.float64):
+                total += amplitude * np.sin(frequency * z + phase)
+            return total
+        return SIGMAS[self.kind](z, self.scale)
+
+
+@dataclass(frozen=True)
+class Sphere:
+    """What a signed distance has beside its network: sign · (√(‖x - center‖² + r²/4) - √(r² + r²/4))."""
+
+    center: tuple[float, float, float]
+    radius: float
+    sign: float
+
+    def distance(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, 3) -> (n, 1)."""
+        rounding = (0.5 * self.radius) ** 2
+        squared = ((points - np.array(self.center)) ** 2).sum(1, keepdims=True)
+        return self.sign * (np.sqrt(squared + rounding) - math.sqrt(self.radius**2 + rounding))
+
+
+@dataclass(frozen=True)
+class Network:
+    """Layers, and the sphere that is added to what they give."""
+
+    layers: tuple[Layer, ...]
+    sphere: Sphere | None = None
+
+    @property
+    def inputs(self) -> int:
+        """Coordinates."""
+        return self.layers[0].inputs
+
+    @property
+    def outputs(self) -> int:
+        """Values."""
+        return self.layers[-1].outputs
+
+    @property
+    def width(self) -> int:
+        """Of the widest layer."""
+        return max(layer.outputs for layer in self.layers)
+
+    @property
+    def sinusoids(self) -> int:
+        """The most sinusoids that a layer's activation has."""
+        return max(0 if layer.sinusoids is None else layer.sinusoids.shape[1] for layer in self.layers)
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers it holds: weights, biases, sinusoids."""
+        return sum(layer.numbers for layer in self.layers)
+
+    def values(self, points: NDArray[Any]) -> NDArray[np.float64]:
+        """What it gives at points (n, inputs), (n, outputs), in double precision."""
+        h = x = points.astype(np.float64)
+        for layer in self.layers:
+            h = layer.values(h)
+        return h if self.sphere is None else h + self.sphere.distance(x)
+
+
+def network_of(field: nn.Module) -> Network:
+    """The layers of a fitted field, copied.
+
+    Raises:
+        ValueError: If it has an encoding or an activation that is not exported; the message says why.
+    """
+    sphere = None
+    if isinstance(field, SignedDistanceField):
+        *center, radius, sign = field.sphere.tolist()
+        sphere = Sphere((center[0], center[1], center[2]), radius, sign) if sign else None
+        field = field.geometry
+    if not isinstance(field, NeuralField):
+        raise ValueError(f"field must be a NeuralField or a SignedDistanceField, got {type(field).__name__}")
+    encoded = encoding_layer(field.encoding)
+    return Network((*encoded, *mlp_layers(field.mlp)), sphere)
+
+
+def encoding_layer(encoding: Encoding) -> tuple[Layer, ...]:
+    """An encoding as a layer of sines; none of coordinates as they are.
+
+    Raises:
+        ValueError: If it is a hash grid.
+    """
+    if isinstance(encoding, Identity):
+        return ()
+    if not isinstance(encoding, FourierFeatures):
+        raise ValueError(
+            f"encoding must be none or of Fourier features to be exported, got {type(encoding).__name__}: a hash grid "
+            "is a table of millions of features, not layers; fit with --encoding identity"
+        )
+    frequencies = _numbers(encoding.frequencies)
+    count, inputs = frequencies.shape
+    first = inputs if encoding.include_input else 0
+    weight = np.concatenate([np.eye(inputs, dtype=np.float32)[:first], frequencies, frequencies])
+    amplitude = np.repeat(np.array([0.0, 1.0], np.float32), [first, 2 * count])
+    phase = np.repeat(np.array([0.0, math.pi / 2.0], np.float32), [first + count, count])
+    sinusoids = np.stack([amplitude, np.ones_like(phase), phase])[:, None]
+    return (Layer(weight, np.zeros(len(weight), np.float32), "fourier", first, sinusoids),)
+
+
+def mlp_layers(mlp: CoordinateMLP) -> tuple[Layer, ...]:
+    """The layers of a coordinate network.
+
+    Raises:
+        ValueError: If an activation is not exported.
+    """
+    hidden: list[Any] = list(zip(mlp.linears, mlp.activations, strict=True))
+    layers = [
+        _layer(linear, sigma, index, straight=linear.out_features if mlp.skip and index else 0)
+        for index, (linear, sigma) in enumerate(hidden)
+    ]
+    weight, bias = _numbers(mlp.output.weight), _numbers(mlp.output.bias)
+    return (*layers, Layer(weight, bias, "none", len(bias)))
+
+
+def _layer(linear: nn.Linear, sigma: nn.Module, index: int, *, straight: int) -> Layer:
+    name = type(sigma).__name__
+    if name in REFUSED:
+        raise ValueError(f"activation must be one of {SUPPORTED}, got {name} in layer {index}: {REFUSED[name]}")
+    weight, bias = _numbers(linear.weight), _numbers(linear.bias)
+    if isinstance(sigma, STAF):
+        parts = [_numbers(p) for p in (sigma.amplitude, sigma.frequency, sigma.phase)]
+        sinusoids = np.stack([part if part.ndim == 2 else part[:, None] for part in parts])
+        return Layer(weight, bias, "fourier", straight, sinusoids)
+    if isinstance(sigma, Sine):
+        return Layer(weight, bias, "fourier", straight, np.array([1.0, sigma.omega, 0.0], np.float32).reshape(3, 1, 1))
+    if isinstance(sigma, FINER | Sinc):
+        return Layer(weight, bias, "finer" if isinstance(sigma, FINER) else "sinc", straight, scale=sigma.omega)
+    if isinstance(sigma, Gaussian):
+        return Layer(weight, bias, "gaussian", straight, scale=1.0 / sigma.width)
+    if isinstance(sigma, ReLU):
+        return Layer(weight, bias, "relu", straight)
+    raise ValueError(f"activation must be one of {SUPPORTED}, got {name} in layer {index}")
+
+
+def _numbers(tensor: torch.Tensor) -> Floats:
+    return tensor.detach().cpu().float().numpy().copy()

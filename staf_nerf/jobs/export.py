@@ -1,0 +1,155 @@
+"""`staf export`: a fitted field in, a file for other programs out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from rich.console import Console
+from tyro.conf import Positional, arg
+
+from staf_nerf.checkpoint import Checkpoint, load_field
+from staf_nerf.config import AudioConfig, ImageConfig, ShapeConfig
+from staf_nerf.evaluation import field_bound
+from staf_nerf.export.fused import fused_file
+from staf_nerf.export.network import Network, network_of
+from staf_nerf.export.onnx import onnx_model
+from staf_nerf.export.page import Precision, image_page, largest_difference, rounded, shape_page
+from staf_nerf.export.shader import glsl_function
+from staf_nerf.export.sines import sine_file
+
+Format = Literal["onnx", "sine-safetensors", "tcnn", "glsl", "html"]
+SUFFIXES: dict[Format, str] = {
+    "onnx": ".onnx",
+    "sine-safetensors": ".safetensors",
+    "tcnn": ".safetensors",
+    "glsl": ".glsl",
+    "html": ".html",
+}
+"""How a format's files are called, where no name is given."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Writes a fitted field for other programs."""
+
+    checkpoint: Positional[Path]
+    """A field.safetensors of `staf fit`."""
+    to: Format
+    """"onnx": a graph for onnxruntime and others. "html": one page that shows an image at any magnification, or a
+    signed distance with an orbiting camera. "glsl": one function for a shader, of a small network.
+    "sine-safetensors": the plain sine network that computes the same. "tcnn": that one as tiny-cuda-nn stores it."""
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None
+    """File; beside the checkpoint, under its name, if not given."""
+    overwrite: bool = False
+    """Whether the file may be replaced."""
+    precision: Precision = "float32"
+    """Of the matrices in a page. "float16" halves it, and the page and this command say by how much it is off."""
+    up: Literal["y", "z"] = "y"
+    """Axis of a shape that points up in a page."""
+
+    def __post_init__(self) -> None:
+        if self.precision != "float32" and self.to != "html":
+            raise ValueError(f"precision must be 'float32' for --to {self.to}, got {self.precision!r}")
+
+    @property
+    def target(self) -> Path:
+        """The file that is written."""
+        return self.output or self.checkpoint.with_name(f"{self.checkpoint.stem}-{self.to}{SUFFIXES[self.to]}")
+
+
+def run(job: Export, console: Console | None = None) -> Path:
+    """Writes the file, says how large it is, and returns its path.
+
+    Raises:
+        ValueError: If the format cannot hold the field; the message says why.
+        OSError: If there is no checkpoint, or the file cannot be written or is there already.
+    """
+    console = console or Console()
+    checkpoint, target = load_field(job.checkpoint), job.target
+    _refuse_present(job)
+    content = _content(job, checkpoint)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+    console.print(f"Written: {target}, {len(content) / 1e3:,.0f} kB")
+    if job.precision == "float16":
+        network = network_of(checkpoint.field)
+        most, mean = largest_difference(network, rounded(network))
+        console.print(f"Half precision moves its values by {mean:.1e} (root mean square), at most {most:.1e}")
+    return target
+
+
+def _refuse_present(job: Export) -> None:
+    if job.target.is_dir():
+        raise IsADirectoryError(f"{job.target} is a folder, a file is needed")
+    if job.target.resolve() == job.checkpoint.resolve():
+        raise ValueError(f"output must be another file than the checkpoint, got {job.target}")
+    if job.target.exists() and not job.overwrite:
+        raise FileExistsError(f"{job.target} is there already; --overwrite replaces it")
+
+
+def _content(job: Export, checkpoint: Checkpoint) -> bytes:
+    field, network, about = checkpoint.field, network_of(checkpoint.field), _metadata(job, checkpoint)
+    if job.to == "html":
+        return _page(job, checkpoint, network).encode()
+    if job.to == "glsl":
+        return _function(checkpoint, network, about).encode()
+    if job.to == "onnx":
+        return onnx_model(network, about)
+    return sine_file(field, about) if job.to == "sine-safetensors" else fused_file(field, about)
+
+
+def _metadata(job: Export, checkpoint: Checkpoint) -> dict[str, str]:
+    """What the values mean, as texts."""
+    config, frame = checkpoint.config, checkpoint.frame
+    return {
+        "task": config.task,
+        "fitted to": checkpoint.file or job.checkpoint.name,
+        "frame": json.dumps(asdict(frame)),
+        "coordinates": _meaning(checkpoint)[0],
+        "values": _meaning(checkpoint)[1],
+    }
+
+
+def _meaning(checkpoint: Checkpoint) -> tuple[str, str]:
+    """Of coordinates and values, in a sentence each."""
+    config, frame = checkpoint.config, checkpoint.frame
+    if isinstance(config, ImageConfig):
+        sides = "both sides, at their outermost pixels' middles" if frame.corners else "the longer side"
+        where = f"(x, y), x to the right and y down, about the picture's middle; [-1, 1] is {sides}"
+        ends = f"{frame.floor:g} is {frame.low:g} of the file's numbers, 1 is {frame.high:g}"
+        return where, f"{frame.channels} channels; {ends}"
+    if isinstance(config, AudioConfig):
+        return f"time: [-1, 1] are the {frame.samples} samples", f"{frame.channels} channels; 1 is {frame.peak:g}"
+    where = f"(p - {list(frame.center)}) / {frame.scale:g} of a point p of the shape's file"
+    if config.quantity == "occupancy":
+        return where, "occupancy: 1 inside, 0 outside, the surface at 0.5"
+    return where, f"signed distance, negative inside, in these coordinates; times {frame.scale:g} in the file's units"
+
+
+def _function(checkpoint: Checkpoint, network: Network, about: dict[str, str]) -> str:
+    """Of an image the colours that are shown, in [0, 1] but not held there; else the field's own values."""
+    scale, offset = 1.0, 0.0
+    title = f"{about['fitted to']} as a network of {network.numbers:,} numbers, by staf_nerf."
+    head = [title, f"x: {about['coordinates']}"]
+    if isinstance(checkpoint.config, ImageConfig):
+        floor = checkpoint.frame.floor
+        scale, offset = 1.0 / (1.0 - floor), -floor / (1.0 - floor)
+        head.append(f"Gives {checkpoint.frame.channels} channels, mapped to [0, 1] and not clipped.")
+    else:
+        head.append(f"Gives {about['values']}")
+    return glsl_function(network, head=head, scale=scale, offset=offset)
+
+
+def _page(job: Export, checkpoint: Checkpoint, network: Network) -> str:
+    config, field = checkpoint.config, checkpoint.field
+    title = Path(checkpoint.file).name if checkpoint.file else job.checkpoint.stem
+    options: dict[str, Any] = {"precision": job.precision}
+    if isinstance(config, ImageConfig):
+        return image_page(network, field, checkpoint.frame, title, **options)
+    if isinstance(config, ShapeConfig) and config.quantity == "signed-distance":
+        return shape_page(network, field, field_bound(field, config), title, up=job.up, **options)
+    what = "an occupancy, which does not say how far the surface is" if isinstance(config, ShapeConfig) else "a sound"
+    raise ValueError(f"a page shows an image or a signed distance, got {what}; --to onnx takes both")

@@ -1,0 +1,96 @@
+"""Figures of tangent kernels: spectra, eigenfunctions, decay of the error, parts. PNG files, drawn by matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from staf_nerf.jobs.figures import new_figure, save_figure
+
+if TYPE_CHECKING:
+    from staf_nerf.jobs.ntk import Compared
+
+LEAST = 1e-14
+"""Of what is shown, relative to the largest: below lies rounding."""
+
+
+def draw_spectra(path: Path, found: Sequence[Compared]) -> None:
+    """Eigenvalues over the largest against their number, all networks on one axis; beside it their sum so far."""
+    figure, axes = new_figure(1, 2, (11.0, 4.2))
+    for one in found:
+        values = one.spectrum.values
+        number = torch.arange(1, len(values) + 1)
+        kept = values > LEAST * values[0]
+        (line,) = axes[0][0].loglog(number[kept], (values / values[0])[kept], label=one.name)
+        done = values.cumsum(0) / values.sum()
+        axes[0][1].semilogx(number, done, color=line.get_color(), label=f"{one.name}: rank {one.effective_rank:.0f}")
+    axes[0][0].set_ylabel("eigenvalue, of the largest")
+    axes[0][1].set_ylabel("sum up to there, of the trace")
+    for axis in axes[0]:
+        axis.set_xlabel("number")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    save_figure(figure, path)
+
+
+def draw_eigenfunctions(path: Path, found: Sequence[Compared], shape: tuple[int, ...], columns: int = 8) -> None:
+    """One row a network: eigenfunctions 1, 2, 4, 8, … as pictures of that shape."""
+    count = shape[0] * shape[1]
+    numbers = [2**i for i in range(columns) if 2**i <= count]
+    figure, axes = new_figure(len(found), len(numbers), (1.35 * len(numbers), 1.5 * len(found) + 0.2))
+    for row, one in zip(axes, found, strict=True):
+        for axis, number in zip(row, numbers, strict=True):
+            picture = one.spectrum.vectors[:, number - 1].reshape(shape)
+            most = float(picture.abs().max())
+            axis.imshow(picture, cmap="RdBu", vmin=-most, vmax=most)
+            axis.set(xticks=[], yticks=[])
+            share = float(one.spectrum.values[number - 1] / one.spectrum.values[0])
+            axis.set_title(f"{number}: {share:.1e}", fontsize=7)
+        row[0].set_ylabel(one.name, fontsize=8)
+    save_figure(figure, path)
+
+
+def draw_decay(path: Path, found: Sequence[Compared], groups: Sequence[slice]) -> None:
+    """One axis a network: the squared error in groups of eigenvectors against steps; dashed as predicted."""
+    columns = min(len(found), 4)
+    figure, axes = new_figure(-(-len(found) // columns), columns, (3.6 * columns, 3.4 * -(-len(found) // columns)))
+    flat = axes.reshape(-1)
+    for axis, one in zip(flat, found, strict=False):
+        for group in groups:
+            start = float(one.measured[0, group].sum())
+            label = f"{group.start + 1} to {group.stop}"
+            (line,) = axis.semilogy((one.measured[:, group].sum(1) / start).clamp(min=1e-6), label=label)
+            axis.semilogy((one.predicted[:, group].sum(1) / start).clamp(min=1e-6), "--", color=line.get_color())
+        axis.set_title(one.name, fontsize=9)
+        axis.set_xlabel("steps of gradient descent", fontsize=8)
+        axis.grid(alpha=0.3)
+    flat[0].set_ylabel("squared error, of the start's")
+    flat[0].legend(title="eigenvectors", fontsize=7, title_fontsize=7)
+    for axis in flat[len(found) :]:
+        axis.set_axis_off()
+    save_figure(figure, path)
+
+
+def draw_parts(path: Path, found: Sequence[Compared]) -> None:
+    """What C, Ω and Φ contribute to each eigenvalue, beside the eigenvalue; of networks that have any."""
+    figure, axes = new_figure(1, 2, (11.0, 4.2))
+    for one in found:
+        if not bool((one.along > 0.0).any()):
+            continue
+        values, number = one.spectrum.values, torch.arange(1, len(one.along) + 1)
+        kept = values > LEAST * values[0]
+        (line,) = axes[0][0].loglog(number[kept], values[kept], label=f"{one.name}: whole")
+        axes[0][0].loglog(number[kept], one.along[kept], ":", color=line.get_color(), label="from C, Ω, Φ")
+        part = (one.along / values)[kept]
+        axes[0][1].loglog(number[kept], part, ".", markersize=2, color=line.get_color(), label=one.name)
+    axes[0][0].set_ylabel("eigenvalue")
+    axes[0][1].set_ylabel("part of it from C, Ω, Φ")
+    for axis in axes[0]:
+        axis.set_xlabel("number")
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend(fontsize=8)
+    save_figure(figure, path)

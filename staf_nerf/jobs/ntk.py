@@ -1,0 +1,339 @@
+"""`staf ntk`: networks in; their tangent kernels' spectra, eigenfunctions and how well they foretell training out."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import torch
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from torch import Generator, Tensor, nn
+from tyro.conf import OmitArgPrefixes
+
+from staf_nerf.checkpoint import load_field
+from staf_nerf.config import FieldConfig, ImageConfig, ShapeConfig
+from staf_nerf.fields import NeuralField
+from staf_nerf.jobs import kernel_figures
+from staf_nerf.jobs.output import prepare_folder, write_page
+from staf_nerf.jobs.progress import Stages, peak_memory
+from staf_nerf.signals.image import Raster, read_image
+from staf_nerf.theory.ntk import KernelParts, Spectrum, empirical_ntk, ntk_spectrum
+
+ALSO_CALLED = {"siren": "sine", "wire": "gabor", "mfn": "filter", "pe": "octaves", "ff": "fourier", "none": "identity"}
+"""Other names of activations and encodings."""
+GRADIENTS = 2**25
+"""Numbers in a block of gradients, for networks whose kernels are not found layer by layer."""
+BANDS = 5
+"""Groups of eigenvectors whose errors are followed: their numbers grow by one factor from group to group."""
+
+
+TITLE = """tangent kernels: trace, (Σλ)² / Σλ², eigenvalues above 1e-4 of the first, part of the trace from C, Ω and Φ;
+gradient descent: error at the end, 1 at the start, as measured and foretold; how far the kernel moved"""
+"""What the columns of the table are."""
+
+
+@dataclass(frozen=True)
+class CompareKernels:
+    """Compares the tangent kernels of networks on the pixels of an image."""
+
+    compare: tuple[str, ...] = ("staf", "sine", "relu", "relu-octaves")
+    """Networks at their start: an activation ("staf", "siren"), with an encoding behind it ("relu-pe", "relu-ff"); or
+    the field.safetensors of a fitted image or shape (of a shape the plane z = 0)."""
+    output: Path = Path("outputs/ntk")
+    """Folder for the results."""
+    size: int = 32
+    """Points along the longer axis of the grid. 64, with 4096 points, takes a minute for each network."""
+    image: Path | None = None
+    """Picture that gradient descent is to learn, in grey; a pattern of stripes and squares, if not given."""
+    steps: int = 200
+    """Of gradient descent."""
+    rate: float = 0.2
+    """Its learning rate, times the largest eigenvalue: from 2 on it diverges, and well below where that grows."""
+    seed: int = 0
+    """Of the weights."""
+    overwrite: bool = False
+    """Whether results that the folder holds already may be replaced."""
+    config: OmitArgPrefixes[FieldConfig] = field(
+        default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=3)
+    )
+    """What the networks have in common."""
+
+    def __post_init__(self) -> None:
+        if not self.compare:
+            raise ValueError("compare must name one network or more, got none")
+        if len(set(map(short_name, self.compare))) < len(self.compare):
+            raise ValueError(f"compare must name each network once, files by their folders, got {list(self.compare)}")
+        for name, value, least in (("size", self.size, 2), ("steps", self.steps, 1)):
+            if value < least:
+                raise ValueError(f"{name} must be >= {least}, got {value}")
+        if not 0.0 < self.rate < 2.0:
+            raise ValueError(f"rate must be between 0 and 2, got {self.rate}")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What was found for one network, on n points; in float64."""
+
+    name: str
+    parameters: int
+    parts: dict[str, float]
+    """Share of the kernel's trace that comes from weights, biases, amplitude, frequency, phase."""
+    spectrum: Spectrum
+    along: Tensor
+    """(n,): what C, Ω and Φ contribute to each eigenvalue."""
+    energy: Tensor
+    """(n,): parts of the error at the start, along each eigenvector; their sum is 1."""
+    predicted: Tensor
+    """(steps + 1, n): the error along each eigenvector, in parts of the whole at the start, if the kernel stayed."""
+    measured: Tensor
+    """The same, of gradient descent on the network."""
+    moved: float
+    """How far the kernel is from where it was, after that, in parts of its size (Frobenius norm)."""
+    seconds: dict[str, float]
+
+    @property
+    def effective_rank(self) -> float:
+        """(Σ λ)² / Σ λ²: as many equal eigenvalues would be as concentrated."""
+        values = self.spectrum.values
+        return float(values.sum().square() / values.square().sum())
+
+
+def run(job: CompareKernels) -> list[Compared]:
+    """Does the job and returns what was found."""
+    models = [(name, make_network(name, job.config, seed=job.seed)) for name in job.compare]
+    grid, target = make_target(job.size, job.image)
+    prepare_folder(job.output, overwrite=job.overwrite)
+    console = Console()
+    found = []
+    for name, model in models:
+        with Stages(console) as stages:
+            found.append(compare(short_name(name), model, grid, target, job, stages))
+    shape = target.shape
+    names = {
+        "spectra.png": "eigenvalues of the tangent kernels, and their sum so far",
+        "eigenfunctions.png": "eigenfunctions, from the fastest learned on",
+        "decay.png": "the error along groups of eigenvectors; dashed: as the kernel at the start foretells it",
+        "parts.png": "how much of each eigenvalue comes from amplitudes, frequencies and phases",
+    }
+    figures = [(caption, job.output / name) for name, caption in names.items()]
+    kernel_figures.draw_spectra(figures[0][1], found)
+    kernel_figures.draw_eigenfunctions(figures[1][1], found, shape)
+    kernel_figures.draw_decay(figures[2][1], found, bands(target.numel()))
+    kernel_figures.draw_parts(figures[3][1], found)
+    (job.output / "ntk.json").write_text(json.dumps(record(job, found), indent=1) + "\n")
+    rows = {one.name: ", ".join(f"{key} {value}" for key, value in shown(one).items()) for one in found}
+    write_page(job.output / "report.html", "tangent kernels", rows, figures, _settings(job))
+    console.print(table(found))
+    console.print(f"Written to {job.output}: {', '.join(sorted(path.name for path in job.output.iterdir()))}")
+    return found
+
+
+# --- networks and targets --------------------------------------------------------------------------------------------
+
+
+def make_network(name: str, config: FieldConfig, *, seed: int = 0) -> nn.Module:
+    """A field (n, 2) -> (n, 1) in float64: of that name at its start, or from a file; see `CompareKernels.compare`.
+
+    Raises:
+        ValueError: If the name is unknown, or the file holds no field of a plane.
+        OSError: If a file is meant and not there.
+    """
+    if name.endswith(".safetensors"):
+        return _to_float64(_from_file(Path(name)))
+    kinds = {key: get_args(get_type_hints(FieldConfig)[key]) for key in ("activation", "encoding")}
+    first, _, second = name.partition("-")
+    activation, encoding = ALSO_CALLED.get(first, first), ALSO_CALLED.get(second, second) or config.encoding
+    if activation not in kinds["activation"] or encoding not in kinds["encoding"]:
+        raise ValueError(
+            f"compare must name an activation of {list(kinds['activation'])}, with one of {list(kinds['encoding'])} "
+            f'after "-" if there is an encoding, or a .safetensors file, got {name!r}'
+        )
+    config = dataclasses.replace(config, activation=activation, encoding=encoding)
+    return _to_float64(NeuralField(2, 1, config, generator=Generator().manual_seed(seed)))
+
+
+def short_name(name: str) -> str:
+    """What a network is called in tables and figures: a file by its folder."""
+    return Path(name).resolve().parent.name if name.endswith(".safetensors") else name
+
+
+def _from_file(path: Path) -> nn.Module:
+    """The mean over the channels of a fitted image, or a fitted shape at z = 0."""
+    found = load_field(path)
+    if isinstance(found.config, ShapeConfig):
+        return _Plane(found.field)
+    if not isinstance(found.config, ImageConfig):
+        raise ValueError(f"{path} must hold the field of an image or a shape, got one of: {found.config.task}")
+    model: Any = copy.deepcopy(found.field)
+    output = model.mlp.output
+    mean = nn.Linear(output.in_features, 1, dtype=output.weight.dtype)
+    mean.weight, mean.bias = (nn.Parameter(p.detach().mean(0, keepdim=True)) for p in (output.weight, output.bias))
+    model.mlp.output = mean
+    return model
+
+
+class _Plane(nn.Module):
+    """A field of space at z = 0."""
+
+    def __init__(self, whole: nn.Module) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.whole(nn.functional.pad(x, (0, 1)))
+
+
+def _to_float64(model: nn.Module) -> nn.Module:
+    """In double precision, its complex weights too, which `double` leaves as they are."""
+    model = model.double()
+    for parameter in model.parameters():
+        if parameter.is_complex():
+            parameter.data = parameter.data.to(torch.complex128)
+    return model
+
+
+def make_target(size: int, image: Path | None) -> tuple[Tensor, Tensor]:
+    """The middles of pixels (rows · columns, 2), x to the right and y down, and the values there (rows, columns)."""
+    raster = Raster(size, size, 1, 0.0, 1.0, "float32")
+    values = None
+    if image is not None:
+        pixels = read_image(image)
+        whole = Raster.of(pixels)
+        raster = whole.scaled(size / max(whole.height, whole.width))
+        grey = whole.inward(torch.from_numpy(pixels)).double().mean(-1)
+        shape = (raster.height, raster.width)
+        values = nn.functional.interpolate(grey[None, None], shape, mode="bilinear", antialias=True)[0, 0]
+    rows, columns = (torch.arange(n, dtype=torch.float64) + 0.5 for n in (raster.height, raster.width))
+    grid = raster.coordinates(*torch.meshgrid(rows, columns, indexing="ij"))
+    if values is None:
+        x, y = grid.unbind(-1)
+        values = 0.5 * torch.sin(9.0 * x * y) + 0.5 * torch.sign(torch.sin(12.0 * x) * torch.sin(9.0 * y))
+    return grid.reshape(-1, 2), values
+
+
+# --- kernels ---------------------------------------------------------------------------------------------------------
+
+
+def compare(name: str, model: nn.Module, x: Tensor, target: Tensor, job: CompareKernels, stages: Stages) -> Compared:
+    """The kernel at the network's present weights, its spectrum, and gradient descent from there; changes the model."""
+    parameters = sum(p.numel() for p in model.parameters())
+    chunk = min(max(GRADIENTS // parameters, 1), 1024)
+    with stages(f"{name}: kernel"):
+        kernel = empirical_ntk(model, x, parts=True, chunk=chunk)
+    with stages(f"{name}: spectrum"):
+        spectrum = ntk_spectrum(kernel.total)
+        along = torch.einsum("ni,nm,mi->i", spectrum.vectors, kernel.sinusoids, spectrum.vectors)
+    rate = job.rate / spectrum.values[0].item()
+    with stages(f"{name}: gradient descent") as report:
+        measured = descend(model, x, target.reshape(-1), spectrum.vectors, rate, job.steps, report)
+    moved = (empirical_ntk(model, x, chunk=chunk) - kernel.total).norm() / kernel.total.norm()
+    measured = measured / measured[0].sum()
+    steps = torch.arange(job.steps + 1, dtype=torch.float64)[:, None]
+    return Compared(
+        name=name,
+        parameters=parameters,
+        parts=_shares(kernel),
+        spectrum=spectrum,
+        along=along,
+        energy=measured[0],
+        predicted=measured[0] * (1.0 - rate * spectrum.values.clamp(min=0.0)) ** (2.0 * steps),
+        measured=measured,
+        moved=float(moved),
+        seconds={stage.removeprefix(f"{name}: "): value for stage, value in stages.seconds.items()},
+    )
+
+
+def _shares(kernel: KernelParts) -> dict[str, float]:
+    traces = {f.name: getattr(kernel, f.name).trace().item() for f in dataclasses.fields(kernel)}
+    return {name: trace / sum(traces.values()) for name, trace in traces.items()}
+
+
+def descend(
+    model: nn.Module,
+    x: Tensor,
+    target: Tensor,
+    vectors: Tensor,
+    rate: float,
+    steps: int,
+    report: Callable[..., None] = lambda done: None,
+) -> Tensor:
+    """Plain gradient descent on ½ ‖f - target‖²; the squared errors along the vectors, (steps + 1, n)."""
+    parameters, found = list(model.parameters()), []
+    for step in range(steps + 1):
+        error = model(x)[:, 0] - target
+        found.append((vectors.T @ error.detach()).square())
+        if step < steps:
+            gradients = torch.autograd.grad(0.5 * error.square().sum(), parameters)
+            with torch.no_grad():
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter -= rate * gradient
+        report((step + 1) / (steps + 1))
+    return torch.stack(found)
+
+
+def bands(count: int) -> list[slice]:
+    """Groups of eigenvectors, from the fastest learned on."""
+    ends = sorted({min(math.ceil(count ** ((i + 1) / BANDS)), count) for i in range(BANDS)})
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def record(job: CompareKernels, found: list[Compared]) -> dict[str, Any]:
+    """What ntk.json holds."""
+    rows = []
+    for one in found:
+        groups = bands(len(one.energy))
+        rows.append(
+            {
+                "name": one.name,
+                "parameters": one.parameters,
+                "trace": one.spectrum.values.sum().item(),
+                "shares_of_the_trace": one.parts,
+                "effective_rank": one.effective_rank,
+                "eigenvalues": one.spectrum.values.tolist(),
+                "sinusoids_along_eigenvectors": one.along.tolist(),
+                "energy_of_the_target": one.energy.tolist(),
+                "bands": [[group.start, group.stop] for group in groups],
+                "error_of_bands_predicted": [one.predicted[:, group].sum(1).tolist() for group in groups],
+                "error_of_bands_measured": [one.measured[:, group].sum(1).tolist() for group in groups],
+                "kernel_moved": one.moved,
+                "seconds": one.seconds,
+            }
+        )
+    return {"settings": _settings(job), "peak_memory_bytes": peak_memory(), "networks": rows}
+
+
+def _settings(job: CompareKernels) -> dict[str, Any]:
+    return asdict(job) | {"output": str(job.output), "image": str(job.image) if job.image else None}
+
+
+def shown(one: Compared) -> dict[str, str]:
+    """What a reader wants to know of one network."""
+    sinusoids = sum(one.parts[name] for name in ("amplitude", "frequency", "phase"))
+    values = one.spectrum.values
+    return {
+        "weights": f"{one.parameters / 1000:.0f}k",
+        "trace": f"{values.sum():.2g}",
+        "rank": f"{one.effective_rank:.1f}",
+        ">1e-4": str(int((values > 1e-4 * values[0]).sum())),
+        "C, Ω, Φ": f"{sinusoids:.1e}",
+        "error": f"{one.measured[-1].sum():.3f}",
+        "foretold": f"{one.predicted[-1].sum():.3f}",
+        "moved": f"{one.moved:.2f}",
+    }
+
+
+def table(found: list[Compared]) -> Table:
+    """The same on screen."""
+    rows = [shown(one) for one in found]
+    made = Table("network", *rows[0], title=TITLE, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    for one, row in zip(found, rows, strict=True):
+        made.add_row(one.name, *row.values())
+    return made

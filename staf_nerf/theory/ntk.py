@@ -1,0 +1,305 @@
+"""Neural tangent kernels of fields: exact at finite width, and their spectra.
+
+Conventions: a kernel K (n, m) holds the inner products of the parameters' gradients of f at n points x and m points y.
+For a linear layer that reads a and whose result the output's gradient with respect to is b, the gradient of the weights
+is b aᵀ, so that its part of the kernel is (a aᵀ) ∘ (b bᵀ): no gradient is ever stored. Under gradient descent with a
+small rate η on ½ ‖f - target‖² the error along an eigenvector of eigenvalue λ falls as (1 - ηλ)^step
+(arXiv 1806.07572).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, overload
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, vmap
+
+from staf_nerf.activations import STAF
+from staf_nerf.fields import NeuralField
+from staf_nerf.mlp import CoordinateMLP
+
+Outputs = Literal["sum", "full"]
+
+CHUNK = 1024
+"""Rows of a kernel that are computed at a time, if not said otherwise."""
+
+
+@dataclass(frozen=True)
+class KernelParts:
+    """A tangent kernel by the parameters that it comes from; each of the kernel's shape."""
+
+    weights: Tensor
+    """Of the linear layers' weights."""
+    biases: Tensor
+    """Of their biases."""
+    amplitude: Tensor
+    """Of C; zero without STAF, as the next two."""
+    frequency: Tensor
+    """Of Ω."""
+    phase: Tensor
+    """Of Φ."""
+
+    @property
+    def linear(self) -> Tensor:
+        """What weights and biases contribute."""
+        return self.weights + self.biases
+
+    @property
+    def sinusoids(self) -> Tensor:
+        """What (C, Ω, Φ) contribute."""
+        return self.amplitude + self.frequency + self.phase
+
+    @property
+    def total(self) -> Tensor:
+        """The kernel."""
+        return self.linear + self.sinusoids
+
+
+NAMES = ("weights", "biases", "amplitude", "frequency", "phase")
+"""Of the parts."""
+
+
+@overload
+def empirical_ntk(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    outputs: Outputs = "sum",
+    chunk: int = CHUNK,
+    parts: Literal[False] = False,
+) -> Tensor: ...
+@overload
+def empirical_ntk(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    outputs: Outputs = "sum",
+    chunk: int = CHUNK,
+    parts: Literal[True],
+) -> KernelParts: ...
+def empirical_ntk(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor | None = None,
+    *,
+    outputs: Outputs = "sum",
+    chunk: int = CHUNK,
+    parts: bool = False,
+) -> Tensor | KernelParts:
+    """The tangent kernel of a network at its present parameters, exact.
+
+    A `CoordinateMLP`, or a `NeuralField` whose encoding has no parameters, is taken layer by layer, with n·m numbers in
+    memory for each part that is asked for. Any other module goes through `torch.func`, a block of `chunk` gradients
+    against another: `chunk` times its number of parameters must fit in memory, twice. Compute in float64 what is to
+    have small eigenvalues: they are lost below the rounding of the largest.
+
+    Args:
+        model: Maps (..., d) to (..., k). Frozen parameters count too.
+        x: Points, (n, d), of the model's dtype.
+        y: Points, (m, d); x, if not given.
+        outputs: "sum": the sum of the k outputs' kernels, (n, m). "full": each output against each, (n, m, k, k).
+        chunk: Points a block.
+        parts: Whether the parts of weights, biases, C, Ω and Φ are told apart.
+
+    Raises:
+        ValueError: If points are not of shape (n, d), or an argument is out of range.
+    """
+    for name, points in (("x", x), ("y", x if y is None else y)):
+        if points.ndim != 2:
+            raise ValueError(f"{name} must have shape (n, d), got {tuple(points.shape)}")
+    if chunk < 1:
+        raise ValueError(f"chunk must be >= 1, got {chunk}")
+    if outputs not in ("sum", "full"):
+        raise ValueError(f"outputs must be 'sum' or 'full', got {outputs!r}")
+    compute = _by_layers if _has_layers(model) else _by_gradients
+    found = compute(model, x, x if y is None else y, chunk, NAMES if parts else ("total",), outputs)
+    return KernelParts(**found) if parts else found["total"]
+
+
+class Spectrum(NamedTuple):
+    """Eigenvalues of a kernel in falling order, and its eigenfunctions at the kernel's points."""
+
+    values: Tensor
+    """(n,)"""
+    vectors: Tensor
+    """(n, n): a column each, of length 1."""
+
+
+def ntk_spectrum(kernel: Tensor) -> Spectrum:
+    """Eigenvalues and eigenvectors of a symmetric kernel (n, n), in float64.
+
+    The error that gradient descent at a rate η leaves along `vectors[:, i]` after t steps is (1 - η `values[i]`)^t.
+
+    Raises:
+        ValueError: If the kernel is not a symmetric matrix.
+    """
+    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1]:
+        raise ValueError(f"kernel must have shape (n, n), got {tuple(kernel.shape)}")
+    kernel = kernel.double()
+    if (kernel - kernel.T).abs().max() > 1e-4 * kernel.abs().max():
+        raise ValueError("kernel must be symmetric: that of the same points twice")
+    values, vectors = torch.linalg.eigh(0.5 * (kernel + kernel.T))
+    return Spectrum(values.flip(0), vectors.flip(1))
+
+
+# --- layer by layer --------------------------------------------------------------------------------------------------
+
+
+def _has_layers(model: nn.Module) -> bool:
+    if isinstance(model, NeuralField):
+        return not any(True for _ in model.encoding.parameters())
+    return isinstance(model, CoordinateMLP)
+
+
+class _Factor(NamedTuple):
+    """Parameters whose gradient at a point is b aᴴ, or b where there is no a."""
+
+    name: str
+    """Of their part of the kernel."""
+    b: Tensor
+    """(k, n, q), for each output."""
+    a: Tensor | None = None
+    """(n, p)."""
+
+
+class _Step(NamedTuple):
+    """A tensor of the forward pass, (n, q), and what the gradients with respect to it, (k, n, q), say."""
+
+    tensor: Tensor
+    factors: Callable[[Tensor], list[_Factor]]
+    sigma: STAF | None = None
+    """The Fourier sum whose parameters these are: of one that layers share the gradients are summed."""
+
+
+def _by_layers(
+    model: Any, x: Tensor, y: Tensor, chunk: int, names: tuple[str, ...], outputs: Outputs
+) -> dict[str, Tensor]:
+    """The parts, or their sum under "total"."""
+    left = _factors(model, x)
+    right = left if y is x else _factors(model, y)
+    count = len(left[0].b)
+    found = _zeros(names, x, y, count, outputs)
+    for start in range(0, len(x), chunk):
+        rows = slice(start, start + chunk)
+        for first, second in zip(left, right, strict=True):
+            part = found[first.name if first.name in found else "total"]
+            read = None if first.a is None or second.a is None else first.a[rows] @ second.a.mH
+            for i in range(count):
+                for j in range(count) if outputs == "full" else (i,):
+                    block = first.b[i, rows].conj() @ second.b[j].T
+                    block = block if read is None else block * read
+                    block = block.real if block.is_complex() else block
+                    if outputs == "full":
+                        part[rows, :, i, j] += block
+                    else:
+                        part[rows] += block
+    return found
+
+
+def _zeros(names: tuple[str, ...], x: Tensor, y: Tensor, count: int, outputs: Outputs) -> dict[str, Tensor]:
+    shape = (len(x), len(y), count, count) if outputs == "full" else (len(x), len(y))
+    return {name: x.new_zeros(shape) for name in names}
+
+
+def _factors(model: Any, x: Tensor) -> list[_Factor]:
+    """The gradients of all parameters at x, always in the same order."""
+    with torch.no_grad():
+        x = model.encoding(x) if isinstance(model, NeuralField) else x
+    steps, result = _trace(model.mlp if isinstance(model, NeuralField) else model, x)
+    tensors = [step.tensor for step in steps]
+    rows = [torch.autograd.grad(f.sum(), tensors, retain_graph=True) for f in result.unbind(1)]
+    found: list[_Factor] = []
+    shared: dict[tuple[int, str], Tensor] = {}
+    for step, gradients in zip(steps, zip(*rows, strict=True), strict=True):
+        for factor in step.factors(torch.stack(gradients)):
+            if step.sigma is None:
+                found.append(factor)
+            else:
+                key = (id(step.sigma), factor.name)
+                shared[key] = shared[key] + factor.b if key in shared else factor.b
+    return [*found, *(_Factor(name, b) for (_, name), b in shared.items())]
+
+
+def _trace(mlp: Any, x: Tensor) -> tuple[list[_Step], Tensor]:
+    """A forward pass, step by step, and its result (n, k)."""
+    steps: list[_Step] = []
+
+    def linear(layer: Any, read: Tensor) -> Tensor:
+        z = layer(read)
+        read = read.detach()
+        steps.append(_Step(z, lambda b: [_Factor("weights", b, read), _Factor("biases", b)]))
+        return z
+
+    with torch.enable_grad():
+        x = hidden = x.detach().requires_grad_()  # without it nothing of frozen layers would be differentiated
+        for number, (layer, sigma) in enumerate(zip(mlp.linears, mlp.activations, strict=True)):
+            z = linear(layer, hidden)
+            value = sigma(z, linear(sigma.filter, x)) if sigma.reads_input else sigma(z)
+            if isinstance(sigma, STAF):
+                steps.append(_Step(value, _sinusoid_factors(sigma, z.detach()), sigma))
+            hidden = value + z if mlp.skip and number else value
+        result = linear(mlp.output, hidden)
+    return steps, result.real if result.is_complex() else result
+
+
+def _sinusoid_factors(sigma: STAF, z: Tensor) -> Callable[[Tensor], list[_Factor]]:
+    """The gradients of C, Ω and Φ: with g that of σ(z), sums over features of g sin θ, g C z cos θ and g C cos θ."""
+
+    def factors(g: Tensor) -> list[_Factor]:
+        columns: list[list[Tensor]] = [[], [], []]
+        with torch.no_grad():
+            for c, w, p in zip(sigma.amplitude, sigma.frequency, sigma.phase, strict=True):
+                sine, cosine = torch.sin(w * z + p), c * torch.cos(w * z + p)
+                for column, slope in zip(columns, (sine, z * cosine, cosine), strict=True):
+                    column.append(g * slope if c.ndim else torch.einsum("knq,nq->kn", g, slope)[..., None])
+        return [_Factor(name, torch.cat(column, -1)) for name, column in zip(NAMES[2:], columns, strict=True)]
+
+    return factors
+
+
+# --- any module ------------------------------------------------------------------------------------------------------
+
+
+def _by_gradients(
+    model: nn.Module, x: Tensor, y: Tensor, chunk: int, names: tuple[str, ...], outputs: Outputs
+) -> dict[str, Tensor]:
+    """The parts, or their sum under "total", from blocks of the Jacobian."""
+    place = _places(model)
+    found: dict[str, Tensor] | None = None
+    for row in range(0, len(x), chunk):
+        left = _jacobian(model, x[row : row + chunk])
+        for column in range(0, len(y), chunk):
+            right = left if y is x and row == column else _jacobian(model, y[column : column + chunk])
+            for name, first in left.items():
+                second = right[name]
+                if found is None:
+                    found = _zeros(names, x, y, first.shape[1], outputs)
+                block = torch.einsum("nkp,mlp->nmkl" if outputs == "full" else "nkp,mkp->nm", first, second)
+                part = found[place[name] if place[name] in found else "total"]
+                part[row : row + chunk, column : column + chunk] += block
+    return found or _zeros(names, x, y, 1, outputs)
+
+
+def _places(model: nn.Module) -> dict[str, str]:
+    """The part to which each parameter belongs, by its name."""
+    found = {name: "biases" if name.endswith("bias") else "weights" for name, _ in model.named_parameters()}
+    for prefix, module in model.named_modules():
+        if isinstance(module, STAF):
+            found |= {f"{prefix}.{name}".lstrip("."): name for name in NAMES[2:]}
+    return found
+
+
+def _jacobian(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """The gradients of each parameter, (n, k, its size)."""
+    parameters = {name: value.detach() for name, value in model.named_parameters()}
+
+    def one(values: dict[str, Tensor], point: Tensor) -> Tensor:
+        return functional_call(model, values, (point[None],))[0]
+
+    rows = vmap(jacrev(one), (None, 0))(parameters, x)
+    return {name: row.flatten(2) if row.ndim > 2 else row[..., None] for name, row in rows.items()}

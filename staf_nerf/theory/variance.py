@@ -1,0 +1,93 @@
+"""What the initialisation promises, as draws that can be tested: over draws of (C, Φ), and within one network.
+
+Conventions: σ(z) = Σᵢ Cᵢ sin(Ωᵢ z + Φᵢ). Over draws: each value has a sum of its own. Within one network: one draw of a
+sum serves a whole layer, and the values are those of its units at many coordinates.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from staf_nerf import initialization as init
+from staf_nerf.initialization import Initialization
+from staf_nerf.kernels import staf
+from staf_nerf.mlp import CoordinateMLP
+
+
+def outputs_over_draws(initialization: Initialization, num_frequencies: int, z: Tensor, generator: Generator) -> Tensor:
+    """σ(z) at each z (n,), with a draw of (C, Ω, Φ) of its own for each; Ω up to 30 radians per unit.
+
+    The theorem: with Φ ~ U(-π, π) and C² exponential of mean 2/τ, this is standard normal for every τ and whatever
+    distribution z comes from.
+    """
+    sinusoids = init.INITIALIZATIONS[initialization]((num_frequencies, len(z)), 30.0, generator)
+    return staf(z[None], *(values.to(z) for values in sinusoids))[0]
+
+
+def layer_outputs(mlp: CoordinateMLP, x: Tensor) -> list[Tensor]:
+    """The values of each hidden layer's units at x (n, d): (n, width) each."""
+    found: list[Tensor] = []
+    layers: Any = zip(mlp.linears, mlp.activations, strict=True)
+    with torch.no_grad():
+        hidden = x
+        for number, (linear, sigma) in enumerate(layers):
+            z = linear(hidden)
+            value = sigma(z, sigma.filter(x)) if sigma.reads_input else sigma(z)
+            hidden = value + z if mlp.skip and number else value
+            found.append(hidden)
+    return found
+
+
+def variances_within(
+    initialization: Initialization, *, seeds: int, points: int = 1024, in_features: int = 2, **options: Any
+) -> Tensor:
+    """The mean square of each layer's values within one network, (seeds, layers).
+
+    Args:
+        initialization: Of the activations.
+        seeds: Networks that are drawn, seeds 0, 1, …
+        points: Coordinates, uniform in [-1, 1].
+        in_features: Number of coordinates.
+        **options: Of `CoordinateMLP`.
+    """
+    rows = []
+    for seed in range(seeds):
+        generator = Generator().manual_seed(seed)
+        mlp = CoordinateMLP(in_features, 1, initialization=initialization, generator=generator, **options)
+        x = 2.0 * torch.rand(points, in_features, generator=generator) - 1.0
+        rows.append(torch.stack([values.square().mean() for values in layer_outputs(mlp, x)]))
+    return torch.stack(rows)
+
+
+class Comparison(NamedTuple):
+    """Of an empirical distribution with the standard normal one."""
+
+    distance: float
+    """The largest distance between the two distribution functions."""
+    p_value: float
+    """The chance of a distance as large, were they the same; of the limit for many values."""
+
+
+def kolmogorov_smirnov(values: Tensor) -> Comparison:
+    """Whether values (n,), n of some hundreds at least, are draws of the standard normal distribution.
+
+    The distance D of n values has the limit P(√n D > t) = 2 Σ (-1)^(k-1) exp(-2 k² t²) (Kolmogorov, 1933).
+
+    Raises:
+        ValueError: If values are not of shape (n,), n >= 1.
+    """
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"values must have shape (n,), n >= 1, got {tuple(values.shape)}")
+    count = len(values)
+    expected = torch.special.ndtr(values.double().sort().values)
+    steps = torch.arange(count + 1, dtype=torch.float64, device=values.device) / count
+    distance = float(torch.maximum((steps[1:] - expected).max(), (expected - steps[:-1]).max()))
+    t = math.sqrt(count) * distance
+    if t < 0.2:  # the series converges slowly, and the chance is 1 to 12 digits
+        return Comparison(distance, 1.0)
+    series = sum((-1.0) ** (k - 1) * math.exp(-2.0 * k**2 * t**2) for k in range(1, 101))
+    return Comparison(distance, min(max(2.0 * series, 0.0), 1.0))

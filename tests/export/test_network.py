@@ -1,0 +1,48 @@
+"""A field's list of layers computes what the field does."""
+
+import copy
+
+import pytest
+import torch
+
+from staf_nerf.config import FieldConfig
+from staf_nerf.export.network import network_of
+from staf_nerf.fields import NeuralField
+from tests.export.conftest import KINDS, image, shape
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_layers_compute_what_the_field_computes(kind, points):
+    field = image(kind).field
+    found = network_of(field).values(points.numpy())
+    with torch.no_grad():
+        exact = copy.deepcopy(field).double()(points.double()).numpy()
+    assert found == pytest.approx(exact, abs=2e-5)  # cos as sin(z + π/2), in float32 parameters
+
+
+def test_a_signed_distance_keeps_its_sphere():
+    field = shape().field
+    x = 2 * torch.rand(99, 3, generator=torch.Generator().manual_seed(0)) - 1
+    network = network_of(field)
+    assert network.sphere is not None
+    with torch.no_grad():
+        assert network.values(x.numpy()) == pytest.approx(field(x).numpy(), abs=1e-5)  # float32
+    assert network_of(shape(sphere=False).field).sphere is None
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"activation": "gabor"}, "complex"),
+        ({"activation": "filter"}, "reads the coordinates again"),
+        ({"encoding": "hash"}, "a hash grid is a table"),
+    ],
+)
+def test_what_is_no_list_of_layers_is_refused_with_a_reason(options, reason):
+    with pytest.raises(ValueError, match=reason):
+        network_of(NeuralField(2, 3, FieldConfig(**options)))
+
+
+def test_a_module_that_is_no_field_is_refused():
+    with pytest.raises(ValueError, match="field must be a NeuralField or a SignedDistanceField, got Linear"):
+        network_of(torch.nn.Linear(2, 3))
