@@ -158,8 +158,10 @@ class TrainingConfig:
     """Rays that are rendered at a time when a whole picture is."""
     learning_rate: float = 1e-2
     """Adam's learning rate for the encoding (and for all of a field that has no hash grid)."""
+    optimizer: Literal["muon", "adam"] = "muon"
+    """What changes the weights of the networks' hidden layers; the rest is Adam's."""
     matrix_learning_rate: float = 5e-2
-    """Muon's learning rate for the weights of the networks' hidden layers."""
+    """Learning rate for the weights of the networks' hidden layers."""
     network_learning_rate: float = 5e-3
     """Adam's learning rate for what else the networks hold: biases, the last layers' weights, embeddings."""
     activation_learning_rate: float = 1e-2
@@ -172,6 +174,8 @@ class TrainingConfig:
     """Adam's learning rate for the poses."""
     camera_warmup: int = 1000
     """Steps over which the poses' learning rate rises to its full value."""
+    train_every: int = 1
+    """Only every so manyth of the views to train on is used."""
     max_image_size: int = 480
     """Longest side, in pixels, of the images to train on; larger ones are made smaller by a whole factor."""
     viewer_resolution: int = 164
@@ -181,6 +185,8 @@ class TrainingConfig:
         _check_range(self, steps=(1, math.inf), rays_per_step=(1, math.inf), rays_per_chunk=(1, math.inf))
         rates = [name for name in known_keys(self) if name.endswith("learning_rate")]
         _check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"final_learning_rate": (1e-6, 1.0)})
+        _check_range(self, train_every=(1, math.inf))
+        _check_choice(self, optimizer=("muon", "adam"))
         _check_range(self, camera_warmup=(0, math.inf), max_image_size=(16, math.inf), viewer_resolution=(64, 2048))
 
 
@@ -311,6 +317,8 @@ class ShapeConfig:
     """Share of the points near the surface, half at each distance of `near`; the rest is spread over the box."""
     near: tuple[float, float] = (0.002, 0.02)
     """Standard deviations of the points near the surface from it, in parts of the box's diagonal."""
+    grid: int = 0
+    """Points that are spread over the box are the middles of so many cells along its longest side; 0: any points."""
     cached_points: int = 2**22
     """Points whose distances are computed once, for all steps to draw from (16 bytes each); 0: new ones a step."""
     softness: float = 0.01
@@ -321,7 +329,7 @@ class ShapeConfig:
     def __post_init__(self) -> None:
         _check_choice(self, task=("shape",), quantity=("signed-distance", "occupancy"))
         _check_range(self, surface_part=(0, 1), near_part=(0, 1 - self.surface_part + 1e-9), softness=(1e-6, 1e6))
-        _check_range(self, cached_points=(0, 2**31), eikonal_weight=(0, math.inf))
+        _check_range(self, cached_points=(0, 2**31), eikonal_weight=(0, math.inf), grid=(0, 2**16))
         if self.fit.points < 2 or self.fit.passes:
             raise ValueError(f"fit.points must be >= 2 and fit.passes 0 for a shape, got {self.fit}")
         if len(self.near) != 2 or min(self.near) <= 0:

@@ -80,6 +80,7 @@ def fit(
     seed: int = 0,
     progress: Callable[[float, History], None] | None = None,
     criterion: Callable[[nn.Module], float] | None = None,
+    after_pass: Callable[[nn.Module], None] | None = None,
     resume: Path | None = None,
 ) -> History:
     """Changes the model's weights so that it becomes the signal.
@@ -94,6 +95,7 @@ def fit(
         seed: Of the points.
         progress: Called every tenth step with the part that is done, in [0, 1], and what was so far.
         criterion: An error on what is held out; the weights with the least one are kept.
+        after_pass: Called after as many steps as a signal's samples need to come once. It changes nothing.
         resume: File that holds the state of the fit, written every minute and at an interrupt. Where it exists
             already, the fit goes on from it. It is removed at the end.
 
@@ -108,6 +110,7 @@ def fit(
     history = training.history
     if resume is not None and resume.is_file():
         training.load(resume)
+    a_pass = steps_of_a_pass(signal, config.points) if after_pass is not None else 0
     start = saved = time.perf_counter() - history.seconds
     try:
         while (done := _part_done(config, history)) < 1.0:
@@ -115,6 +118,8 @@ def fit(
             history.seconds = time.perf_counter() - start
             if recorded and progress is not None:
                 progress(done, history)
+            if after_pass is not None and history.steps % a_pass == 0:
+                after_pass(model)
             if resume is not None and time.perf_counter() - saved > SAVE_EVERY:
                 training.save(resume)
                 saved = time.perf_counter()

@@ -1,17 +1,25 @@
 import dataclasses
+import math
 
 import pytest
 
-from staf_nerf.config import FieldConfig, RadianceConfig, SamplingConfig, TrainingConfig
+from staf_nerf.config import FieldConfig, RadianceConfig, SamplingConfig, ShapeConfig, TrainingConfig
 from staf_nerf.presets import DEVICES, load_preset, override, preset_names
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", ["siren-nerf", "staf-nerf", "staf-nerf-mlp", "staf-nerf-sdf"])
+@pytest.mark.parametrize("name", ["paper-nerf", "siren-nerf", "staf-nerf", "staf-nerf-mlp", "staf-nerf-sdf"])
 def test_every_shipped_preset_loads_on_every_device(name, device):
     preset = load_preset(name, device)
     assert name in preset_names()
     assert preset.description
+
+
+def test_the_paper_s_occupancy_is_a_shape_s_preset():
+    preset = load_preset("paper-occupancy", "cpu", ShapeConfig())
+    assert (preset.quantity, preset.grid, preset.fit.points) == ("occupancy", 512, 100_000)
+    # Two passes over all cells of the grid.
+    assert preset.fit.steps == 2 * math.ceil(512**3 / preset.fit.points)
 
 
 def test_siren_differs_from_the_encoding_free_method_in_its_activation_alone():
@@ -63,7 +71,8 @@ def test_bad_presets_are_refused_with_what_is_accepted(tmp_path, text, message):
 
 def test_unknown_preset_lists_the_known_ones():
     with pytest.raises(
-        ValueError, match=r"preset must be one of \['siren-nerf', 'staf-nerf', 'staf-nerf-mlp', 'staf-nerf-sdf'\]"
+        ValueError,
+        match=r"preset must be one of \['paper-nerf', 'siren-nerf', 'staf-nerf', 'staf-nerf-mlp', 'staf-nerf-sdf'\]",
     ):
         load_preset("nerf", "cpu")
 

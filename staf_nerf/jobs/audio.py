@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Generator
+from torch import Generator, nn
 from tyro.conf import OmitArgPrefixes
 
 from staf_nerf.checkpoint import Checkpoint, save_field
@@ -16,7 +16,15 @@ from staf_nerf.jobs.fitting import FitFiles, Processes, fit_signal, processes, w
 from staf_nerf.jobs.progress import Stages
 from staf_nerf.memory import keep_freed_memory
 from staf_nerf.presets import load_preset
-from staf_nerf.signals.audio import AudioSignal, audio_field, measure_sound, read_sound, render_sound, write_sound
+from staf_nerf.signals.audio import (
+    AudioSignal,
+    audio_field,
+    measure_sound,
+    read_sound,
+    render_sound,
+    sound_psnr,
+    write_sound,
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,23 @@ def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> dict[
     signal = AudioSignal(sound, track, job.config, device=job.where)
     model = audio_field(job.config, track, generator=Generator().manual_seed(job.seed)).to(job.where)
     trace = SinusoidTrace(model)
+    scores: list[float] = []
+
+    def after_pass(field: nn.Module) -> None:
+        scores.append(sound_psnr(render_sound(field, track, device=job.where), sound))
+
     with Stages(console) as stages:
         with stages("fitting") as report:
-            history = fit_signal(model, signal, job.config.fit, output, seed=job.seed, traces=[trace], report=report)
+            history = fit_signal(
+                model,
+                signal,
+                job.config.fit,
+                output,
+                seed=job.seed,
+                traces=[trace],
+                report=report,
+                after_pass=after_pass if job.score_passes else None,
+            )
         if not mine.writes:
             return None
         save_field(output / "field.safetensors", Checkpoint(model, job.config, track, str(file), job.seed))
@@ -68,6 +90,7 @@ def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> dict[
         history=history,
         trace=trace,
         measures=measures,
+        scores=scores,
         seconds=stages.seconds,
         figures=figures,
         console=console,

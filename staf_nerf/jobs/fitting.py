@@ -49,6 +49,9 @@ class FitFiles:
     """"cpu", "cuda", "mps"; what there is, if not given."""
     overwrite: bool = False
     """Whether results that the folder holds already may be replaced."""
+    score_passes: bool = False
+    """Whether the PSNR against the whole signal is found after each pass over it, too: published tables quote the best
+    of them, which nobody who has no truth could choose."""
     resume: bool = False
     """Whether to go on from where an interrupted fit in that folder stopped."""
     preset: str | None = None
@@ -152,6 +155,7 @@ def fit_signal(
     traces: Sequence[SinusoidTrace],
     report: Callable[..., None],
     criterion: Callable[[nn.Module], float] | None = None,
+    after_pass: Callable[[nn.Module], None] | None = None,
 ) -> History:
     """`fit`, with a bar that shows the PSNR (of several signals the range), traces, and a file to go on from."""
 
@@ -162,7 +166,16 @@ def fit_signal(
         worst, best = (f"{psnr(chosen(history.latest.values()), 2.0):.2f}" for chosen in (max, min))
         report(done, f"{best} dB" if len(history.latest) == 1 else f"{worst} to {best} dB")
 
-    return fit(model, signal, config, seed=seed, progress=on_progress, criterion=criterion, resume=output / STATE)
+    return fit(
+        model,
+        signal,
+        config,
+        seed=seed,
+        progress=on_progress,
+        criterion=criterion,
+        after_pass=after_pass,
+        resume=output / STATE,
+    )
 
 
 def history_of(whole: History, number: int) -> History:
@@ -181,11 +194,14 @@ def write_results(
     history: History,
     trace: SinusoidTrace,
     measures: dict[str, float | None],
+    scores: Sequence[float] = (),
     seconds: dict[str, float],
     figures: list[tuple[str, Path]],
     console: Console,
 ) -> dict[str, Any]:
     """Writes metrics.json and report.html, shows the measures, and returns what metrics.json holds."""
+    if scores:
+        measures = {**measures, "psnr_of_best_pass": max(scores)}
     found = {
         "file": file.name,
         "config": asdict(config),
@@ -200,6 +216,7 @@ def write_results(
         "measures": measures,
         "losses": history.losses,
         "held_out": history.held_out,
+        "psnr_of_passes": list(scores),
     }
     (output / "metrics.json").write_text(json.dumps(found, indent=1) + "\n")
     if history.losses:

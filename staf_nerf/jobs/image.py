@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from torch import Generator
+from torch import Generator, nn
 from tyro.conf import OmitArgPrefixes
 
 from staf_nerf.checkpoint import Checkpoint, save_field
@@ -29,6 +29,7 @@ from staf_nerf.signals.image import (
     ImageTask,
     Pixels,
     image_field,
+    image_psnr,
     psnr,
     read_image,
     render,
@@ -126,6 +127,8 @@ def _groups(job: Job, mine: Processes) -> Iterator[list[_Work]]:
 def _read(job: Job, file: Path, output: Path, console: Console) -> _Work:
     pixels = read_image(file)
     task = ImageTask.of(pixels, job.config, seed=job.seed)
+    if job.score_passes and task.truth is None:
+        raise ValueError(f"score_passes needs a truth, and of a file that is noisy already there is none: {file}")
     console.print(f"{file}: {pixels.shape[1]} x {pixels.shape[0]}, {pixels.shape[2]} channels, {pixels.dtype.name}")
     signal = ImageSignal(task.given, job.config, raster=task.given_raster, seed=job.seed, device=job.where)
     model = image_field(job.config, task.given_raster, generator=Generator().manual_seed(job.seed)).to(job.where)
@@ -136,6 +139,12 @@ def _fit_together(job: Job, group: list[_Work], mine: Processes) -> list[dict[st
     """Fits a group, in as many minutes as its images would take one by one, and writes each image's results."""
     config, first, alone = job.config, group[0], len(group) == 1
     stages = Stages(mine.console)
+    scores: list[list[float]] = [[] for _ in group]
+
+    def after_pass(_: nn.Module) -> None:
+        for work, values in zip(group, scores, strict=True):
+            values.append(image_psnr(work.model, work.task.raster, work.task.whole, device=job.where))
+
     with stages, stages("fitting") as report:
         whole = fit_signal(
             first.model if alone else FieldStack([work.model for work in group]),
@@ -146,14 +155,17 @@ def _fit_together(job: Job, group: list[_Work], mine: Processes) -> list[dict[st
             traces=[work.trace for work in group],
             report=report,
             criterion=first.signal.held_out_error if config.held_out else None,
+            after_pass=after_pass if job.score_passes else None,
         )
     if not mine.writes:
         return []
     histories = [whole] if alone else [history_of(whole, number) for number in range(len(group))]
-    return [_finish(job, work, history, stages, mine) for work, history in zip(group, histories, strict=True)]
+    return [_finish(job, *one, stages, mine) for one in zip(group, histories, scores, strict=True)]
 
 
-def _finish(job: Job, work: _Work, history: History, fitting: Stages, mine: Processes) -> dict[str, Any]:
+def _finish(
+    job: Job, work: _Work, history: History, scores: list[float], fitting: Stages, mine: Processes
+) -> dict[str, Any]:
     """Measures, draws and writes."""
     config, output, task, model = job.config, work.output, work.task, work.model
     checkpoint = Checkpoint(model, config, task.raster, str(work.file), job.seed)
@@ -174,6 +186,7 @@ def _finish(job: Job, work: _Work, history: History, fitting: Stages, mine: Proc
         history=history,
         trace=work.trace,
         measures=measures,
+        scores=scores,
         seconds=stages.seconds,
         figures=figures,
         console=mine.console,
@@ -184,8 +197,7 @@ def measure(
     checkpoint: Checkpoint, task: ImageTask, device: torch.device | str
 ) -> tuple[Pixels, dict[str, float | None]]:
     """The image and its measures; of one that was noisy already, how well the field predicts pixels it never saw."""
-    truth = task.given if task.truth is None else task.truth
-    found, measures = render_and_measure(checkpoint.field, task.raster, truth, device=device)
+    found, measures = render_and_measure(checkpoint.field, task.raster, task.whole, device=device)
     if task.truth is not None:
         return found, {**measures, **task.baseline()}
     config = checkpoint.config

@@ -29,6 +29,9 @@ from staf_nerf.mesh.triangles import TriangleMesh, read_mesh
 from staf_nerf.presets import load_preset
 from staf_nerf.signals.shape import PointCloudSignal, ShapeSignal, make_field
 
+FOR_MESHES = ("surface_part", "near_part", "near", "grid", "cached_points", "softness", "eikonal_weight")
+"""Options of a `ShapeConfig` that a cloud of points does not need: it has points on the surface alone."""
+
 
 @dataclass(frozen=True)
 class FitShape:
@@ -64,7 +67,7 @@ def run(job: FitShape) -> dict[str, Any]:
     output = job.output or Path("outputs/shape") / job.file.stem
     prepare_folder(output, overwrite=job.overwrite)
     console.print(f"{job.file}: {_size(shape)}")
-    for line in lines:
+    for line in [*lines, *without_effect(shape, job.config)]:
         console.print(f"  {line}")
     device = choose_device(job.device)
     with Stages(console) as stages:
@@ -125,6 +128,15 @@ def make_signal(
     if isinstance(shape, PointCloud):
         return PointCloudSignal(shape, config, device=device)
     return ShapeSignal(shape, config, seed=seed, device=device)
+
+
+def without_effect(shape: TriangleMesh | PointCloud, config: ShapeConfig) -> list[str]:
+    """A line that names options which were given and which only meshes need, if the shape is a cloud."""
+    if isinstance(shape, TriangleMesh):
+        return []
+    usual = load_preset("shape", "cpu", ShapeConfig())
+    changed = [name for name in FOR_MESHES if getattr(config, name) != getattr(usual, name)]
+    return [f"without effect on points: {', '.join(changed)}"] if changed else []
 
 
 def _has_faces(path: Path) -> bool:

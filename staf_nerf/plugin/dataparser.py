@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
@@ -38,6 +39,8 @@ class CaptureDataParserConfig(DataParserConfig):
     """Part of the images to train on, for "fraction" and, without lists, "auto"."""
     eval_interval: int = 8
     """Every so many images one is held out, for "interval"."""
+    train_every: int = 1
+    """Only every so manyth of the images to train on is used, from the first."""
     scale_factor: float = 1.0
     """Factor on the camera positions, after they have been scaled to lie in [-1, 1]."""
     orientation_method: Literal["pca", "up", "vertical", "none"] = "up"
@@ -84,10 +87,30 @@ class CaptureDataParser(DataParser):
             eval_interval=config.eval_interval,
         )
         outputs = stock.setup().get_dataparser_outputs(split)
+        if split == "train" and config.train_every != 1:
+            outputs = thinned(outputs, config.train_every)
         outputs.metadata |= {"has_alpha": prepared.has_alpha, "bounded": synthetic}
         outputs.metadata["scene_from_capture"] = _scene_from_capture(transforms, outputs)
         outputs.metadata["attention"] = attention(outputs.cameras)
         return outputs
+
+
+def thinned(outputs: DataparserOutputs, every: int) -> DataparserOutputs:
+    """With every so manyth image alone, from the first.
+
+    Raises:
+        ValueError: If the number is not positive.
+    """
+    if every < 1:
+        raise ValueError(f"train_every must be >= 1, got {every}")
+    kept = slice(None, None, every)
+    masks = outputs.mask_filenames
+    return dataclasses.replace(
+        outputs,
+        image_filenames=outputs.image_filenames[kept],
+        mask_filenames=None if masks is None else masks[kept],
+        cameras=outputs.cameras[torch.arange(0, len(outputs.image_filenames), every)],
+    )
 
 
 def _scene_from_capture(transforms: Path, outputs: DataparserOutputs) -> list[list[float]]:

@@ -41,9 +41,10 @@ def trainer_config(name: str, preset: RadianceConfig, device: Device) -> StafTra
         "network": training.network_learning_rate,
         "activation": training.activation_learning_rate,
     }
+    by_muon = "matrix" if training.optimizer == "muon" else None
     optimizers = {
         group: {
-            "optimizer": MuonConfig(lr=rate) if group == "matrix" else FusedAdamConfig(lr=rate, eps=ADAM_EPS),
+            "optimizer": MuonConfig(lr=rate) if group == by_muon else FusedAdamConfig(lr=rate, eps=ADAM_EPS),
             "scheduler": ExponentialDecaySchedulerConfig(
                 lr_final=rate * training.final_learning_rate, max_steps=training.steps
             ),
@@ -74,7 +75,9 @@ def trainer_config(name: str, preset: RadianceConfig, device: Device) -> StafTra
         pipeline=StafPipelineConfig(
             viewer_resolution=training.viewer_resolution,
             datamanager=VanillaDataManagerConfig(
-                dataparser=CaptureDataParserConfig(max_image_size=training.max_image_size),
+                dataparser=CaptureDataParserConfig(
+                    max_image_size=training.max_image_size, train_every=training.train_every
+                ),
                 train_num_rays_per_batch=training.rays_per_step,
                 eval_num_rays_per_batch=training.rays_per_step,
             ),
@@ -109,3 +112,4 @@ staf_nerf = method("staf-nerf")
 staf_nerf_mlp = method("staf-nerf-mlp")
 staf_nerf_sdf = method("staf-nerf-sdf")
 siren_nerf = method("siren-nerf")
+paper_nerf = method("paper-nerf")

@@ -119,6 +119,12 @@ def render_sound(field: nn.Module, track: Track, *, scale: float = 1.0, device: 
     return (track.peak * torch.cat(strips)).clamp(-full, full).numpy()
 
 
+def sound_psnr(found: Sound, sound: Sound) -> float:
+    """10 log10(peak² / mean squared error), dB, with the sound's largest absolute value as its peak."""
+    error = (found.astype(np.float64) - sound) ** 2
+    return psnr(float(error.mean()), float(np.abs(sound).max()) or 1.0)
+
+
 def measure_sound(found: Sound, sound: Sound) -> dict[str, float]:
     """Compares two sounds (samples, channels).
 
@@ -133,7 +139,7 @@ def measure_sound(found: Sound, sound: Sound) -> dict[str, float]:
     first, second = log_power(found), log_power(sound)
     return {
         "snr": (10.0 * math.log10(energy / total) if energy else -math.inf) if total else math.inf,
-        "psnr": psnr(float(error.mean()), float(np.abs(sound).max()) or 1.0),
+        "psnr": sound_psnr(found, sound),
         "log_spectral_distance": float(np.sqrt(((first - second) ** 2).mean(1)).mean()),
     }
 

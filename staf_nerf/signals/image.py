@@ -243,6 +243,16 @@ def _fill(found: Pixels, strips: Iterable[Tensor]) -> None:
         start += len(strip)
 
 
+def image_psnr(field: nn.Module, raster: Raster, pixels: Pixels, *, device: torch.device | str = "cpu") -> float:
+    """The "psnr" of `render_and_measure` alone."""
+    squared, start = 0.0, 0
+    for strip in render_strips(field, raster, device=device):
+        truth = torch.from_numpy(pixels[start : start + len(strip)].astype(np.float32))
+        squared += float((strip.double() - truth).square().sum())
+        start += len(strip)
+    return psnr(squared / pixels.size, raster.high - raster.low)
+
+
 def measure_image(
     field: nn.Module, raster: Raster, pixels: Pixels, *, device: torch.device | str = "cpu"
 ) -> dict[str, float | None]:
@@ -326,6 +336,11 @@ class ImageTask:
     given_raster: Raster
     truth: Pixels | None
     """What the result is measured against; None where nobody knows it."""
+
+    @property
+    def whole(self) -> Pixels:
+        """The truth, or where nobody knows it what is given."""
+        return self.given if self.truth is None else self.truth
 
     @classmethod
     def of(cls, pixels: Pixels, config: ImageConfig, *, seed: int = 0) -> ImageTask:

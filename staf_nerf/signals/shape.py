@@ -97,6 +97,15 @@ class ShapeSignal:
     def _distance_loss(self, found: Tensor, values: Tensor) -> Tensor:
         return ((found - values).abs() / (values.abs() + self.config.softness)).mean() * self.config.softness
 
+    def _anywhere(self, count: int, random: np.random.Generator) -> Floats:
+        """Points (count, 3) of the cube, or of the grid of cells that fills the shape's box."""
+        if not self.config.grid:
+            return random.uniform(-1.0, 1.0, (count, 3))
+        low, high = self.mesh.bounds
+        cell = float((high - low).max()) / self.config.grid
+        cells = np.maximum(np.ceil((high - low) / cell - 1e-9), 1).astype(np.int64)
+        return (low + high) / 2.0 + cell * (random.integers(0, cells, (count, 3)) + 0.5 - cells / 2.0)
+
     def _draw(self, count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Points on the surface, near it and anywhere, and the quantity there."""
         on = round(self.config.surface_part * count)
@@ -104,7 +113,7 @@ class ShapeSignal:
         surface, _ = self.mesh.sample(on + 2 * near, random)
         widths = self.mesh.diagonal * np.repeat([0.0, *self.config.near], [on, near, near])
         close = surface + widths[:, None] * random.standard_normal(surface.shape)
-        anywhere = random.uniform(-1.0, 1.0, (count - len(close), 3))
+        anywhere = self._anywhere(count - len(close), random)
         points = np.clip(np.concatenate([close, anywhere]), -1.0, 1.0)
         distance = self._surface.signed_distance(points)
         distance[:on] = 0.0

@@ -9,10 +9,11 @@ import trimesh
 from staf_nerf.checkpoint import load_shape
 from staf_nerf.config import FieldConfig, FitConfig, ShapeConfig
 from staf_nerf.evaluation import measure_shape, shape_mesh
-from staf_nerf.jobs.shape import FitShape, read_shape, run
+from staf_nerf.jobs.shape import FitShape, read_shape, run, without_effect
 from staf_nerf.mesh.clean import without_floaters
 from staf_nerf.mesh.points import PointCloud
 from staf_nerf.mesh.triangles import TriangleMesh, read_mesh
+from staf_nerf.presets import load_preset
 from staf_nerf.signals.shape import Frame
 from tests.mesh.shapes import sphere, square
 from tests.plugin.conftest import command
@@ -158,3 +159,12 @@ def test_the_command_fits_makes_a_mesh_and_refuses_what_is_wrong(ring, tmp_path)
         assert result.returncode == 1
         assert message in result.stdout
         assert "Traceback" not in result.stdout
+
+
+def test_options_that_only_meshes_need_are_named_for_a_cloud():
+    cloud = PointCloud(sphere().vertices, None)
+    usual = load_preset("shape", "cpu", ShapeConfig())
+    assert without_effect(cloud, usual) == []
+    changed = dataclasses.replace(usual, softness=0.5, near_part=0.1)
+    assert without_effect(cloud, changed) == ["without effect on points: near_part, softness"]
+    assert without_effect(sphere(), changed) == []

@@ -230,6 +230,24 @@ def test_the_published_network_has_its_weights_and_takes_whole_passes(photo, tmp
     assert found["first_omega"] == 60.0
 
 
+def test_published_scores_are_the_best_of_the_passes_and_ours_is_the_last(photo, sound, tmp_path):
+    fit = dataclasses.replace(FIT, steps=0, passes=12)
+    config = dataclasses.replace(SMALL, fit=fit)
+    (found,) = image.run(image.FitImage((photo,), tmp_path / "image", score_passes=True, config=config))
+    passes = found["psnr_of_passes"]
+    assert len(passes) == 12
+    assert passes[-1] == found["measures"]["psnr"] > passes[0]
+    assert found["measures"]["psnr_of_best_pass"] == max(passes)
+    (found,) = audio.run(
+        audio.FitAudio((sound,), tmp_path / "audio", score_passes=True, config=AudioConfig(field=FIELD, fit=fit))
+    )
+    assert len(found["psnr_of_passes"]) == 12
+    assert found["psnr_of_passes"][-1] == found["measures"]["psnr"]
+    noisy = image.FitNoisyImage((photo,), tmp_path / "noisy", score_passes=True, config=ImageConfig(task="denoise"))
+    with pytest.raises(ValueError, match="score_passes needs a truth"):
+        image.run(noisy)
+
+
 def test_the_commands_name_a_bad_file(tmp_path, monkeypatch, capsys):
     (tmp_path / "text.png").write_text("this is no image")
     for arguments, message in (

@@ -111,8 +111,8 @@ def test_ns_train_lists_the_methods_and_the_dataparser():
     from nerfstudio.configs.dataparser_configs import all_dataparsers
     from nerfstudio.configs.method_configs import all_methods
 
-    assert {"staf-nerf", "staf-nerf-mlp", "staf-nerf-sdf", "siren-nerf"} <= set(all_methods)
+    assert {"staf-nerf", "staf-nerf-mlp", "staf-nerf-sdf", "siren-nerf", "paper-nerf"} <= set(all_methods)
     assert "staf-capture" in all_dataparsers
-    for name in ("staf-nerf", "staf-nerf-mlp", "staf-nerf-sdf", "siren-nerf"):
+    for name in ("staf-nerf", "staf-nerf-mlp", "staf-nerf-sdf", "siren-nerf", "paper-nerf"):
         assert all_methods[name].viewer.websocket_host == "127.0.0.1"
         assert all_methods[name].machine.device_type == ("cuda" if torch.cuda.is_available() else "cpu")

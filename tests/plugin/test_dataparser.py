@@ -67,6 +67,16 @@ def test_a_blender_scene_is_bounded_stays_where_it_is_and_has_transparency():
     torch.testing.assert_close(radius, torch.full_like(radius, 4.0311), atol=1e-3, rtol=0)
 
 
+def test_every_fourth_view_of_a_blender_scene_is_trained_on_and_all_are_tested():
+    whole, thin = (outputs(data("chair_200"), "train", train_every=every) for every in (1, 4))
+    assert [len(whole.image_filenames), len(thin.image_filenames)] == [100, 25]
+    assert thin.image_filenames == whole.image_filenames[::4]
+    torch.testing.assert_close(thin.cameras.camera_to_worlds, whole.cameras.camera_to_worlds[::4])
+    assert len(outputs(data("chair_200"), "test", train_every=4).image_filenames) == 200
+    with pytest.raises(ValueError, match="train_every must be >= 1, got 0"):
+        outputs(data("chair_200"), "train", train_every=0)
+
+
 def test_the_shipped_scene_has_sixty_ten_and_twenty_views_with_depth_and_a_mesh():
     folder = resource("scenes") / "tin_robot"
     counts = [len(outputs(folder, split).image_filenames) for split in ("train", "val", "test")]

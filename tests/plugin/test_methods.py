@@ -7,7 +7,7 @@ import yaml
 from staf_nerf.plugin import methods
 from staf_nerf.presets import DEVICES, load_preset
 
-NAMES = ["siren-nerf", "staf-nerf", "staf-nerf-mlp", "staf-nerf-sdf"]
+NAMES = ["paper-nerf", "siren-nerf", "staf-nerf", "staf-nerf-mlp", "staf-nerf-sdf"]
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -33,6 +33,16 @@ def test_the_device_is_detected(monkeypatch, cuda, mps, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert methods.detect_device() == device
+
+
+def test_the_published_protocol_has_its_layers_views_and_optimizer():
+    preset = load_preset("paper-nerf", "cpu")
+    config = methods.trainer_config("paper-nerf", preset, "cpu")
+    assert config.pipeline.datamanager.dataparser.train_every == 4
+    assert {type(group["optimizer"]).__name__ for group in config.optimizers.values()} == {"FusedAdamConfig"}
+    density, color = preset.field, preset.color
+    assert (density.hidden_layers + 1, density.hidden_features) == (4, 182)
+    assert (color.hidden_layers + 1, color.hidden_features) == (4, 182)
 
 
 def test_every_optimizer_group_of_a_model_has_its_learning_rate(tmp_path):

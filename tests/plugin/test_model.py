@@ -118,7 +118,7 @@ def test_other_activations_are_one_key(tmp_path, activation):
     assert loss.isfinite()
 
 
-@pytest.mark.parametrize("method", ["staf-nerf", "staf-nerf-mlp", "siren-nerf", "staf-nerf-sdf"])
+@pytest.mark.parametrize("method", ["staf-nerf", "staf-nerf-mlp", "siren-nerf", "paper-nerf", "staf-nerf-sdf"])
 def test_equal_seeds_give_equal_weights(tmp_path, method):
     from staf_nerf.plugin import run
 

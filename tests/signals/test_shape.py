@@ -7,7 +7,7 @@ import torch
 from staf_nerf.config import FieldConfig, ShapeConfig
 from staf_nerf.mesh.points import PointCloud
 from staf_nerf.signals.shape import EXTENT, Frame, PointCloudSignal, ShapeSignal, make_field, value_and_gradient
-from tests.mesh.shapes import sphere
+from tests.mesh.shapes import box, sphere
 
 CENTER = (3.0, -1.0, 0.5)
 RADIUS = 2.0 * EXTENT / 2.0  # of a sphere, in the network's coordinates
@@ -48,6 +48,19 @@ def test_occupancy_is_one_inside_and_zero_outside(generator):
     points, values = signal(quantity="occupancy", surface_part=0.0).batch(5000, generator)
     clear = (points.norm(dim=-1) - RADIUS).abs() > 1e-3
     torch.testing.assert_close(values[clear, 0], (points.norm(dim=-1) < RADIUS)[clear].float())
+
+
+def test_points_of_a_grid_are_the_middles_of_its_cells_in_the_box_of_the_shape(generator):
+    """A box twice as long as wide, in 8 cells along its length: 8 x 4 x 4 places, all of them drawn."""
+    made = box((2.0, 1.0, 1.0), (5.0, 0.0, 0.0))
+    config = ShapeConfig(quantity="occupancy", surface_part=0.0, near_part=0.0, cached_points=0, grid=8)
+    points, values = ShapeSignal(made, config).batch(4000, generator)
+    cell = 2.0 * EXTENT / 8
+    places = points / cell + torch.tensor([4.0, 2.0, 2.0]) - 0.5
+    torch.testing.assert_close(places, places.round(), atol=1e-4, rtol=0)
+    assert len(places.round().unique(dim=0)) == 8 * 4 * 4
+    assert places.min() > -0.1
+    assert (values == 1.0).all()
 
 
 def test_a_seed_decides_the_points():
