@@ -204,7 +204,7 @@ class SurfaceConfig:
     hides what is behind it, and becomes a wall before each camera. Where nothing says where cameras look: of the
     cube's half side."""
     sharpness: float = 20.0
-    """What NeuS calls 1/s, at the start: how quickly opacity changes across the surface, per unit of length."""
+    """What NeuS calls 1/s, where it starts as a sphere: how quickly opacity changes across it, per unit of length."""
     density_steps: int = 1500
     """Steps of a radiance field before there is a surface, which then starts as what that shows (at most a quarter of
     all steps); 0: it starts as a sphere."""

@@ -39,6 +39,10 @@ THICKER = 0.25
 """Solids are carved that part of it too thick: what is too thick wears off, what is missing does not come back."""
 
 
+class NothingSeenError(ValueError):
+    """No picture shows anything where the signed distance lives."""
+
+
 class CarvedSignal:
     """What pictures with depth say about a surface field: where it is free, where solid, and colours of surfaces.
 
@@ -49,7 +53,7 @@ class CarvedSignal:
         device: Where points are handed out.
 
     Raises:
-        ValueError: If no picture shows anything in the field's cube.
+        NothingSeenError: If no picture shows anything in the field's cube.
     """
 
     def __init__(
@@ -60,9 +64,9 @@ class CarvedSignal:
         seen = [torch.cat(parts).to(device) for parts in zip(*map(seen_points, views), strict=True)]
         inside = field.coordinates_of(seen[0])[1]
         if not inside.any():
-            raise ValueError("no view sees a surface in the cube of the signed distance")
+            raise NothingSeenError("no view sees a surface in the cube of the signed distance")
         self._seen = [values[inside] for values in seen]
-        carving = Carving(views, doubts=min(2, len(views) - 1), device=device)
+        carving = Carving(of_one_size(views), doubts=min(2, len(views) - 1), device=device)
         self._points = self._draw(generator).to(device)
         self._distance, self._known = _carved(carving, self._points)
         self._distance -= THICKER * self.reach
@@ -100,6 +104,18 @@ class CarvedSignal:
         }
 
 
+def of_one_size(views: Sequence[View]) -> list[View]:
+    """The middles of pictures, as high and as wide as all of them are."""
+    height, width = (min(view.depth.shape[axis] for view in views) for axis in (0, 1))
+    found = []
+    for view in views:
+        top, left = (view.depth.shape[0] - height) // 2, (view.depth.shape[1] - width) // 2
+        part = slice(top, top + height), slice(left, left + width)
+        fx, fy, cx, cy = view.intrinsics
+        found.append(View(view.color[part], view.depth[part], (fx, fy, cx - left, cy - top), view.world_to_camera))
+    return found
+
+
 @torch.no_grad()
 def _carved(carving: Carving, points: Tensor) -> tuple[Tensor, Tensor]:
     """Distances and whether they are known, a cacheful of points at a time."""
@@ -132,15 +148,11 @@ def start_surface(model: StafModel, manager: Any, *, steps: int = FIT.steps, see
     model.eval()
     seen = list(views(model, manager.train_dataset.cameras, most_pixels=MOST_PIXELS))
     model.train()
-    if not any(_in_cube(field, view, model.device) for view in seen):
+    try:
+        signal = CarvedSignal(seen, field, Generator().manual_seed(seed), model.device)
+    except NothingSeenError:
         field.start()
         return None
-    signal = CarvedSignal(seen, field, Generator().manual_seed(seed), model.device)
     fit(field, signal, replace(FIT, steps=min(max(steps, 1), FIT.steps)), seed=seed)
     field.start(SHARPNESS / signal.reach)
     return signal
-
-
-def _in_cube(field: StafSurfaceField, view: View, device: torch.device | str) -> bool:
-    """Whether a picture shows something in the cube of the signed distance."""
-    return bool(field.coordinates_of(seen_points(view)[0].to(device))[1].any())

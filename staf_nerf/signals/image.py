@@ -243,13 +243,18 @@ def _fill(found: Pixels, strips: Iterable[Tensor]) -> None:
         start += len(strip)
 
 
+def _beside(strips: Iterable[Tensor], pixels: Pixels) -> Iterator[tuple[Tensor, Tensor]]:
+    """Strips of an image, from above, each with the same rows of another one in float32."""
+    start = 0
+    for strip in strips:
+        yield strip, torch.from_numpy(pixels[start : start + len(strip)].astype(np.float32))
+        start += len(strip)
+
+
 def image_psnr(field: nn.Module, raster: Raster, pixels: Pixels, *, device: torch.device | str = "cpu") -> float:
     """The "psnr" of `render_and_measure` alone."""
-    squared, start = 0.0, 0
-    for strip in render_strips(field, raster, device=device):
-        truth = torch.from_numpy(pixels[start : start + len(strip)].astype(np.float32))
-        squared += float((strip.double() - truth).square().sum())
-        start += len(strip)
+    pairs = _beside(render_strips(field, raster, device=device), pixels)
+    squared = sum(float((strip.double() - truth).square().sum()) for strip, truth in pairs)
     return psnr(squared / pixels.size, raster.high - raster.low)
 
 
@@ -275,9 +280,8 @@ def render_and_measure(
     kept: tuple[Tensor, Tensor] | None = None
     start = 0
     found = np.empty((raster.height, raster.width, raster.channels), raster.dtype)
-    for strip in render_strips(field, raster, device=device):
+    for strip, truth in _beside(render_strips(field, raster, device=device), pixels):
         _fill(found[start:], [strip])
-        truth = torch.from_numpy(pixels[start : start + len(strip)].astype(np.float32))
         start += len(strip)
         squared += float((strip.double() - truth).square().sum())
         pair = (strip, truth) if kept is None else (torch.cat([kept[0], strip]), torch.cat([kept[1], truth]))

@@ -6,8 +6,10 @@ from torch import Generator
 
 from staf_nerf.config import ColorConfig, FieldConfig, FitConfig, SurfaceConfig
 from staf_nerf.fit import fit
+from staf_nerf.mesh.carve import seen_points
+from staf_nerf.mesh.fuse import View
 from staf_nerf.plugin.surface_field import Cube, StafSurfaceField
-from staf_nerf.plugin.surface_start import CarvedSignal, distance_loss
+from staf_nerf.plugin.surface_start import CarvedSignal, distance_loss, of_one_size
 from tests.mesh.shapes import sphere, views_of
 
 RADIUS = 0.6
@@ -65,6 +67,18 @@ def test_a_cube_in_which_nothing_is_seen_is_refused():
     views = list(views_of(sphere(RADIUS), count=4, size=16))
     with pytest.raises(ValueError, match="no view sees a surface in the cube"):
         CarvedSignal(views, surface_field(0.1), Generator(), "cpu")
+
+
+def test_pictures_of_several_sizes_carve_by_their_middles():
+    """A camera's rays go through the same places, whichever rows and columns are left."""
+    wide, tall = (next(iter(views_of(sphere(RADIUS), count=1, size=size))) for size in (40, 64))
+    wide = View(wide.color[8:32], wide.depth[8:32], (40.0, 40.0, 20.0, 12.0), wide.world_to_camera)
+    first, second = of_one_size([wide, tall])
+    assert first.depth.shape == second.depth.shape == (24, 40)
+    points, _, _ = seen_points(second)
+    torch.testing.assert_close(points.norm(dim=-1), torch.full((len(points),), RADIUS), atol=2e-3, rtol=0)
+    assert first.intrinsics == wide.intrinsics
+    CarvedSignal([wide, tall], surface_field(), Generator(), "cpu")
 
 
 def test_distances_count_up_to_the_reach_and_beyond_it_only_their_side():
