@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from rich.console import Console
 from tyro.conf import Positional, arg
@@ -45,14 +45,11 @@ class Export:
     """File; beside the checkpoint, under its name, if not given."""
     overwrite: bool = False
     """Whether the file may be replaced."""
-    precision: Precision = "float32"
-    """Of the matrices in a page. "float16" halves it, and the page and this command say by how much it is off."""
+    exact: bool = False
+    """Whether a page holds the weights to the bit, at twice its size: else matrices are in half precision, and the page
+    and this command say by how much it is off. Other formats always do."""
     up: Literal["y", "z"] = "y"
     """Axis of a shape that points up in a page."""
-
-    def __post_init__(self) -> None:
-        if self.precision != "float32" and self.to != "html":
-            raise ValueError(f"precision must be 'float32' for --to {self.to}, got {self.precision!r}")
 
     @property
     def target(self) -> Path:
@@ -74,7 +71,7 @@ def run(job: Export, console: Console | None = None) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(content)
     console.print(f"Written: {target}, {len(content) / 1e3:,.0f} kB")
-    if job.precision == "float16":
+    if job.to == "html" and not job.exact:
         network = network_of(checkpoint.field)
         most, mean = largest_difference(network, rounded(network))
         console.print(f"Half precision moves its values by {mean:.1e} (root mean square), at most {most:.1e}")
@@ -146,10 +143,10 @@ def _function(checkpoint: Checkpoint, network: Network, about: dict[str, str]) -
 def _page(job: Export, checkpoint: Checkpoint, network: Network) -> str:
     config, field = checkpoint.config, checkpoint.field
     title = Path(checkpoint.file).name if checkpoint.file else job.checkpoint.stem
-    options: dict[str, Any] = {"precision": job.precision}
+    precision: Precision = "float32" if job.exact else "float16"
     if isinstance(config, ImageConfig):
-        return image_page(network, field, checkpoint.frame, title, **options)
+        return image_page(network, field, checkpoint.frame, title, precision=precision)
     if isinstance(config, ShapeConfig) and config.quantity == "signed-distance":
-        return shape_page(network, field, field_bound(field, config), title, up=job.up, **options)
+        return shape_page(network, field, field_bound(field, config), title, up=job.up, precision=precision)
     what = "an occupancy, which does not say how far the surface is" if isinstance(config, ShapeConfig) else "a sound"
     raise ValueError(f"a page shows an image or a signed distance, got {what}; --to onnx takes both")

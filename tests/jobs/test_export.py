@@ -62,13 +62,14 @@ def test_the_command_writes_and_does_not_overwrite_unless_asked(tmp_path, monkey
     assert "<!doctype html>" in target.read_text()
 
 
-def test_half_precision_is_for_pages_and_says_what_it_costs(tmp_path, capsys):
+def test_pages_are_in_half_precision_and_say_what_it_costs_unless_they_are_to_be_exact(tmp_path, capsys):
     path = saved(image({"hidden_features": 96}), tmp_path)
-    full, half = run(Export(path, "html")), run(Export(path, "html", tmp_path / "half.html", precision="float16"))
+    cost = "Half precision moves its values by"
+    half = run(Export(path, "html"))
+    assert cost in " ".join(capsys.readouterr().out.split())
+    full = run(Export(path, "html", tmp_path / "exact.html", exact=True))
+    assert cost not in " ".join(capsys.readouterr().out.split())
     assert half.stat().st_size < full.stat().st_size - 2 * 2 * 96**2  # two matrices, base64 and compression aside
-    assert "Half precision moves its values by" in " ".join(capsys.readouterr().out.split())
-    with pytest.raises(ValueError, match="precision must be 'float32' for --to onnx, got 'float16'"):
-        Export(path, "onnx", precision="float16")
 
 
 def test_what_cannot_be_exported_is_refused_before_anything_is_written(tmp_path):
