@@ -274,15 +274,16 @@ class _Job:
         start = time.perf_counter()
         try:
             history = fit(case.model, case.signal, config.fit, seed=cell["seed"], criterion=case.criterion)
-        except RuntimeError as error:  # it diverged: that is a result
+            seconds = time.perf_counter() - start
+            measures = dict(case.measure())
+        except (RuntimeError, ValueError) as error:  # it diverged, or has no surface: that is a result
             return {"steps": steps, "failed": str(error), "commit": commit()}
-        seconds = time.perf_counter() - start
         losses = history.losses[:: -(-len(history.losses) // CURVE)]
         return {
             "steps": steps,
             "seconds": seconds,
             "parameters": _reals(case.model),
-            "measures": dict(case.measure()),
+            "measures": measures,
             "rollbacks": history.rollbacks,
             "curve": [[row["step"], sum(v for k, v in row.items() if k not in ("step", "seconds"))] for row in losses],
             "peak_memory_bytes": peak_memory(),

@@ -84,6 +84,23 @@ def test_sounds_and_shapes_go_through_the_same_grid(tmp_path):
     assert found["summary"][0]["field_iou"] > 0.8
 
 
+def test_a_run_that_ends_without_a_surface_is_a_result_and_does_not_stop_the_others(tmp_path, monkeypatch):
+    def no_surface(*arguments, **options):
+        raise ValueError("no surface")
+
+    monkeypatch.setattr(signals, "shape_mesh", no_surface)
+    write_mesh(tmp_path / "ball.ply", sphere(subdivisions=3))
+    benchmark = signals.ShapeBenchmark(
+        files=(tmp_path / "ball.ply",),
+        methods=("shape+cached_points=1000",),
+        steps=1,
+        weights=500,
+        seeds=(0, 1),
+        processes=0,
+    )
+    assert [row["failed"] for row in signals.run(benchmark)["rows"]] == ["no surface", "no surface"]
+
+
 def test_a_grid_names_each_combination():
     benchmark = signals.ImageBenchmark(files=(), methods=("image", "image+sine"), grid=("band=.1,.2", "fit.steps=1,2"))
     assert len(benchmark.names) == 8
