@@ -14,6 +14,10 @@ MOST_KEPT = 2**31 - 1
 """Bytes of free memory at the end of the heap that are not given back."""
 
 
+LEAST_KEPT = 128 * 1024
+"""Both thresholds, unless something else is said."""
+
+
 def keep_freed_memory() -> bool:
     """Tells glibc's allocator to hold on to what is freed, in this process.
 
@@ -27,3 +31,17 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(M_TRIM_THRESHOLD, MOST_KEPT))
+
+
+def return_freed_memory() -> bool:
+    """Gives what `keep_freed_memory` kept back to the system, and from now on all that is freed.
+
+    Returns:
+        Whether there was such an allocator and it agreed.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    agreed = bool(libc.mallopt(M_MMAP_THRESHOLD, LEAST_KEPT) and libc.mallopt(M_TRIM_THRESHOLD, LEAST_KEPT))
+    libc.malloc_trim(0)
+    return agreed

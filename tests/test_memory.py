@@ -6,7 +6,7 @@ import pytest
 
 PROGRAM = """
 import ctypes
-from staf_nerf.memory import keep_freed_memory
+from staf_nerf.memory import keep_freed_memory, return_freed_memory
 
 class Statistics(ctypes.Structure):  # glibc's struct mallinfo2
     _fields_ = [(name, ctypes.c_size_t) for name in
@@ -30,7 +30,10 @@ def given_back():
 before = given_back()
 assert keep_freed_memory()
 given_back()
-print(before, given_back())
+kept = given_back()
+held = size()
+assert return_freed_memory()
+print(before, kept, held - size(), given_back())
 """
 
 
@@ -39,6 +42,7 @@ def test_a_step_s_memory_is_there_for_the_next_one():
     if tuple(map(int, platform.libc_ver()[1].split("."))) < (2, 33):
         pytest.skip("this glibc does not count its heap in 64 bits")
     result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
-    before, after = map(int, result.stdout.split())  # MiB that went back to the system when blocks were freed
-    assert before >= 100
-    assert after == 0
+    # MiB that went back to the system: when blocks were freed, when they are kept, when they no longer are, and after.
+    before, kept, returned, after = map(int, result.stdout.split())
+    assert min(before, returned, after) >= 100
+    assert kept == 0

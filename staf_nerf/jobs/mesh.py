@@ -13,7 +13,7 @@ from rich.table import Table
 from tyro.conf import arg
 
 from staf_nerf.jobs.progress import Stages, peak_memory
-from staf_nerf.memory import keep_freed_memory
+from staf_nerf.memory import keep_freed_memory, return_freed_memory
 from staf_nerf.mesh.clean import (
     components,
     cropped,
@@ -97,6 +97,7 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
     to_frame = source.to_world if job.frame == "world" else np.eye(4)
     with Stages(console) as stages:
         mesh = _surface(source, job, to_frame, stages)
+        return_freed_memory()
         parts = int(components(mesh).max()) + 1
         with stages("cleaning"):
             if job.box is not None:

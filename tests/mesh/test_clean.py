@@ -120,6 +120,13 @@ def test_decimation_keeps_the_shape():
     mesh = decimated(sphere(), 1000)
     assert 900 <= len(mesh.triangles) <= 1000
     assert mesh.volume == pytest.approx(sphere().volume, rel=0.02)
+    ball = sphere()
+    small = decimated(TriangleMesh(1e-4 * ball.vertices + 5.0, ball.triangles, ball.vertices / 2 + 0.5), 200)
+    assert 150 <= len(small.triangles) <= 200
+    assert small.boundary_edges == 0
+    assert small.bounds.mean(0) == pytest.approx([5.0, 5.0, 5.0], abs=1e-5)
+    assert small.colors is not None  # that of the place
+    assert np.abs(small.colors - ((small.vertices - 5.0) / 2e-4 + 0.5)).max() < 0.1
     assert decimated(sphere(subdivisions=2), 10**6).triangles.shape == sphere(subdivisions=2).triangles.shape
     with pytest.raises(ValueError, match="triangles must be >= 1, got 0"):
         decimated(sphere(), 0)
