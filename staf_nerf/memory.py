@@ -12,10 +12,8 @@ LARGEST_KEPT = 32 * 2**20
 """Bytes of the largest block that glibc lets its heap hold."""
 MOST_KEPT = 2**31 - 1
 """Bytes of free memory at the end of the heap that are not given back."""
-
-
-LEAST_KEPT = 128 * 1024
-"""Both thresholds, unless something else is said."""
+DEFAULT = 128 * 1024
+"""Both, where nothing else is said."""
 
 
 def keep_freed_memory() -> bool:
@@ -27,21 +25,24 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether there was such an allocator and it agreed.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(M_TRIM_THRESHOLD, MOST_KEPT))
+    return _hold(LARGEST_KEPT, MOST_KEPT)
 
 
 def return_freed_memory() -> bool:
-    """Gives what `keep_freed_memory` kept back to the system, and from now on all that is freed.
+    """Gives what `keep_freed_memory` kept back to the system, and from now on what is freed as before.
 
     Returns:
         Whether there was such an allocator and it agreed.
     """
+    agreed = _hold(DEFAULT, DEFAULT)
+    if agreed:
+        ctypes.CDLL(None).malloc_trim(0)
+    return agreed
+
+
+def _hold(largest: int, most: int) -> bool:
+    """Sets up to what size freed blocks stay in the heap, and how much of them at its end."""
     if platform.libc_ver()[0] != "glibc":
         return False
-    libc = ctypes.CDLL(None)
-    agreed = bool(libc.mallopt(M_MMAP_THRESHOLD, LEAST_KEPT) and libc.mallopt(M_TRIM_THRESHOLD, LEAST_KEPT))
-    libc.malloc_trim(0)
-    return agreed
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(M_MMAP_THRESHOLD, largest) and mallopt(M_TRIM_THRESHOLD, most))

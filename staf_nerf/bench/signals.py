@@ -274,9 +274,12 @@ class _Job:
         start = time.perf_counter()
         try:
             history = fit(case.model, case.signal, config.fit, seed=cell["seed"], criterion=case.criterion)
-            seconds = time.perf_counter() - start
+        except RuntimeError as error:  # it diverged: that is a result
+            return {"steps": steps, "failed": str(error), "commit": commit()}
+        seconds = time.perf_counter() - start
+        try:
             measures = dict(case.measure())
-        except (RuntimeError, ValueError) as error:  # it diverged, or has no surface: that is a result
+        except ValueError as error:  # there is no surface: so is that
             return {"steps": steps, "failed": str(error), "commit": commit()}
         losses = history.losses[:: -(-len(history.losses) // CURVE)]
         return {

@@ -47,9 +47,13 @@ class Export:
     """Whether the file may be replaced."""
     exact: bool = False
     """Whether a page holds the weights to the bit, at twice its size: else matrices are in half precision, and the page
-    and this command say by how much it is off. Other formats always do."""
+    and this command say by how much it is off."""
     up: Literal["y", "z"] = "y"
     """Axis of a shape that points up in a page."""
+
+    def __post_init__(self) -> None:
+        if self.exact and self.to != "html":
+            raise ValueError(f"exact is for pages, which --to html makes, got --to {self.to}")
 
     @property
     def target(self) -> Path:

@@ -213,7 +213,7 @@ def decimated(mesh: TriangleMesh, triangles: int) -> TriangleMesh:
     from fast_simplification import simplify
     from scipy.spatial import KDTree
 
-    # The errors that it allows are absolute, and of its own order the better the less is allowed at first.
+    # Its errors are those of a mesh of unit size: allowing less of them is better, but may not reach the target.
     middle, size = mesh.bounds.mean(0), mesh.diagonal
     vertices, found = (mesh.vertices - middle) / size, mesh.triangles
     for aggression in (3.0, 5.0, 7.0, 10.0):

@@ -70,6 +70,8 @@ def test_pages_are_in_half_precision_and_say_what_it_costs_unless_they_are_to_be
     full = run(Export(path, "html", tmp_path / "exact.html", exact=True))
     assert cost not in " ".join(capsys.readouterr().out.split())
     assert half.stat().st_size < full.stat().st_size - 2 * 2 * 96**2  # two matrices, base64 and compression aside
+    with pytest.raises(ValueError, match="exact is for pages, which --to html makes, got --to onnx"):
+        Export(path, "onnx", exact=True)
 
 
 def test_what_cannot_be_exported_is_refused_before_anything_is_written(tmp_path):
