@@ -32,6 +32,11 @@ class Activation(nn.Module):
     reads_input = False
     """Whether it has a linear map `filter` of what the whole network reads, x, and is called as (z, filter(x))."""
 
+    @property
+    def argument_scale(self) -> float:
+        """What z is multiplied by: radians per unit of z, where that is a phase."""
+        return getattr(self, "omega", 1.0)
+
     def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
         """Initialises the linear layer before this activation, in place; `first`: it reads coordinates."""
         init.torch_weight_(linear.weight, generator)
@@ -156,8 +161,12 @@ class Gaussian(Activation):
         super().__init__()
         self.width = width
 
+    @property
+    def argument_scale(self) -> float:
+        return 1.0 / self.width
+
     def forward(self, z: Tensor) -> Tensor:
-        return pointwise("gaussian", z, 1.0 / self.width)
+        return pointwise("gaussian", z, self.argument_scale)
 
     def extra_repr(self) -> str:
         return f"width={self.width:g}"
@@ -208,6 +217,10 @@ class FourierFilter(Activation):
         self.omega, self.reads_input = omega, not first
         if not first:
             self.filter = nn.Linear(in_features, num_features)
+
+    @property
+    def argument_scale(self) -> float:
+        return 1.0
 
     def forward(self, z: Tensor, argument: Tensor | None = None) -> Tensor:
         return torch.sin(z) if argument is None else z * torch.sin(argument)

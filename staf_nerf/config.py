@@ -279,6 +279,9 @@ class FitConfig:
     """What changes the weights of the network's hidden layers; the rest is Adam's."""
     matrix_learning_rate: float = 3e-3
     """Learning rate for the weights of the network's hidden layers."""
+    first_learning_rate: float = 3e-4
+    """Adam's learning rate for the weights of a layer that reads coordinates, in radians per unit of them: it is
+    divided by the frequency scale of the layer's activation, if that has one."""
     network_learning_rate: float = 1e-3
     """Adam's learning rate for the biases and the last layer's weights."""
     activation_learning_rate: float = 3e-3
@@ -346,7 +349,7 @@ class ImageConfig:
     """One line."""
     field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
     """The network and its encoding."""
-    fit: FitConfig = dataclasses.field(default_factory=lambda: FitConfig(minutes=1.0))
+    fit: FitConfig = dataclasses.field(default_factory=lambda: FitConfig(minutes=1.0, points=2048))
     """Duration and learning rates."""
     band: float = 0.1
     """The first layer's frequencies start up to this part of the highest that the pixels hold (half a cycle a pixel),
@@ -380,9 +383,15 @@ class AudioConfig:
     """What the preset is for."""
     description: str = ""
     """One line."""
-    field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
+    field: FieldConfig = dataclasses.field(
+        default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4, num_frequencies=10)
+    )
     """The network and its encoding."""
-    fit: FitConfig = dataclasses.field(default_factory=lambda: FitConfig(minutes=1.0))
+    fit: FitConfig = dataclasses.field(
+        default_factory=lambda: FitConfig(
+            minutes=1.0, points=4096, matrix_learning_rate=1e-3, activation_learning_rate=5e-3
+        )
+    )
     """Duration and learning rates."""
     band: float = 0.006
     """The first layer's frequencies start up to this part of half the sampling rate; 0: `field.first_omega` is taken

@@ -366,18 +366,22 @@ def parameter_groups(module: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Splits a module's parameters by how they are best trained.
 
     Returns:
-        "encoding": tables of hash grids. "matrix": real weights of hidden linear layers, (n_out, n_in), which Muon
-        takes. "activation": C, Ω and Φ. "network": the rest.
+        "encoding": tables of hash grids. "first": weights of layers that read coordinates. "matrix": real weights of
+        the other hidden linear layers, (n_out, n_in), which Muon takes. "activation": C, Ω and Φ. "network": the rest.
     """
-    groups: dict[str, list[nn.Parameter]] = {"encoding": [], "matrix": [], "activation": [], "network": []}
+    names = ("encoding", "first", "matrix", "activation", "network")
+    groups: dict[str, list[nn.Parameter]] = {name: [] for name in names}
     seen: set[nn.Parameter] = set()
     for child in module.modules():  # a network before the layers inside it
         if isinstance(child, CoordinateMLP):
-            kind = "matrix"
-            found = [p for linear in child.linears for p in linear.parameters() if p.ndim == 2 and not p.is_complex()]
+            weights = [p for linear in child.linears for p in linear.parameters() if p.ndim == 2]
+            firsts = int(child.reads_coordinates)
+            kinds = {"first": weights[:firsts], "matrix": [p for p in weights[firsts:] if not p.is_complex()]}
+        elif isinstance(child, HashGrid):
+            kinds = {"encoding": list(child.parameters())}
         else:
-            kind = "encoding" if isinstance(child, HashGrid) else "activation" if isinstance(child, STAF) else "network"
-            found = child.parameters(recurse=kind == "encoding")
-        groups[kind] += [p for p in found if p not in seen]
-        seen |= set(groups[kind])
+            kinds = {"activation" if isinstance(child, STAF) else "network": list(child.parameters(recurse=False))}
+        for kind, found in kinds.items():
+            groups[kind] += [p for p in found if p not in seen]
+            seen |= set(found)
     return groups

@@ -24,6 +24,7 @@ from torch import Generator, Tensor, distributed, nn
 
 from staf_nerf.config import FitConfig
 from staf_nerf.fields import parameter_groups
+from staf_nerf.mlp import CoordinateMLP
 
 RECORD_EVERY = 10
 """Steps between the values that `History` keeps: each waits for the device."""
@@ -268,7 +269,11 @@ class Training:
 
 
 def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
-    """Muon (or Adam) for the hidden layers' matrices, Adam for the rest, each group of parameters with its rate."""
+    """Muon (or Adam) for the hidden layers' matrices, Adam for the rest, each group of parameters with its rate.
+
+    Weights that read coordinates are no matrix to orthogonalise: what they change is a phase ω w·x, and how fast it may
+    turn does not depend on ω. So their rate is one of ω w.
+    """
     groups = parameter_groups(model)
     rates = {
         "matrix": config.matrix_learning_rate,
@@ -279,7 +284,12 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
     chosen: list[torch.optim.Optimizer] = []
     if groups["matrix"] and config.optimizer == "muon":
         chosen.append(torch.optim.Muon(groups.pop("matrix"), lr=config.matrix_learning_rate, weight_decay=0.0))
-    rest = [{"params": groups[name], "lr": rates[name]} for name in groups if groups[name]]
+    rest: list[dict[str, Any]] = [{"params": groups[name], "lr": rates[name]} for name in rates if groups.get(name)]
+    for mlp in model.modules():
+        if isinstance(mlp, CoordinateMLP) and mlp.reads_coordinates and len(mlp.linears):
+            first: Any = mlp.activations[0]
+            rate = config.first_learning_rate / first.argument_scale
+            rest.append({"params": [mlp.linears[0].weight], "lr": rate})
     fused = all(p.is_floating_point() for group in rest for p in group["params"])
     chosen.append(torch.optim.Adam(rest, fused=fused))
     return chosen

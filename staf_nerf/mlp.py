@@ -73,6 +73,7 @@ class CoordinateMLP(nn.Module):
         elif options:
             raise ValueError(f"options are for a named activation, got {', '.join(sorted(options))} with a factory")
         self.in_features, self.out_features, self.skip = in_features, out_features, skip
+        self.reads_coordinates = reads_coordinates
         self.linears = nn.ModuleList()
         self.activations = nn.ModuleList()
         width, dtype, last = in_features, torch.get_default_dtype(), None

@@ -92,12 +92,22 @@ def test_groups_hold_every_parameter_once():
     assert len(groups["activation"]) == 3 * 3  # C, Ω and Φ of one density and two colour layers
     linears = [*field.geometry.mlp.linears, *field.color_mlp.linears]
     assert {id(p) for p in groups["matrix"]} == {id(linear.weight) for linear in linears}
+    assert not groups["first"]  # it reads the grid's features
+
+
+def test_weights_that_read_coordinates_are_a_group_of_their_own():
+    mlp = CoordinateMLP(2, 1, hidden_features=4, hidden_layers=3)
+    first, *others = mlp.linears
+    groups = parameter_groups(mlp)
+    assert [id(p) for p in groups["first"]] == [id(first.weight)]
+    assert [id(p) for p in groups["matrix"]] == [id(linear.weight) for linear in others]
 
 
 def test_complex_weights_are_no_matrices_for_muon():
     network = CoordinateMLP(2, 1, activation="gabor", hidden_features=4, hidden_layers=2)
     groups = parameter_groups(network)
-    assert [p.shape for p in groups["matrix"]] == [(4, 2)]  # the first layer's: what follows it is complex
+    assert [p.shape for p in groups["first"]] == [(4, 2)]
+    assert not groups["matrix"]  # what follows the first layer is complex
     assert sum(len(parameters) for parameters in groups.values()) == 6
 
 

@@ -144,6 +144,16 @@ def test_an_interrupted_fit_goes_on_as_if_nothing_had_been(tmp_path):
         fit(field(), signal, STEPS, resume=state)
 
 
+@pytest.mark.parametrize(("activation", "scale"), [("staf", 10.0), ("gaussian", 20.0), ("filter", 1.0), ("relu", 1.0)])
+def test_weights_that_read_coordinates_turn_phases_at_one_rate_whatever_the_frequency(activation, scale):
+    model = NeuralField(1, 1, FieldConfig(hidden_features=8, hidden_layers=2, activation=activation, first_omega=10.0))
+    _, adam = make_optimizers(model, dataclasses.replace(STEPS, first_learning_rate=0.5))
+    (rate,) = [g["lr"] for g in adam.param_groups if g["params"][0] is model.mlp.linears[0].weight]
+    assert rate == pytest.approx(0.5 / scale)
+    encoded = NeuralField(1, 1, FieldConfig(hidden_features=8, hidden_layers=2, encoding="octaves"))
+    assert any(p is encoded.mlp.linears[0].weight for p in make_optimizers(encoded, STEPS)[0].param_groups[0]["params"])
+
+
 def test_adam_can_take_the_matrices_too():
     model = field()
     optimizers = make_optimizers(model, dataclasses.replace(STEPS, optimizer="adam"))

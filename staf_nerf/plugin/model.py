@@ -154,6 +154,7 @@ class StafModel(NerfactoModel):
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
         groups = {"proposal_networks": list(self.proposal_networks.parameters()), **parameter_groups(self.field)}
+        groups["matrix"] += groups.pop("first")
         self.camera_optimizer.get_param_groups(param_groups=groups)
         return {name: parameters for name, parameters in groups.items() if parameters}
 

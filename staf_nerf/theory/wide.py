@@ -70,14 +70,13 @@ class WideNetwork:
             raise ValueError(f"first_law must be 'uniform' or 'gaussian', got {self.first_law!r}")
 
 
-def wide_network(mlp: CoordinateMLP, *, reads_coordinates: bool = True) -> WideNetwork:
+def wide_network(mlp: CoordinateMLP) -> WideNetwork:
     """The distributions from which a network's weights were drawn, as its activations' `initialize_` says.
 
     C, Ω and Φ are those that it has now. Weights that are trained are not looked at.
 
     Args:
         mlp: Of `STAF` or `Sine`.
-        reads_coordinates: As it was made.
 
     Raises:
         ValueError: If it has skips, no hidden layer, another activation, or neurons whose sinusoids differ.
@@ -92,7 +91,7 @@ def wide_network(mlp: CoordinateMLP, *, reads_coordinates: bool = True) -> WideN
             if any((values != values[:, :1]).any() for values in sinusoids):
                 raise ValueError(f"sinusoids must be the same for all neurons of a layer, got others in layer {number}")
             sinusoids = Sinusoids(*(values[:, 0] for values in sinusoids))
-        bound = _weight_bound(sigma, linear.in_features, first=number == 0 and reads_coordinates)
+        bound = _weight_bound(sigma, linear.in_features, first=number == 0 and mlp.reads_coordinates)
         layers.append(WideLayer(sinusoids, bound**2 / 3.0, 1.0 / (3.0 * linear.in_features)))
     width = mlp.output.in_features
     out = min(math.sqrt(6.0 / width) / activations[-1].omega, 1.0 / math.sqrt(width)) if layers else 0.0
