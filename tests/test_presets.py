@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from staf_nerf.config import FieldConfig, RadianceConfig, SamplingConfig, ShapeConfig, TrainingConfig
+from staf_nerf.config import FieldConfig, ImageConfig, RadianceConfig, SamplingConfig, ShapeConfig, TrainingConfig
 from staf_nerf.presets import DEVICES, load_preset, override, preset_names
 
 
@@ -96,3 +96,18 @@ def test_override_leaves_the_original_as_it_was():
     config = RadianceConfig()
     changed = override(config, {"field": {"num_levels": 3}})
     assert (config.field.num_levels, changed.field.num_levels) == (8, 3)
+
+
+def test_each_baseline_of_images_is_ours_but_for_its_network_and_rates():
+    ours = load_preset("image", "cpu", ImageConfig())
+    names = [name for name in preset_names("image") if name.startswith("image-")]
+    assert len(names) == 10
+    for name in names:
+        config = load_preset(name, "cpu", ImageConfig())
+        fit = dataclasses.replace(
+            config.fit,
+            matrix_learning_rate=ours.fit.matrix_learning_rate,
+            network_learning_rate=ours.fit.network_learning_rate,
+        )
+        assert config.field != ours.field
+        assert fit == ours.fit
