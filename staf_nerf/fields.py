@@ -362,6 +362,11 @@ def make_mlp(
     )
 
 
+def count_parameters(module: nn.Module) -> int:
+    """The numbers that its parameters hold: a complex one is two."""
+    return sum((1 + p.is_complex()) * p.numel() for p in module.parameters())
+
+
 def parameter_groups(module: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Splits a module's parameters by how they are best trained.
 

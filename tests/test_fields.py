@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from staf_nerf import (
     ColorConfig,
@@ -10,7 +11,7 @@ from staf_nerf import (
     SignedDistanceField,
     SurfaceField,
 )
-from staf_nerf.fields import FieldStack, parameter_groups, truncated_exp
+from staf_nerf.fields import FieldStack, count_parameters, parameter_groups, truncated_exp
 
 SMALL_GRID = FieldConfig(encoding="hash", num_levels=3, log2_table_size=8, max_resolution=32, hidden_features=16)
 
@@ -164,3 +165,8 @@ def test_a_surface_field_has_distance_gradient_and_colors(generator):
     assert float(field.distance.geometry.mlp.output.weight.grad.abs().max()) > 0  # pyright: ignore
     field.eval()
     assert not field.surface(x)[1].requires_grad
+
+
+def test_a_complex_weight_counts_as_two_numbers():
+    real, complex_ = nn.Linear(2, 3), nn.Linear(2, 3, dtype=torch.complex64)
+    assert (count_parameters(real), count_parameters(complex_)) == (9, 18)

@@ -21,6 +21,7 @@ import torch
 
 from staf_nerf.bench.cells import changed, parse, run_missing
 from staf_nerf.bench.record import commit, cpu_model, environment, write
+from staf_nerf.fields import count_parameters
 from staf_nerf.presets import load_preset, preset_names
 
 CALIBRATION_STEPS = 70
@@ -124,7 +125,7 @@ def train_one(
         runs.train(trainer)
         seconds = time.perf_counter() - start
         scores = runs.evaluate(trainer.pipeline.model, trainer.pipeline.datamanager)
-        parameters = sum(p.numel() for p in trainer.pipeline.model.parameters())
+        parameters = count_parameters(trainer.pipeline.model)
         more = after(trainer) if after is not None else {}
     return {
         "steps": steps,

@@ -17,6 +17,7 @@ from rich.table import Table
 from staf_nerf.bench.nerf import NerfBenchmark, make_config, without_lpips
 from staf_nerf.bench.record import environment, settings, write
 from staf_nerf.bench.timing import Spread, interleave, on_threads, ratios
+from staf_nerf.fields import count_parameters
 
 EQUAL = (
     'nerfacto+proposal_net_args_list=[{"hidden_dim":16,"log2_hashmap_size":13,"num_levels":5,"max_res":128,'
@@ -78,7 +79,7 @@ def run(benchmark: NerfSpeedBenchmark) -> dict[str, Any]:
                     {
                         "method": name,
                         "threads": threads,
-                        "parameters": sum(p.numel() for p in trainers[name].pipeline.model.parameters()),
+                        "parameters": count_parameters(trainers[name].pipeline.model),
                         "rays_per_second": asdict(Spread.of(rays)),
                         "times_as_fast": asdict(ratios({"a": trained[last], "b": trained[name]}, "a", "b")),
                         "view_seconds": asdict(Spread.of(viewed[name])),

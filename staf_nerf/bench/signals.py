@@ -25,7 +25,7 @@ from staf_nerf.bench.timing import Spread, interleave
 from staf_nerf.checkpoint import Config
 from staf_nerf.config import AudioConfig, ImageConfig, ShapeConfig
 from staf_nerf.evaluation import measure_shape, shape_mesh
-from staf_nerf.fields import NeuralField
+from staf_nerf.fields import NeuralField, count_parameters
 from staf_nerf.fit import Signal, Training, fit
 from staf_nerf.jobs.progress import peak_memory
 from staf_nerf.mesh.clean import repair
@@ -190,12 +190,7 @@ def count_weights(config: Config) -> int:
         field = make_field(config)
     else:
         field = NeuralField(*((1, 1) if isinstance(config, AudioConfig) else (2, 3)), config.field)
-    return _reals(field)
-
-
-def _reals(field: nn.Module) -> int:
-    """Its parameters, a complex one as two."""
-    return sum((1 + p.is_complex()) * p.numel() for p in field.parameters())
+    return count_parameters(field)
 
 
 def _as_wide_as(config: Config, weights: int) -> Config:
@@ -285,7 +280,7 @@ class _Job:
         return {
             "steps": steps,
             "seconds": seconds,
-            "parameters": _reals(case.model),
+            "parameters": count_parameters(case.model),
             "measures": measures,
             "rollbacks": history.rollbacks,
             "curve": [[row["step"], sum(v for k, v in row.items() if k not in ("step", "seconds"))] for row in losses],

@@ -16,6 +16,7 @@ from torch import distributed, nn
 from tyro.conf import Positional
 
 from staf_nerf.config import FitConfig
+from staf_nerf.fields import count_parameters
 from staf_nerf.fit import RECORD_EVERY, History, Signal, fit
 from staf_nerf.jobs.figures import SinusoidTrace, draw_curve
 from staf_nerf.jobs.output import measures_table, prepare_folder, shown, write_page
@@ -207,7 +208,7 @@ def write_results(
         "config": asdict(config),
         "first_omega": first_layer_omega(model),
         "seed": seed,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": count_parameters(model),
         "steps": history.steps,
         "interrupted": history.interrupted,
         "rollbacks": history.rollbacks,

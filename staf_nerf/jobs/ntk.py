@@ -20,7 +20,7 @@ from tyro.conf import OmitArgPrefixes
 
 from staf_nerf.checkpoint import load_field
 from staf_nerf.config import FieldConfig, ImageConfig, ShapeConfig
-from staf_nerf.fields import NeuralField
+from staf_nerf.fields import NeuralField, count_parameters
 from staf_nerf.jobs import kernel_figures
 from staf_nerf.jobs.output import prepare_folder, write_page
 from staf_nerf.jobs.progress import Stages, peak_memory
@@ -224,7 +224,7 @@ def make_target(size: int, image: Path | None) -> tuple[Tensor, Tensor]:
 
 def compare(name: str, model: nn.Module, x: Tensor, target: Tensor, job: CompareKernels, stages: Stages) -> Compared:
     """The kernel at the network's present weights, its spectrum, and gradient descent from there; changes the model."""
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = count_parameters(model)
     chunk = min(max(GRADIENTS // parameters, 1), 1024)
     with stages(f"{name}: kernel"):
         kernel = empirical_ntk(model, x, parts=True, chunk=chunk)

@@ -16,6 +16,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from staf_nerf.checkpoint import Checkpoint, save_field
 from staf_nerf.config import ShapeConfig
 from staf_nerf.evaluation import measure_points, measure_shape, shape_mesh
+from staf_nerf.fields import count_parameters
 from staf_nerf.fit import History, fit
 from staf_nerf.jobs.fitting import choose_device
 from staf_nerf.jobs.output import prepare_folder
@@ -99,7 +100,7 @@ def run(job: FitShape) -> dict[str, Any]:
                 measures = measure_points(model, signal.frame, mesh, shape, seed=job.seed)
         with stages("picture"):
             save_preview(output / "preview.png", mesh)
-    found = _result(job, history, measures, stages.seconds, sum(p.numel() for p in model.parameters()))
+    found = _result(job, history, measures, stages.seconds, count_parameters(model))
     text = json.dumps(found, indent=1)
     (output / "metrics.json").write_text(text + "\n")
     console.print(_table(found))

@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
+from staf_nerf.fields import count_parameters
 from staf_nerf.jobs import mesh
 from staf_nerf.plugin import run
 from staf_nerf.plugin.methods import detect_device, trainer_config
@@ -99,7 +100,7 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
         "steps": preset.training.steps,
         "training_rays_per_second": round(preset.training.steps * rays / seconds),
         "rendering_rays_per_second": round(pixels / evaluation),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": count_parameters(model),
         "method": method,
         "seed": seed,
         "device": device,
