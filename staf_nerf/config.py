@@ -286,6 +286,8 @@ class FitConfig:
     """Adam's learning rate for the biases and the last layer's weights."""
     activation_learning_rate: float = 3e-3
     """Adam's learning rate for amplitudes, frequencies and phases."""
+    activation_delay: float = 0.0
+    """Part of the fit that is over before those begin to learn."""
     encoding_learning_rate: float = 1e-2
     """Adam's learning rate for the table of a hash grid."""
     final_learning_rate: float = 0.01
@@ -298,6 +300,7 @@ class FitConfig:
             raise ValueError("minutes or steps must be positive, got 0 for both")
         rates = [name for name in known_keys(self) if name.endswith("learning_rate")]
         _check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"final_learning_rate": (1e-6, 1.0)})
+        _check_range(self, activation_delay=(0, 1))
 
 
 @dataclass(frozen=True)
@@ -349,7 +352,9 @@ class ImageConfig:
     """One line."""
     field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
     """The network and its encoding."""
-    fit: FitConfig = dataclasses.field(default_factory=lambda: FitConfig(minutes=1.0, points=2048))
+    fit: FitConfig = dataclasses.field(
+        default_factory=lambda: FitConfig(minutes=1.0, points=2048, matrix_learning_rate=1.4e-3, activation_delay=0.5)
+    )
     """Duration and learning rates."""
     band: float = 0.1
     """The first layer's frequencies start up to this part of the highest that the pixels hold (half a cycle a pixel),

@@ -86,8 +86,9 @@ def fit(
 ) -> History:
     """Changes the model's weights so that it becomes the signal.
 
-    Learning rates decay exponentially with the part of the minutes or steps that is over. With a number of steps and no
-    limit in minutes, the result depends on the seed alone (and the number of threads).
+    Learning rates decay exponentially with the part of the minutes or steps that is over; sinusoids may begin to learn
+    later than the rest, as coarse structure, which is learned first, would take the fine ones away. With a number of
+    steps and no limit in minutes, the result depends on the seed alone (and the number of threads).
 
     Args:
         model: A field.
@@ -257,7 +258,8 @@ class Training:
     def _set_rates(self, done: float) -> None:
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * self.config.final_learning_rate**done
+                waits = group.get("name") == "activation" and done < self.config.activation_delay
+                group["lr"] = 0.0 if waits else rate * self.config.final_learning_rate**done
 
     def _judge(self) -> None:
         assert self.criterion is not None
@@ -284,12 +286,14 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
     chosen: list[torch.optim.Optimizer] = []
     if groups["matrix"] and config.optimizer == "muon":
         chosen.append(torch.optim.Muon(groups.pop("matrix"), lr=config.matrix_learning_rate, weight_decay=0.0))
-    rest: list[dict[str, Any]] = [{"params": groups[name], "lr": rates[name]} for name in rates if groups.get(name)]
+    rest: list[dict[str, Any]] = [
+        {"params": groups[name], "lr": rates[name], "name": name} for name in rates if groups.get(name)
+    ]
     for mlp in model.modules():
         if isinstance(mlp, CoordinateMLP) and mlp.reads_coordinates and len(mlp.linears):
             first: Any = mlp.activations[0]
             rate = config.first_learning_rate / first.argument_scale
-            rest.append({"params": [mlp.linears[0].weight], "lr": rate})
+            rest.append({"params": [mlp.linears[0].weight], "lr": rate, "name": "first"})
     fused = all(p.is_floating_point() for group in rest for p in group["params"])
     chosen.append(torch.optim.Adam(rest, fused=fused))
     return chosen

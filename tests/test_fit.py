@@ -6,7 +6,7 @@ import torch
 from torch import distributed, multiprocessing
 
 from staf_nerf.config import FieldConfig, FitConfig
-from staf_nerf.fields import NeuralField
+from staf_nerf.fields import NeuralField, parameter_groups
 from staf_nerf.fit import fit, make_optimizers
 
 STEPS = FitConfig(minutes=0.0, steps=150, points=256, matrix_learning_rate=5e-3, activation_learning_rate=1e-2)
@@ -152,6 +152,20 @@ def test_weights_that_read_coordinates_turn_phases_at_one_rate_whatever_the_freq
     assert rate == pytest.approx(0.5 / scale)
     encoded = NeuralField(1, 1, FieldConfig(hidden_features=8, hidden_layers=2, encoding="octaves"))
     assert any(p is encoded.mlp.linears[0].weight for p in make_optimizers(encoded, STEPS)[0].param_groups[0]["params"])
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adam"])
+def test_sinusoids_learn_from_their_delay_on_and_the_rest_from_the_start(optimizer):
+    model, seen = field(), []
+
+    def look(done, history):
+        groups = parameter_groups(model)
+        seen.append((done, *(groups[name][0].detach().clone() for name in ("activation", "network"))))
+
+    fit(model, Waves(), dataclasses.replace(STEPS, optimizer=optimizer, activation_delay=0.5), progress=look)
+    _, sinusoids, network = seen[0]
+    assert not torch.equal(network, seen[1][2])
+    assert [torch.equal(sinusoids, later) for _, later, _ in seen] == [done < 0.5 for done, _, _ in seen]
 
 
 def test_adam_can_take_the_matrices_too():
