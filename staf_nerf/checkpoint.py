@@ -19,6 +19,8 @@ from staf_nerf.signals.shape import Frame, make_field
 
 KEY, FORMAT = "staf_nerf", 1
 """Of the metadata, and the number of its format."""
+FIELD_FILE = "field.safetensors"
+"""How a field is called in a folder of results."""
 
 Config = ShapeConfig | ImageConfig | AudioConfig
 
@@ -54,6 +56,11 @@ KINDS = {
 }
 
 
+def field_file(path: Path) -> Path:
+    """The file that is meant: a folder of results stands for the field in it."""
+    return path / FIELD_FILE if path.is_dir() else path
+
+
 def save_field(path: Path, checkpoint: Checkpoint) -> None:
     """Writes a field, the configuration that builds it, and its frame.
 
@@ -79,7 +86,7 @@ def save_field(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_field(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
-    """Reads what `save_field` wrote.
+    """Reads what `save_field` wrote; `path` is that file, or the folder of results that it lies in.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -87,6 +94,7 @@ def load_field(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
     """
     from safetensors import SafetensorError, safe_open
 
+    path = field_file(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {path}")
     try:

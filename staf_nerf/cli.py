@@ -177,7 +177,7 @@ def mesh(
 
     Args:
         load_config: A run's config.yml (`ns-train`, `staf demo`).
-        checkpoint: A fitted shape's field.safetensors (`staf fit shape`).
+        checkpoint: A fitted shape's field.safetensors (`staf fit shape`), or the folder that it lies in.
         view_pixels: Longest side of the views that are rendered where depths are fused.
         options: How the mesh is made.
     """

@@ -108,6 +108,7 @@ def test_each_baseline_of_images_is_ours_but_for_its_network_and_rates():
             config.fit,
             matrix_learning_rate=ours.fit.matrix_learning_rate,
             network_learning_rate=ours.fit.network_learning_rate,
+            activation_delay=ours.fit.activation_delay,
         )
         assert config.field != ours.field
         assert fit == ours.fit

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Generator, nn
 from tyro.conf import OmitArgPrefixes
 
-from staf_nerf.checkpoint import Checkpoint, save_field
+from staf_nerf.checkpoint import FIELD_FILE, Checkpoint, save_field
 from staf_nerf.config import AudioConfig
 from staf_nerf.jobs.figures import SinusoidTrace, draw_spectrograms, draw_waves
 from staf_nerf.jobs.fitting import FitFiles, Processes, fit_signal, processes, write_results
@@ -71,7 +71,7 @@ def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> dict[
             )
         if not mine.writes:
             return None
-        save_field(output / "field.safetensors", Checkpoint(model, job.config, track, str(file), job.seed))
+        save_field(output / FIELD_FILE, Checkpoint(model, job.config, track, str(file), job.seed))
         with stages("measures"):
             found = render_sound(model, track, device=job.where)
             measures: dict[str, float | None] = {**measure_sound(found, sound)}

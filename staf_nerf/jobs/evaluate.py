@@ -27,7 +27,7 @@ class Evaluate:
     """Measures a fitted field again: the numbers of the fit's metrics.json."""
 
     checkpoint: Positional[Path]
-    """A field.safetensors of `staf fit`."""
+    """A field.safetensors of `staf fit`, or the folder that it lies in."""
     file: Path | None = None
     """What it was fitted to; the file of then, if not given."""
     resolution: int = 256

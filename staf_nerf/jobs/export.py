@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from rich.console import Console
 from tyro.conf import Positional, arg
 
-from staf_nerf.checkpoint import Checkpoint, load_field
+from staf_nerf.checkpoint import Checkpoint, field_file, load_field
 from staf_nerf.config import AudioConfig, ImageConfig, ShapeConfig
 from staf_nerf.evaluation import field_bound
 from staf_nerf.export.fused import fused_file
@@ -36,7 +36,7 @@ class Export:
     """Writes a fitted field for other programs."""
 
     checkpoint: Positional[Path]
-    """A field.safetensors of `staf fit`."""
+    """A field.safetensors of `staf fit`, or the folder that it lies in."""
     to: Format
     """"onnx": a graph for onnxruntime and others. "html": one page that shows an image at any magnification, or a
     signed distance with an orbiting camera. "glsl": one function for a shader, of a small network.
@@ -58,7 +58,8 @@ class Export:
     @property
     def target(self) -> Path:
         """The file that is written."""
-        return self.output or self.checkpoint.with_name(f"{self.checkpoint.stem}-{self.to}{SUFFIXES[self.to]}")
+        field = field_file(self.checkpoint)
+        return self.output or field.with_name(f"{field.stem}-{self.to}{SUFFIXES[self.to]}")
 
 
 def run(job: Export, console: Console | None = None) -> Path:
@@ -85,7 +86,7 @@ def run(job: Export, console: Console | None = None) -> Path:
 def _refuse_present(job: Export) -> None:
     if job.target.is_dir():
         raise IsADirectoryError(f"{job.target} is a folder, a file is needed")
-    if job.target.resolve() == job.checkpoint.resolve():
+    if job.target.resolve() == field_file(job.checkpoint).resolve():
         raise ValueError(f"output must be another file than the checkpoint, got {job.target}")
     if job.target.exists() and not job.overwrite:
         raise FileExistsError(f"{job.target} is there already; --overwrite replaces it")

@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import Generator, nn
 from tyro.conf import OmitArgPrefixes
 
-from staf_nerf.checkpoint import Checkpoint, save_field
+from staf_nerf.checkpoint import FIELD_FILE, Checkpoint, save_field
 from staf_nerf.config import ImageConfig
 from staf_nerf.fields import FieldStack, NeuralField
 from staf_nerf.fit import History
@@ -169,7 +169,7 @@ def _finish(
     """Measures, draws and writes."""
     config, output, task, model = job.config, work.output, work.task, work.model
     checkpoint = Checkpoint(model, config, task.raster, str(work.file), job.seed)
-    save_field(output / "field.safetensors", checkpoint)
+    save_field(output / FIELD_FILE, checkpoint)
     with Stages(mine.console, dict(fitting.seconds)) as stages:
         with stages("measures"):
             found, measures = measure(checkpoint, task, job.where)

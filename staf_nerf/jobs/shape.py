@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Generator
 from tyro.conf import OmitArgPrefixes, Positional
 
-from staf_nerf.checkpoint import Checkpoint, save_field
+from staf_nerf.checkpoint import FIELD_FILE, Checkpoint, save_field
 from staf_nerf.config import ShapeConfig
 from staf_nerf.evaluation import measure_points, measure_shape, shape_mesh
 from staf_nerf.fields import count_parameters
@@ -88,7 +88,7 @@ def run(job: FitShape) -> dict[str, Any]:
                 progress=lambda done, now: report(done, "  ".join(f"{k} {v:.2e}" for k, v in now.latest.items())),
             )
         checkpoint = Checkpoint(model, job.config, signal.frame, str(job.file), job.seed)
-        save_field(output / "field.safetensors", checkpoint)
+        save_field(output / FIELD_FILE, checkpoint)
         with stages("surface") as report:
             mesh = shape_mesh(model, job.config, signal.frame, resolution=job.resolution, progress=report)
         write_mesh(output / "mesh.ply", mesh)

@@ -144,7 +144,7 @@ def test_the_command_fits_makes_a_mesh_and_refuses_what_is_wrong(ring, tmp_path)
         cwd=tmp_path,
     )  # fmt: skip
     printed = command(
-        "staf", "mesh", "--checkpoint", "out/field.safetensors", "--output", "made/ring.obj", "--resolution", 40,
+        "staf", "mesh", "--checkpoint", "out", "--output", "made/ring.obj", "--resolution", 40,
         cwd=tmp_path,
     ).stdout  # fmt: skip
     assert "watertight" in printed

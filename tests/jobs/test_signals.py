@@ -52,7 +52,7 @@ def test_an_image_becomes_a_field_and_the_field_the_image(photo, tmp_path):
     assert made.shape == (128, 192, 3)
     small = cv2.resize(made, (96, 64), interpolation=cv2.INTER_AREA).astype(float)
     assert np.abs(small - pixels).mean() < 15
-    again = evaluate.run(evaluate.Evaluate(output / "field.safetensors"))
+    again = evaluate.run(evaluate.Evaluate(output))
     assert again["measures"] == found["measures"]
     trace = np.load(output / "sinusoids.npz")
     assert trace["frequency"].shape == (len(trace["step"]), 2, 5)
