@@ -184,8 +184,11 @@ class Gabor(Activation):
     def forward(self, z: Tensor) -> Tensor:
         if z.dtype in (torch.float16, torch.bfloat16):  # there is no useful complex half
             z = z.float()
-        magnitude = z.real.square() + z.imag.square() if z.is_complex() else z.square()
-        return torch.exp(1j * self.omega * z - self.scale**2 * magnitude)
+        exponent = -((self.scale * z.real) ** 2)
+        if z.is_complex():
+            exponent = exponent - (self.scale * z.imag) ** 2 - self.omega * z.imag
+        vanishing = exponent < 0.5 * math.log(torch.finfo(exponent.dtype).tiny)  # products would be subnormal, and slow
+        return torch.polar(exponent.masked_fill(vanishing, -math.inf).exp(), self.omega * z.real)
 
     def extra_repr(self) -> str:
         return f"omega={self.omega:g}, scale={self.scale:g}"

@@ -84,6 +84,30 @@ def test_values_of_the_other_papers_formulas():
     torch.testing.assert_close(Sinc(3, omega=30.0)(z), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_wavelets_of_complex_arguments_are_the_paper_s_and_have_exact_derivatives(dtype, generator):
+    z = torch.complex(*0.1 * torch.randn(2, 6, 3, generator=generator, dtype=dtype))
+    wavelet = Gabor(3, omega=20.0, scale=10.0)
+    expected = torch.exp(20j * z - (10.0 * z.abs()) ** 2)
+    torch.testing.assert_close(wavelet(z), expected)
+    if dtype == torch.float64:
+        assert torch.autograd.gradcheck(wavelet, (z.requires_grad_(),))
+        assert torch.autograd.gradgradcheck(wavelet, (z,))
+    assert wavelet(torch.tensor([complex("nan")])).isnan().all()
+
+
+@pytest.mark.parametrize("sigma", [Gaussian(1, width=0.01), Gabor(1, scale=100.0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_vanishes_is_zero_before_products_of_it_become_subnormal(sigma, dtype):
+    z = torch.linspace(-1.0, 1.0, 20_001, dtype=dtype, requires_grad=True)[:, None]
+    values = sigma(z).abs()
+    (slopes,) = torch.autograd.grad(values.sum(), z)
+    tiny = torch.finfo(dtype).tiny
+    for found in (values, slopes):
+        assert (found == 0).any()
+        assert found[found != 0].abs().min() > (1e-3 * tiny) ** 0.5
+
+
 def test_a_network_of_filters_is_a_product_of_sines(generator):
     mlp = CoordinateMLP(2, 1, activation="filter", hidden_features=8, hidden_layers=3, first_omega=9.0).double()
     x = 2.0 * torch.rand(5, 2, generator=generator, dtype=torch.float64) - 1.0

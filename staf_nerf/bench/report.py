@@ -70,7 +70,8 @@ def footer(result: dict[str, Any]) -> str:
 def draw_curves(path: Path, result: dict[str, Any]) -> None:
     """PSNR of the points that are learned from (for shapes: the loss), against steps and seconds, a line a method.
 
-    A line is the mean over files and seeds of the largest budget.
+    A line is the mean over files and seeds of the largest budget. Seconds are those of steps that were timed in turn,
+    where they were, and else those of the runs, with all that the machine did beside them.
     """
     figure, axes = new_figure(1, 2, (12.0, 4.5))
     logarithmic = result["task"] == "shape"
@@ -83,7 +84,8 @@ def draw_curves(path: Path, result: dict[str, Any]) -> None:
         part = np.linspace(0.0, 1.0, 101)
         lines = np.array([_along(row, part) for row in rows])
         values = np.exp(np.log(lines).mean(0)) if logarithmic else (-10.0 * np.log10(lines / PEAK)).mean(0)
-        seconds = float(np.mean([row["seconds"] for row in rows]))
+        timed = result.get("step_seconds", {}).get(method)
+        seconds = most * timed["median"] if timed else float(np.mean([row["seconds"] for row in rows]))
         for axis, extent in zip(axes[0], (most, seconds), strict=True):
             axis.plot(extent * part, values, label=method, linewidth=1.2)
     for axis, name in zip(axes[0], ("steps", "seconds"), strict=True):
