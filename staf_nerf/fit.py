@@ -64,6 +64,8 @@ class History:
     """Every tenth step: "step", "seconds" and each loss."""
     held_out: list[dict[str, float]] = field(default_factory=list)
     """Every fiftieth step, with a criterion: "step" and its "error"."""
+    passes: list[dict[str, float]] = field(default_factory=list)
+    """After each pass over the samples, where that is measured: "step" and the measures."""
     rollbacks: list[int] = field(default_factory=list)
     """Steps at which the loss was no number: the fit went back, with learning rates halved."""
 
@@ -81,7 +83,7 @@ def fit(
     seed: int = 0,
     progress: Callable[[float, History], None] | None = None,
     criterion: Callable[[nn.Module], float] | None = None,
-    after_pass: Callable[[nn.Module], None] | None = None,
+    score: Callable[[nn.Module], Mapping[str, float]] | None = None,
     resume: Path | None = None,
 ) -> History:
     """Changes the model's weights so that it becomes the signal.
@@ -97,7 +99,8 @@ def fit(
         seed: Of the points.
         progress: Called every tenth step with the part that is done, in [0, 1], and what was so far.
         criterion: An error on what is held out; the weights with the least one are kept.
-        after_pass: Called after as many steps as a signal's samples need to come once. It changes nothing.
+        score: Measures that `History.passes` keeps after each pass: as many steps as it takes all samples to come once.
+            They change nothing.
         resume: File that holds the state of the fit, written every minute and at an interrupt. Where it exists
             already, the fit goes on from it. It is removed at the end.
 
@@ -112,7 +115,7 @@ def fit(
     history = training.history
     if resume is not None and resume.is_file():
         training.load(resume)
-    a_pass = steps_of_a_pass(signal, config.points) if after_pass is not None else 0
+    a_pass = steps_of_a_pass(signal, config.points) if score is not None else 0
     start = saved = time.perf_counter() - history.seconds
     try:
         while (done := _part_done(config, history)) < 1.0:
@@ -120,8 +123,8 @@ def fit(
             history.seconds = time.perf_counter() - start
             if recorded and progress is not None:
                 progress(done, history)
-            if after_pass is not None and history.steps % a_pass == 0:
-                after_pass(model)
+            if score is not None and history.steps % a_pass == 0:
+                history.passes.append({"step": history.steps, **score(model)})
             if resume is not None and time.perf_counter() - saved > SAVE_EVERY:
                 training.save(resume)
                 saved = time.perf_counter()
@@ -254,6 +257,7 @@ class Training:
         self.rates = [[rate / 2.0 for rate in rates] for rates in self.rates]
         self.history.rollbacks.append(step)
         self.history.losses = [row for row in self.history.losses if row["step"] < self.history.steps]
+        self.history.passes = [row for row in self.history.passes if row["step"] <= self.history.steps]
 
     def _set_rates(self, done: float) -> None:
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):

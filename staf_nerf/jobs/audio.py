@@ -12,7 +12,7 @@ from tyro.conf import OmitArgPrefixes
 from staf_nerf.checkpoint import FIELD_FILE, Checkpoint, save_field
 from staf_nerf.config import AudioConfig
 from staf_nerf.jobs.figures import SinusoidTrace, draw_spectrograms, draw_waves
-from staf_nerf.jobs.fitting import FitFiles, Processes, fit_signal, processes, write_results
+from staf_nerf.jobs.fitting import SCORE, FitFiles, Processes, fit_signal, processes, write_results
 from staf_nerf.jobs.progress import Stages
 from staf_nerf.memory import keep_freed_memory
 from staf_nerf.presets import load_preset
@@ -52,10 +52,9 @@ def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> dict[
     signal = AudioSignal(sound, track, job.config, device=job.where)
     model = audio_field(job.config, track, generator=Generator().manual_seed(job.seed)).to(job.where)
     trace = SinusoidTrace(model)
-    scores: list[float] = []
 
-    def after_pass(field: nn.Module) -> None:
-        scores.append(sound_psnr(render_sound(field, track, device=job.where), sound))
+    def score(field: nn.Module) -> dict[str, float]:
+        return {SCORE: sound_psnr(render_sound(field, track, device=job.where), sound)}
 
     with Stages(console) as stages:
         with stages("fitting") as report:
@@ -67,7 +66,7 @@ def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> dict[
                 seed=job.seed,
                 traces=[trace],
                 report=report,
-                after_pass=after_pass if job.score_passes else None,
+                score=score if job.score_passes else None,
             )
         if not mine.writes:
             return None
@@ -90,7 +89,6 @@ def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> dict[
         history=history,
         trace=trace,
         measures=measures,
-        scores=scores,
         seconds=stages.seconds,
         figures=figures,
         console=console,

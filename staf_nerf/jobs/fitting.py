@@ -27,6 +27,8 @@ STATE = "state.pt"
 """File of a fit that can be resumed."""
 LOSS = "squared error"
 """What the signals of files call theirs."""
+SCORE = "psnr"
+"""What is measured of them after each pass."""
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -156,7 +158,7 @@ def fit_signal(
     traces: Sequence[SinusoidTrace],
     report: Callable[..., None],
     criterion: Callable[[nn.Module], float] | None = None,
-    after_pass: Callable[[nn.Module], None] | None = None,
+    score: Callable[[nn.Module], dict[str, float]] | None = None,
 ) -> History:
     """`fit`, with a bar that shows the PSNR (of several signals the range), traces, and a file to go on from."""
 
@@ -174,7 +176,7 @@ def fit_signal(
         seed=seed,
         progress=on_progress,
         criterion=criterion,
-        after_pass=after_pass,
+        score=score,
         resume=output / STATE,
     )
 
@@ -182,7 +184,8 @@ def fit_signal(
 def history_of(whole: History, number: int) -> History:
     """That of one of several signals that were fitted together, as if it had been alone."""
     rows = [{k: row[k] for k in ("step", "seconds")} | {LOSS: row[str(number)]} for row in whole.losses]
-    return replace(whole, losses=rows)
+    passes = [{"step": row["step"], SCORE: row[str(number)]} for row in whole.passes]
+    return replace(whole, losses=rows, passes=passes)
 
 
 def write_results(
@@ -195,12 +198,12 @@ def write_results(
     history: History,
     trace: SinusoidTrace,
     measures: dict[str, float | None],
-    scores: Sequence[float] = (),
     seconds: dict[str, float],
     figures: list[tuple[str, Path]],
     console: Console,
 ) -> dict[str, Any]:
     """Writes metrics.json and report.html, shows the measures, and returns what metrics.json holds."""
+    scores = [row[SCORE] for row in history.passes]
     if scores:
         measures = {**measures, "psnr_of_best_pass": max(scores)}
     found = {
@@ -217,7 +220,7 @@ def write_results(
         "measures": measures,
         "losses": history.losses,
         "held_out": history.held_out,
-        "psnr_of_passes": list(scores),
+        "psnr_of_passes": scores,
     }
     (output / "metrics.json").write_text(json.dumps(found, indent=1) + "\n")
     if history.losses:

@@ -16,9 +16,9 @@ from tyro.conf import OmitArgPrefixes
 from staf_nerf.checkpoint import FIELD_FILE, Checkpoint, save_field
 from staf_nerf.config import ImageConfig
 from staf_nerf.fields import FieldStack, NeuralField
-from staf_nerf.fit import History
+from staf_nerf.fit import History, steps_of_a_pass
 from staf_nerf.jobs.figures import SinusoidTrace, draw_error_map, draw_picture
-from staf_nerf.jobs.fitting import FitFiles, Processes, fit_signal, history_of, processes, write_results
+from staf_nerf.jobs.fitting import SCORE, FitFiles, Processes, fit_signal, history_of, processes, write_results
 from staf_nerf.jobs.progress import Stages
 from staf_nerf.memory import keep_freed_memory
 from staf_nerf.presets import load_preset
@@ -93,12 +93,17 @@ class _Work:
     model: NeuralField
     trace: SinusoidTrace
 
-    @property
-    def kind(self) -> tuple[int, int]:
-        """What images that are fitted together have in common: channels, and pixels in a step."""
-        points = self.signal.config.fit.points
+    def kind(self, job: Job) -> tuple[int, int, int]:
+        """What images that are fitted together have in common: channels, pixels in a step, and steps in a pass, if
+        passes are counted."""
+        points = job.config.fit.points
         pixels = self.task.given_raster.pixels
-        return self.task.raster.channels, points if 0 < points < pixels else pixels
+        passes = job.score_passes or job.config.fit.passes
+        return (
+            self.task.raster.channels,
+            points if 0 < points < pixels else pixels,
+            steps_of_a_pass(self.signal, points) if passes else 0,
+        )
 
 
 def run(job: Job) -> list[dict[str, Any]]:
@@ -116,7 +121,7 @@ def _groups(job: Job, mine: Processes) -> Iterator[list[_Work]]:
     group: list[_Work] = []
     for file, output in mine.share(job.files, job.folders(job.config.task, mine)):
         work = _read(job, file, output, mine.console)
-        if group and (work.kind != group[0].kind or len(group) == job.together or job.config.held_out):
+        if group and (work.kind(job) != group[0].kind(job) or len(group) == job.together or job.config.held_out):
             yield group
             group = []
         group.append(work)
@@ -139,11 +144,10 @@ def _fit_together(job: Job, group: list[_Work], mine: Processes) -> list[dict[st
     """Fits a group, in as many minutes as its images would take one by one, and writes each image's results."""
     config, first, alone = job.config, group[0], len(group) == 1
     stages = Stages(mine.console)
-    scores: list[list[float]] = [[] for _ in group]
 
-    def after_pass(_: nn.Module) -> None:
-        for work, values in zip(group, scores, strict=True):
-            values.append(image_psnr(work.model, work.task.raster, work.task.whole, device=job.where))
+    def score(_: nn.Module) -> dict[str, float]:
+        found = [image_psnr(work.model, work.task.raster, work.task.whole, device=job.where) for work in group]
+        return {SCORE: found[0]} if alone else {str(number): value for number, value in enumerate(found)}
 
     with stages, stages("fitting") as report:
         whole = fit_signal(
@@ -155,17 +159,15 @@ def _fit_together(job: Job, group: list[_Work], mine: Processes) -> list[dict[st
             traces=[work.trace for work in group],
             report=report,
             criterion=first.signal.held_out_error if config.held_out else None,
-            after_pass=after_pass if job.score_passes else None,
+            score=score if job.score_passes else None,
         )
     if not mine.writes:
         return []
     histories = [whole] if alone else [history_of(whole, number) for number in range(len(group))]
-    return [_finish(job, *one, stages, mine) for one in zip(group, histories, scores, strict=True)]
+    return [_finish(job, *one, stages, mine) for one in zip(group, histories, strict=True)]
 
 
-def _finish(
-    job: Job, work: _Work, history: History, scores: list[float], fitting: Stages, mine: Processes
-) -> dict[str, Any]:
+def _finish(job: Job, work: _Work, history: History, fitting: Stages, mine: Processes) -> dict[str, Any]:
     """Measures, draws and writes."""
     config, output, task, model = job.config, work.output, work.task, work.model
     checkpoint = Checkpoint(model, config, task.raster, str(work.file), job.seed)
@@ -186,7 +188,6 @@ def _finish(
         history=history,
         trace=work.trace,
         measures=measures,
-        scores=scores,
         seconds=stages.seconds,
         figures=figures,
         console=mine.console,

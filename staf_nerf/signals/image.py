@@ -184,6 +184,7 @@ class ImagesSignal:
 
     def __init__(self, signals: Sequence[ImageSignal]) -> None:
         self.signals = signals
+        self.samples = max(signal.samples for signal in signals)
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Coordinates (b, count, k, 2) and values (b, count, channels)."""

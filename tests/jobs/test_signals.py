@@ -192,14 +192,16 @@ def test_an_interrupted_fit_writes_what_it_has_and_resumes(photo, tmp_path, monk
         record(self, step)
 
     monkeypatch.setattr(SinusoidTrace, "record", impatient)
-    (found,) = image.run(image.FitImage((photo,), output=tmp_path / "out", config=config))
+    job = image.FitImage((photo,), output=tmp_path / "out", score_passes=True, config=config)
+    (found,) = image.run(job)
     assert found["interrupted"]
     assert found["steps"] < 250
     assert found["measures"]["psnr"] > 10.0
-    (found,) = image.run(image.FitImage((photo,), output=tmp_path / "out", resume=True, config=config))
+    (found,) = image.run(dataclasses.replace(job, resume=True))
     assert not found["interrupted"]
     assert found["steps"] == 250
     assert [row["step"] for row in found["losses"]] == list(range(0, 250, 10))
+    assert len(found["psnr_of_passes"]) == 250 // 3  # 6144 pixels, 2048 a step
 
 
 def test_another_file_than_the_fitted_one_is_refused(photo, tmp_path):
@@ -238,6 +240,15 @@ def test_published_scores_are_the_best_of_the_passes_and_ours_is_the_last(photo,
     assert len(passes) == 12
     assert passes[-1] == found["measures"]["psnr"] > passes[0]
     assert found["measures"]["psnr_of_best_pass"] == max(passes)
+    write_image(tmp_path / "other.png", read_image(photo)[::-1])
+    write_image(tmp_path / "larger.png", np.tile(read_image(photo), (2, 1, 1)))
+    files = (photo, tmp_path / "other.png", tmp_path / "larger.png")
+    several = image.run(image.FitImage(files, tmp_path, score_passes=True, config=config))
+    assert [found["steps"] for found in several] == [36, 36, 72]  # a pass of the larger one takes twice as many
+    for found in several:
+        assert len(found["psnr_of_passes"]) == 12
+        assert found["psnr_of_passes"][-1] == found["measures"]["psnr"]
+    assert several[0]["psnr_of_passes"] != several[1]["psnr_of_passes"]
     (found,) = audio.run(
         audio.FitAudio((sound,), tmp_path / "audio", score_passes=True, config=AudioConfig(field=FIELD, fit=fit))
     )
