@@ -12,9 +12,7 @@ from tyro.conf import Positional
 
 from staf_nerf.bench.signals import COLUMNS, table_rows
 from staf_nerf.jobs.figures import new_figure, save_figure
-
-PEAK = 4.0
-"""Square of the range of what is learned, [-1, 1]."""
+from staf_nerf.jobs.fitting import PEAKS
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def draw_curves(path: Path, result: dict[str, Any]) -> None:
     where they were, and else those of the runs, with all that the machine did beside them.
     """
     figure, axes = new_figure(1, 2, (12.0, 4.5))
-    logarithmic = result["task"] == "shape"
+    peak = PEAKS.get(result["task"])
     for method in dict.fromkeys(row["method"] for row in result["summary"]):
         rows = [row for row in result["rows"] if row["method"] == method and "failed" not in row]
         if not rows:
@@ -83,16 +81,16 @@ def draw_curves(path: Path, result: dict[str, Any]) -> None:
         rows = [row for row in rows if row["steps"] == most]
         part = np.linspace(0.0, 1.0, 101)
         lines = np.array([_along(row, part) for row in rows])
-        values = np.exp(np.log(lines).mean(0)) if logarithmic else (-10.0 * np.log10(lines / PEAK)).mean(0)
+        values = (-10.0 * np.log10(lines / peak**2)).mean(0) if peak else np.exp(np.log(lines).mean(0))
         timed = result.get("step_seconds", {}).get(method)
         seconds = most * timed["median"] if timed else float(np.mean([row["seconds"] for row in rows]))
         for axis, extent in zip(axes[0], (most, seconds), strict=True):
             axis.plot(extent * part, values, label=method, linewidth=1.2)
     for axis, name in zip(axes[0], ("steps", "seconds"), strict=True):
         axis.set_xlabel(name)
-        axis.set_ylabel("loss" if logarithmic else "PSNR of what is learned, dB")
+        axis.set_ylabel("PSNR of what is learned, dB" if peak else "loss")
         axis.grid(alpha=0.3)
-        if logarithmic:
+        if not peak:
             axis.set_yscale("log")
     axes[0][0].legend(fontsize=7)
     save_figure(figure, path)

@@ -61,7 +61,7 @@ def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> dict[
             history = fit_signal(
                 model,
                 signal,
-                job.config.fit,
+                job.config,
                 output,
                 seed=job.seed,
                 traces=[trace],

@@ -61,10 +61,10 @@ class SinusoidTrace:
         save_figure(figure, path)
 
 
-def draw_curve(path: Path, history: History, *, name: str = "squared error") -> None:
-    """PSNR of the points that were learned from (of values in [-1, 1]), against steps and seconds."""
+def draw_curve(path: Path, history: History, peak: float, *, name: str = "squared error") -> None:
+    """PSNR of the points that were learned from, for that peak of the field's numbers, against steps and seconds."""
     rows = [row for row in history.losses if row[name] > 0]
-    values = -10.0 * np.log10(np.array([row[name] for row in rows]) / 4.0)
+    values = -10.0 * np.log10(np.array([row[name] for row in rows]) / peak**2)
     figure, axes = new_figure(1, 2, (11.0, 3.5))
     for axis, key in zip(axes[0], ("step", "seconds"), strict=True):
         axis.plot([row[key] for row in rows], values, linewidth=0.8, label="learned")
@@ -73,7 +73,7 @@ def draw_curve(path: Path, history: History, *, name: str = "squared error") -> 
         axis.grid(alpha=0.3)
     if history.held_out:
         errors = np.array([row["error"] for row in history.held_out])
-        axes[0][0].plot([row["step"] for row in history.held_out], -10.0 * np.log10(errors / 4.0), label="held out")
+        axes[0][0].plot([row["step"] for row in history.held_out], -10.0 * np.log10(errors / peak**2), label="held out")
         axes[0][0].legend()
     save_figure(figure, path)
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import distributed, nn
 from tyro.conf import Positional
 
-from staf_nerf.config import FitConfig
+from staf_nerf.config import AudioConfig, ImageConfig
 from staf_nerf.fields import count_parameters
 from staf_nerf.fit import RECORD_EVERY, History, Signal, fit
 from staf_nerf.jobs.figures import SinusoidTrace, draw_curve
@@ -29,6 +29,8 @@ LOSS = "squared error"
 """What the signals of files call theirs."""
 SCORE = "psnr"
 """What is measured of them after each pass."""
+PEAKS = {"image": 2.0, "superres": 2.0, "denoise": 2.0, "audio": 1.0}
+"""What PSNR is about, in a field's numbers: the range of an image's values, the largest absolute one of a sound's."""
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -151,7 +153,7 @@ def distinct_names(files: Sequence[Path]) -> list[str]:
 def fit_signal(
     model: nn.Module,
     signal: Signal,
-    config: FitConfig,
+    config: ImageConfig | AudioConfig,
     output: Path,
     *,
     seed: int,
@@ -166,13 +168,13 @@ def fit_signal(
         if history.steps % (10 * RECORD_EVERY) <= RECORD_EVERY:
             for trace in traces:
                 trace.record(history.steps)
-        worst, best = (f"{psnr(chosen(history.latest.values()), 2.0):.2f}" for chosen in (max, min))
+        worst, best = (f"{psnr(chosen(history.latest.values()), PEAKS[config.task]):.2f}" for chosen in (max, min))
         report(done, f"{best} dB" if len(history.latest) == 1 else f"{worst} to {best} dB")
 
     return fit(
         model,
         signal,
-        config,
+        config.fit,
         seed=seed,
         progress=on_progress,
         criterion=criterion,
@@ -224,7 +226,7 @@ def write_results(
     }
     (output / "metrics.json").write_text(json.dumps(found, indent=1) + "\n")
     if history.losses:
-        draw_curve(output / "curve.png", history)
+        draw_curve(output / "curve.png", history, PEAKS[config.task])
         figures = [*figures, ("how it was learned", output / "curve.png")]
     if trace.steps:
         trace.draw(output / "sinusoids.png")

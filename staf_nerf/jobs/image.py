@@ -153,7 +153,7 @@ def _fit_together(job: Job, group: list[_Work], mine: Processes) -> list[dict[st
         whole = fit_signal(
             first.model if alone else FieldStack([work.model for work in group]),
             first.signal if alone else ImagesSignal([work.signal for work in group]),
-            dataclasses.replace(config.fit, minutes=len(group) * config.fit.minutes),
+            dataclasses.replace(config, fit=dataclasses.replace(config.fit, minutes=len(group) * config.fit.minutes)),
             first.output,
             seed=job.seed,
             traces=[work.trace for work in group],

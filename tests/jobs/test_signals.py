@@ -14,8 +14,9 @@ from skimage import data as pictures
 from staf_nerf.cli import main
 from staf_nerf.config import AudioConfig, FieldConfig, FitConfig, ImageConfig
 from staf_nerf.jobs import audio, evaluate, image
+from staf_nerf.jobs.fitting import PEAKS
 from staf_nerf.presets import load_preset
-from staf_nerf.signals.image import read_image, write_image
+from staf_nerf.signals.image import psnr, read_image, write_image
 from staf_nerf.signals.sampling import in_chunks
 
 FIELD = FieldConfig(hidden_features=64, hidden_layers=2)
@@ -298,3 +299,12 @@ def test_fields_are_asked_in_parts(monkeypatch):
     x = torch.rand(20, 3)
     assert torch.equal(in_chunks(double, x), 2.0 * x)
     assert asked == [7, 7, 6]
+
+
+def test_the_psnr_while_fitting_is_that_of_the_result(photo, sound, tmp_path):
+    fit = dataclasses.replace(FIT, points=0, steps=41)
+    (picture,) = image.run(image.FitImage((photo,), tmp_path / "a", config=ImageConfig(field=FIELD, fit=fit)))
+    (tone,) = audio.run(audio.FitAudio((sound,), tmp_path / "b", config=AudioConfig(field=FIELD, fit=fit)))
+    for found in (picture, tone):
+        last = psnr(found["losses"][-1]["squared error"], PEAKS[found["config"]["task"]])
+        assert last == pytest.approx(found["measures"]["psnr"], abs=0.5)
