@@ -279,6 +279,8 @@ class FitConfig:
     """What changes the weights of the network's hidden layers; the rest is Adam's."""
     matrix_learning_rate: float = 3e-3
     """Learning rate for the weights of the network's hidden layers."""
+    matrix_momentum: float = 0.95
+    """Muon's momentum for those. With less of it a higher rate is stable."""
     first_learning_rate: float = 3e-4
     """Adam's learning rate for the weights of a layer that reads coordinates, in radians per unit of them: it is
     divided by the frequency scale of the layer's activation, if that has one."""
@@ -300,7 +302,7 @@ class FitConfig:
             raise ValueError("minutes or steps must be positive, got 0 for both")
         rates = [name for name in known_keys(self) if name.endswith("learning_rate")]
         _check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"final_learning_rate": (1e-6, 1.0)})
-        _check_range(self, activation_delay=(0, 1))
+        _check_range(self, activation_delay=(0, 1), matrix_momentum=(0, 0.999))
 
 
 @dataclass(frozen=True)
@@ -315,7 +317,9 @@ class ShapeConfig:
     """What the network learns: the distance to the surface, negative inside, or 1 inside and 0 outside."""
     field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
     """The network and its encoding."""
-    fit: FitConfig = dataclasses.field(default_factory=FitConfig)
+    fit: FitConfig = dataclasses.field(
+        default_factory=lambda: FitConfig(matrix_learning_rate=4e-3, matrix_momentum=0.8)
+    )
     """Duration and learning rates."""
     surface_part: float = 0.2
     """Share of the points that lie on the surface."""

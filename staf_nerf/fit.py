@@ -289,7 +289,8 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
     }
     chosen: list[torch.optim.Optimizer] = []
     if groups["matrix"] and config.optimizer == "muon":
-        chosen.append(torch.optim.Muon(groups.pop("matrix"), lr=config.matrix_learning_rate, weight_decay=0.0))
+        matrices, rate = groups.pop("matrix"), config.matrix_learning_rate
+        chosen.append(torch.optim.Muon(matrices, lr=rate, momentum=config.matrix_momentum, weight_decay=0.0))
     rest: list[dict[str, Any]] = [
         {"params": groups[name], "lr": rates[name], "name": name} for name in rates if groups.get(name)
     ]
