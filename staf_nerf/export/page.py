@@ -8,23 +8,22 @@ values with torch's at points that come with it. Its parts lie in `templates/`.
 from __future__ import annotations
 
 import base64
+import copy
 import html
 import json
 import zlib
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
 
 from staf_nerf.export.network import Floats, Layer, Network
 from staf_nerf.export.templates import template
 from staf_nerf.signals.image import Raster, render
 
 Precision = Literal["float32", "float16"]
-Field = Callable[[Tensor], Tensor]
 
 MOST_NUMBERS = 2**20
 """Of a network in a page: it costs as many multiplications a point, a screen has a million points, and the file then
@@ -69,7 +68,9 @@ SHAPE_KEYS = {
 }
 
 
-def image_page(network: Network, field: Field, raster: Raster, title: str, *, precision: Precision = "float32") -> str:
+def image_page(
+    network: Network, field: nn.Module, raster: Raster, title: str, *, precision: Precision = "float32"
+) -> str:
     """A page for a fitted image.
 
     Args:
@@ -95,7 +96,7 @@ def image_page(network: Network, field: Field, raster: Raster, title: str, *, pr
 
 def shape_page(
     network: Network,
-    field: Field,
+    field: nn.Module,
     bound: float,
     title: str,
     *,
@@ -167,7 +168,7 @@ def _check_size(network: Network) -> None:
             raise ValueError(f"a page takes at most {most:,} {name}, got {value:,}: {reason}; --to onnx has no limit")
 
 
-def _display(field: Field, raster: Raster) -> dict[str, float]:
+def _display(field: nn.Module, raster: Raster) -> dict[str, float]:
     """How a value becomes a colour: (scale · value + offset) to the power of gamma, clipped to [0, 1].
 
     That of integers is the one of the file; floats are shown as `staf fit` shows them, up to their 99th percentile.
@@ -175,7 +176,6 @@ def _display(field: Field, raster: Raster) -> dict[str, float]:
     span = 1.0 - raster.floor
     if raster.dtype != "float32":
         return {"scale": 1.0 / span, "offset": -raster.floor / span, "gamma": 1.0}
-    assert isinstance(field, torch.nn.Module)
     few = min(1.0, 256.0 / max(raster.width, raster.height))
     white = max(float(np.quantile(render(field, raster, scale=few), 0.99)), 1e-12)
     scale = (raster.high - raster.low) / span
@@ -184,7 +184,7 @@ def _display(field: Field, raster: Raster) -> dict[str, float]:
 
 def _page(
     network: Network,
-    field: Field,
+    field: nn.Module,
     title: str,
     about: dict[str, Any],
     story: str,
@@ -271,12 +271,12 @@ def _shuffled(values: np.ndarray) -> bytes:
     return values.view(np.uint8).reshape(-1, values.itemsize).T.tobytes()
 
 
-def _check(network: Network, field: Field, *, exact: bool) -> dict[str, Any]:
-    """Points, and the values there: torch's, or of a rounded network those of its numbers in double precision."""
+def _check(network: Network, field: nn.Module, *, exact: bool) -> dict[str, Any]:
+    """Points, and the values there in double precision: torch's, or of a rounded network those of its numbers."""
     points = np.random.default_rng(1).uniform(-1.0, 1.0, (CHECKED, network.inputs)).astype(np.float32)
     if exact:
         with torch.no_grad():
-            values = field(torch.from_numpy(points)).numpy()
+            values = copy.deepcopy(field).double()(torch.from_numpy(points).double()).numpy()
     else:
         values = network.values(points)
     size = max(1.0, float(np.abs(values).max()))
