@@ -44,6 +44,7 @@
 #endif
 #define LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(REAL)))
 #define LINE_VALUES ((ptrdiff_t)(BLOCK_BYTES / sizeof(REAL)))
+#define SUMMED 32 /* vectors that one sum takes; then it is added to the line's, as rounding grows with a sum's length */
 #define LARGEST 1e5 /* beyond it, and for what is not finite, the C library's sine is used */
 #define INLINE static inline __attribute__((always_inline))
 #define NAME(a) JOIN_NAMES(a, JOIN_NAMES(PRECISION, INSTRUCTIONS))
@@ -194,26 +195,31 @@ INLINE void NAME(backward_line)(LINE *l, ptrdiff_t width, int first, int exact) 
     const REAL *z = l->z, *grad = l->grad;
     REAL *to_z = l->to_z;
     ptrdiff_t count = l->count, stride = l->stride, ahead = l->ahead;
-    V c = l->s[0], w = l->s[1], p = l->s[2], slope = c * w, to_c = {0}, to_w = {0}, to_p = {0};
+    V c = l->s[0], w = l->s[1], p = l->s[2], slope = c * w, line_c = {0}, line_w = {0}, line_p = {0};
     I most = {0};
-    for (ptrdiff_t i = 0; i < count; i++, z += stride, grad += stride, to_z += stride) {
-        V sine, cosine, x = NAME(load)(z, width), g = NAME(load)(grad, width), y = {0};
-        if (first) NAME(keep_largest)(x, &most);
-        if (!first) {
-            y = NAME(load)(to_z, width);
-            __builtin_prefetch(z + ahead), __builtin_prefetch(grad + ahead), __builtin_prefetch(to_z + ahead, 1);
+    for (ptrdiff_t i = 0; i < count;) {
+        V to_c = {0}, to_w = {0}, to_p = {0};
+        ptrdiff_t end = count - i < SUMMED ? count : i + SUMMED;
+        for (; i < end; i++, z += stride, grad += stride, to_z += stride) {
+            V sine, cosine, x = NAME(load)(z, width), g = NAME(load)(grad, width), y = {0};
+            if (first) NAME(keep_largest)(x, &most);
+            if (!first) {
+                y = NAME(load)(to_z, width);
+                __builtin_prefetch(z + ahead), __builtin_prefetch(grad + ahead), __builtin_prefetch(to_z + ahead, 1);
+            }
+            g = NAME(turn_sign)(g, NAME(sincos)(x * w + p, &sine, &cosine, exact));
+            V turned = g * cosine;
+            to_c += g * sine;
+            to_p += turned;
+            to_w += turned * x;
+            NAME(store)(to_z, slope * turned + y, width);
         }
-        g = NAME(turn_sign)(g, NAME(sincos)(x * w + p, &sine, &cosine, exact));
-        V turned = g * cosine;
-        to_c += g * sine;
-        to_p += turned;
-        to_w += turned * x;
-        NAME(store)(to_z, slope * turned + y, width);
+        line_c += to_c, line_w += to_w, line_p += to_p;
     }
     if (first) l->most = most;
-    l->sums[0] = to_c;
-    l->sums[1] = c * to_w;
-    l->sums[2] = c * to_p;
+    l->sums[0] = line_c;
+    l->sums[1] = c * line_w;
+    l->sums[2] = c * line_p;
 }
 
 /* Along v the arguments turn at `turn`; <v, gradients of <g, sigma>> = <g, derivative of sigma along v>. */
@@ -221,26 +227,32 @@ INLINE void NAME(second_line)(LINE *l, ptrdiff_t width, int first, int exact) {
     const REAL *z = l->z, *grad = l->grad, *vz = l->vz;
     REAL *to_z = l->to_z, *to_grad = l->to_grad;
     ptrdiff_t count = l->count, stride = l->stride;
-    V c = l->s[0], w = l->s[1], p = l->s[2], vc = l->s[3], vw = l->s[4], vp = l->s[5], to_c = {0}, to_w = {0}, to_p = {0};
+    V c = l->s[0], w = l->s[1], p = l->s[2], vc = l->s[3], vw = l->s[4], vp = l->s[5];
+    V line_c = {0}, line_w = {0}, line_p = {0};
     I most = {0};
-    for (ptrdiff_t i = 0, at = 0; i < count; i++, at += stride) {
-        V sine, cosine, x = NAME(load)(z + at, width), g = NAME(load)(grad + at, width), y = {0}, h = {0};
-        V moved = NAME(load)(vz + at, width);
-        if (first) NAME(keep_largest)(x, &most);
-        if (!first) y = NAME(load)(to_z + at, width), h = NAME(load)(to_grad + at, width);
-        I sign = NAME(sincos)(x * w + p, &sine, &cosine, exact);
-        g = NAME(turn_sign)(g, sign);
-        V turn = w * moved + vw * x + vp, turned = g * cosine, along = vc * turned - c * turn * (g * sine);
-        to_c += turn * turned;
-        to_w += along * x + c * moved * turned;
-        to_p += along;
-        NAME(store)(to_grad + at, h + NAME(turn_sign)(vc * sine + c * turn * cosine, sign), width);
-        NAME(store)(to_z + at, y + w * along + c * vw * turned, width);
+    for (ptrdiff_t i = 0, at = 0; i < count;) {
+        V to_c = {0}, to_w = {0}, to_p = {0};
+        ptrdiff_t end = count - i < SUMMED ? count : i + SUMMED;
+        for (; i < end; i++, at += stride) {
+            V sine, cosine, x = NAME(load)(z + at, width), g = NAME(load)(grad + at, width), y = {0}, h = {0};
+            V moved = NAME(load)(vz + at, width);
+            if (first) NAME(keep_largest)(x, &most);
+            if (!first) y = NAME(load)(to_z + at, width), h = NAME(load)(to_grad + at, width);
+            I sign = NAME(sincos)(x * w + p, &sine, &cosine, exact);
+            g = NAME(turn_sign)(g, sign);
+            V turn = w * moved + vw * x + vp, turned = g * cosine, along = vc * turned - c * turn * (g * sine);
+            to_c += turn * turned;
+            to_w += along * x + c * moved * turned;
+            to_p += along;
+            NAME(store)(to_grad + at, h + NAME(turn_sign)(vc * sine + c * turn * cosine, sign), width);
+            NAME(store)(to_z + at, y + w * along + c * vw * turned, width);
+        }
+        line_c += to_c, line_w += to_w, line_p += to_p;
     }
     if (first) l->most = most;
-    l->sums[0] = to_c;
-    l->sums[1] = to_w;
-    l->sums[2] = to_p;
+    l->sums[0] = line_c;
+    l->sums[1] = line_w;
+    l->sums[2] = line_p;
 }
 
 /* Lines are functions of their own: inlined into the loops around them, or into one function, they are slow. */
@@ -389,6 +401,7 @@ static void NAME(second)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit
 #undef EXACT_COS
 #undef LANES
 #undef LINE_VALUES
+#undef SUMMED
 #undef LARGEST
 #undef INLINE
 #undef V
