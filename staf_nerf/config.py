@@ -317,7 +317,9 @@ class ShapeConfig:
     """What the network learns: the distance to the surface, negative inside, or 1 inside and 0 outside."""
     field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
     """The network and its encoding."""
-    fit: FitConfig = dataclasses.field(default_factory=FitConfig)
+    fit: FitConfig = dataclasses.field(
+        default_factory=lambda: FitConfig(matrix_learning_rate=4e-3, matrix_momentum=0.9)
+    )
     """Duration and learning rates."""
     surface_part: float = 0.2
     """Share of the points that lie on the surface."""
