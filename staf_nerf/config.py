@@ -281,6 +281,8 @@ class FitConfig:
     """Learning rate for the weights of the network's hidden layers."""
     matrix_momentum: float = 0.95
     """Muon's momentum for those. With less of it a higher rate is stable."""
+    matrix_iterations: int = 5
+    """Muon's iterations, which take the singular values of a change towards 1: with fewer, small ones stay smaller."""
     first_learning_rate: float = 3e-4
     """Adam's learning rate for the weights of a layer that reads coordinates, in radians per unit of them: it is
     divided by the frequency scale of the layer's activation, if that has one."""
@@ -302,7 +304,7 @@ class FitConfig:
             raise ValueError("minutes or steps must be positive, got 0 for both")
         rates = [name for name in known_keys(self) if name.endswith("learning_rate")]
         _check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"final_learning_rate": (1e-6, 1.0)})
-        _check_range(self, activation_delay=(0, 1), matrix_momentum=(0, 0.999))
+        _check_range(self, activation_delay=(0, 1), matrix_momentum=(0, 0.999), matrix_iterations=(1, 20))
 
 
 @dataclass(frozen=True)
@@ -357,7 +359,9 @@ class ImageConfig:
     field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
     """The network and its encoding."""
     fit: FitConfig = dataclasses.field(
-        default_factory=lambda: FitConfig(minutes=1.0, points=2048, matrix_learning_rate=1.4e-3, activation_delay=0.5)
+        default_factory=lambda: FitConfig(
+            minutes=1.0, points=2048, matrix_learning_rate=1.4e-3, matrix_iterations=3, activation_delay=0.5
+        )
     )
     """Duration and learning rates."""
     band: float = 0.1

@@ -289,8 +289,14 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
     }
     chosen: list[torch.optim.Optimizer] = []
     if groups["matrix"] and config.optimizer == "muon":
-        matrices, rate = groups.pop("matrix"), config.matrix_learning_rate
-        chosen.append(torch.optim.Muon(matrices, lr=rate, momentum=config.matrix_momentum, weight_decay=0.0))
+        muon = torch.optim.Muon(
+            groups.pop("matrix"),
+            lr=config.matrix_learning_rate,
+            momentum=config.matrix_momentum,
+            ns_steps=config.matrix_iterations,
+            weight_decay=0.0,
+        )
+        chosen.append(muon)
     rest: list[dict[str, Any]] = [
         {"params": groups[name], "lr": rates[name], "name": name} for name in rates if groups.get(name)
     ]
