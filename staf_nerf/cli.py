@@ -323,6 +323,8 @@ def main() -> None:
         )
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"staf: {error}")
+    except MemoryError as error:
+        sys.exit(f"staf: there is not enough memory: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
 

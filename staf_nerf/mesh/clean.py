@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import Floats, Integers, TriangleMesh, weld
@@ -82,7 +83,10 @@ def _is_odd(triangles: Integers) -> np.ndarray:
 
 
 def without_small_holes(mesh: TriangleMesh, width: float = HOLE_SIZE) -> tuple[TriangleMesh, int]:
-    """Fills holes up to about that wide, in parts of the box's diagonal; and says how many."""
+    """Fills holes up to about that wide, in parts of the box's diagonal; and says how many.
+
+    A loose sheet all of whose vertices lie on its rim, such as a triangle alone, has no hole: it stays open.
+    """
     if not width or not mesh.boundary_edges:
         return mesh, 0
     import open3d
@@ -97,9 +101,20 @@ def without_small_holes(mesh: TriangleMesh, width: float = HOLE_SIZE) -> tuple[T
     if len(filled.vertex.positions) != len(mesh.vertices) or not np.array_equal(triangles[:count], mesh.triangles):
         return mesh, 0
     # What is new comes last, and runs along the rim as its neighbours do: it faces the other way.
-    whole = np.concatenate([mesh.triangles, triangles[count:, ::-1]])
+    new = triangles[count:, ::-1]
+    whole = np.concatenate([mesh.triangles, new[~_of_sheets(mesh)[new].any(1)]])
     closed = TriangleMesh(mesh.vertices, whole, mesh.colors)
     return closed, before - len(boundary_parts(closed))
+
+
+def _of_sheets(mesh: TriangleMesh) -> NDArray[np.bool_]:
+    """The vertices (V,) of connected parts that have no others than those of one rim."""
+    number = np.zeros(len(mesh.vertices), dtype=np.int64)
+    number[mesh.triangles] = components(mesh)[:, None]
+    size, sheet = np.bincount(number), np.zeros(number.max() + 1, dtype=bool)
+    for rim in boundary_parts(mesh):
+        sheet[number[rim[0]]] = len(rim) == size[number[rim[0]]]
+    return sheet[number]
 
 
 def boundary_parts(mesh: TriangleMesh) -> list[Integers]:

@@ -90,27 +90,37 @@ def align(mesh: TriangleMesh, reference: TriangleMesh, *, points: int = 50_000, 
     """Moves a mesh rigidly onto a reference: Open3D's iterative closest points, point to plane.
 
     It finds the nearest fit, so the two must lie roughly on each other already: within a tenth of the box's diagonal.
+
+    Raises:
+        ValueError: If a mesh has no area, or nothing of the two is that near.
     """
     import open3d
 
     generator = np.random.default_rng(seed)
+    center = reference.bounds.mean(0)  # turns are about the origin: far from it they would carry everything away
     clouds = []
     for surface in (mesh, reference):
         samples, index = surface.sample(points, generator)
-        cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(samples))
+        cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(samples - center))
         cloud.normals = open3d.utility.Vector3dVector(surface.normals[index])
         clouds.append(cloud)
     found = np.eye(4)
     for reach in (0.1, 0.02):  # coarse, then fine
-        found = open3d.pipelines.registration.registration_icp(
+        result = open3d.pipelines.registration.registration_icp(
             *clouds,
             reach * reference.diagonal,
             found,
             open3d.pipelines.registration.TransformationEstimationPointToPlane(),
             open3d.pipelines.registration.ICPConvergenceCriteria(1e-9, 1e-9, 100),
-        ).transformation
-    moved = mesh.vertices @ found[:3, :3].T + found[:3, 3]
-    return TriangleMesh(moved, mesh.triangles, mesh.colors)
+        )
+        if not len(result.correspondence_set):
+            raise ValueError(
+                f"to be aligned, meshes must lie within {reach:g} of the reference's diagonal of each other "
+                f"({reach * reference.diagonal:.4g}), got none that near"
+            )
+        found = result.transformation
+    turned = (mesh.vertices - center) @ found[:3, :3].T + found[:3, 3]
+    return TriangleMesh(turned + center, mesh.triangles, mesh.colors)
 
 
 def _distances(

@@ -12,6 +12,8 @@ from staf_nerf.mesh.texture import Texture
 from staf_nerf.mesh.triangles import Floats, TriangleMesh, linear_from_srgb
 
 SUFFIXES = (".ply", ".obj", ".glb")
+WHITE, BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
+"""Of a material in OBJ: its picture is multiplied by the one, and it does not shine."""
 
 
 def check_output(path: Path) -> None:
@@ -45,6 +47,8 @@ def write_mesh(path: Path, mesh: TriangleMesh, texture: Texture | None = None) -
     check_output(path)
     if texture is not None:
         return _write_textured(path, mesh, texture)
+    if path.suffix.lower() == ".ply":
+        return _write_ply(path, mesh)
     colors = mesh.colors
     if colors is not None and path.suffix.lower() == ".glb":
         colors = linear_from_srgb(colors)
@@ -61,7 +65,23 @@ def write_mesh(path: Path, mesh: TriangleMesh, texture: Texture | None = None) -
 
 def _export(made: Any, path: Path) -> None:
     """Writes trimesh's mesh with its normals."""
-    made.export(path, **{"vertex_normal" if path.suffix.lower() == ".ply" else "include_normals": True})
+    made.export(path, include_normals=True)
+
+
+def _write_ply(path: Path, mesh: TriangleMesh) -> list[Path]:
+    """By Open3D, in double precision: a survey's coordinates keep their millimetres."""
+    import open3d
+
+    vectors = open3d.utility.Vector3dVector
+    made = open3d.geometry.TriangleMesh(
+        vectors(mesh.vertices), open3d.utility.Vector3iVector(mesh.triangles.astype(np.int32))
+    )
+    made.vertex_normals = vectors(vertex_normals(mesh))
+    if mesh.colors is not None:
+        made.vertex_colors = vectors(_bytes(mesh.colors) / 255.0)
+    if not open3d.io.write_triangle_mesh(path, made):
+        raise OSError(f"could not write {path}")
+    return [path]
 
 
 def _write_textured(path: Path, mesh: TriangleMesh, texture: Texture) -> list[Path]:
@@ -81,7 +101,7 @@ def _write_textured(path: Path, mesh: TriangleMesh, texture: Texture) -> list[Pa
     if path.suffix.lower() == ".glb":
         material = PBRMaterial(baseColorTexture=picture, metallicFactor=0.0, roughnessFactor=1.0)
     else:
-        material = SimpleMaterial(image=picture, name=path.stem)
+        material = SimpleMaterial(picture, diffuse=WHITE, ambient=WHITE, specular=BLACK, name=path.stem)
     made = trimesh.Trimesh(
         mesh.vertices[vertex],
         index.reshape(-1, 3),

@@ -64,7 +64,7 @@ class TriangleMesh:
     @cached_property
     def volume(self) -> float:
         """What the surface encloses; positive if its triangles face outwards."""
-        a, b, c = self.corners.swapaxes(0, 1)
+        a, b, c = (self.corners - self.corners[:1, :1]).swapaxes(0, 1)  # from a point of it: far away digits are lost
         return float((a * np.cross(b, c)).sum() / 6.0)
 
     @cached_property

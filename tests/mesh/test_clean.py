@@ -86,6 +86,21 @@ def test_a_lid_on_an_open_surface_faces_as_what_is_around_it():
     assert without_small_holes(mesh, 0.0)[1] == 0
 
 
+def test_loose_triangles_are_no_holes():
+    good = sphere(subdivisions=3)
+    apart = TriangleMesh(good.corners.reshape(-1, 3), np.arange(3 * len(good.triangles)).reshape(-1, 3))
+    soup, found = repair(
+        TriangleMesh(apart.vertices * (1 + 1e-9 * np.arange(len(apart.vertices))[:, None]), apart.triangles)
+    )
+    assert found.filled_holes == 0
+    assert len(soup.triangles) == len(good.triangles)
+    open_box = box()
+    quad = np.array([[3.0, 3, 3], [3.01, 3, 3], [3.01, 3.01, 3], [3, 3.01, 3]])
+    loose = np.array([[0, 1, 2], [0, 2, 3]]) + len(open_box.vertices)
+    mesh = TriangleMesh(np.concatenate([open_box.vertices, quad]), np.concatenate([open_box.triangles, loose]))
+    assert without_small_holes(mesh)[1] == 0
+
+
 @pytest.mark.parametrize("triangles", [np.zeros((0, 3), dtype=np.int64), np.array([[0, 0, 1]])])
 def test_a_mesh_without_area_is_refused(triangles):
     with pytest.raises(ValueError, match="a mesh needs triangles with an area"):

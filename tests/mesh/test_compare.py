@@ -67,14 +67,21 @@ def test_scale_and_place_do_not_matter_but_by_units():
     assert far.iou == pytest.approx(near.iou, abs=1e-3)
 
 
-def test_alignment_undoes_a_small_motion():
+@pytest.mark.parametrize("place", [(0.0, 0.0, 0.0), (448_000.0, 5_411_000.0, 120.0)])
+def test_alignment_undoes_a_small_motion(place):
     bumpy = sphere()
-    stretched = TriangleMesh(bumpy.vertices * [1.0, 0.7, 0.4], bumpy.triangles)
+    shape = bumpy.vertices * [1.0, 0.7, 0.4]
+    stretched = TriangleMesh(shape + place, bumpy.triangles)
     angle = math.radians(8)
     turn = np.array([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1]])
-    moved = TriangleMesh(stretched.vertices @ turn.T + [0.05, -0.03, 0.02], stretched.triangles)
+    moved = TriangleMesh(shape @ turn.T + [0.05, -0.03, 0.02] + place, stretched.triangles)
     assert compare(moved, stretched, points=5_000).chamfer_l1 > 0.05
-    np.testing.assert_allclose(align(moved, stretched).vertices, stretched.vertices, atol=2e-3)
+    np.testing.assert_allclose(align(moved, stretched).vertices - place, shape, atol=2e-3)
+
+
+def test_alignment_says_so_where_there_is_nothing_near():
+    with pytest.raises(ValueError, match=r"must lie within 0\.1 of the reference's diagonal"):
+        align(sphere(center=(30.0, 0.0, 0.0)), sphere())
 
 
 def test_the_command_prints_a_table_and_writes_what_it_says(tmp_path):

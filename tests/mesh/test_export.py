@@ -33,6 +33,13 @@ def test_a_file_read_back_has_the_vertices_triangles_and_colors(ball, suffix, tm
     np.testing.assert_allclose(found.colors, painted(found.vertices, found.vertices), atol=0.02)
 
 
+@pytest.mark.parametrize("suffix", [".ply", ".obj"])
+def test_a_survey_s_coordinates_keep_their_millimetres(suffix, tmp_path):
+    far = sphere(10.0, center=(448_000.0, 5_411_000.0, 120.0), subdivisions=2)
+    (path,) = write_mesh(tmp_path / f"far{suffix}", far)
+    np.testing.assert_allclose(read_mesh(path).bounds, far.bounds, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
 def test_open3d_reads_the_same_mesh(ball, suffix, tmp_path):
     (path,) = write_mesh(tmp_path / f"ball{suffix}", ball)
@@ -69,6 +76,10 @@ def test_a_baked_texture_has_the_surface_s_colors(suffix, tmp_path):
     weights = trimesh.triangles.points_to_barycentric(corners, points)
     uv = (found.visual.uv[found.faces[index]] * weights[..., None]).sum(1)
     material = found.visual.material
+    if suffix == ".obj":  # a renderer multiplies the picture by Kd
+        assert {"Kd 1.00000000 1.00000000 1.00000000", "Ks 0.00000000 0.00000000 0.00000000"} <= set(
+            files[0].with_suffix(".mtl").read_text().splitlines()
+        )
     picture = material.baseColorTexture if suffix == ".glb" else material.image
     colors = trimesh.visual.color.uv_to_color(uv, picture)[:, :3] / 255
     error = np.abs(colors - painted(points, points))

@@ -19,6 +19,12 @@ def test_measures_of_a_box():
     assert TriangleMesh(made.vertices, made.triangles[:, ::-1]).volume == pytest.approx(-6.0)
 
 
+def test_the_volume_does_not_depend_on_the_place():
+    near, far = sphere(1e-3), sphere(1e-3, center=(448_000.0, 5_411_000.0, 120.0))
+    assert far.volume == pytest.approx(near.volume, rel=1e-4)
+    assert TriangleMesh(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int64)).volume == 0.0
+
+
 def test_normals_are_unit_and_point_outward_and_a_needle_has_none():
     made = sphere(2.0)
     middles = made.corners.mean(1)
