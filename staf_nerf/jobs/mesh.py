@@ -23,7 +23,7 @@ from staf_nerf.mesh.clean import (
     without_small_holes,
     without_unseen,
 )
-from staf_nerf.mesh.export import check_output, write_mesh
+from staf_nerf.mesh.export import check_output, check_writable, write_mesh
 from staf_nerf.mesh.fuse import fuse
 from staf_nerf.mesh.preview import save_preview
 from staf_nerf.mesh.source import Method, Source
@@ -36,7 +36,8 @@ class MakeMesh:
     """How a mesh is made of a field."""
 
     output: Annotated[Path, arg(aliases=["-o"])] = Path("mesh.glb")
-    """File: .glb, .ply, or .obj (with .mtl and .png). A report (.json) and a picture (.preview.png) go beside it."""
+    """File: .glb, .ply, or .obj (with .mtl and .png). A report (.report.json) and a picture (.preview.png) go beside
+    it."""
     resolution: int = 256
     """Cells along the longest side of the box; any number."""
     method: Method | None = None
@@ -64,6 +65,14 @@ class MakeMesh:
     """Side in pixels of a baked texture (GLB, OBJ); 0: colours at the vertices."""
     memory: float = 2e9
     """Bytes that finding the surface may use beside the field's own, for the method "surface"."""
+
+    @property
+    def report(self) -> Path:
+        return self.output.with_suffix(".report.json")
+
+    @property
+    def picture(self) -> Path:
+        return self.output.with_suffix(".preview.png")
 
     def __post_init__(self) -> None:
         for name, least in (("resolution", 1), ("triangles", 0), ("texture", 0), ("keep_parts", 1)):
@@ -93,6 +102,8 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
     console = console or Console()
     keep_freed_memory()
     check_output(job.output)
+    check_writable(job.report)
+    check_writable(job.picture)
     _check(source, job)
     to_frame = source.to_world if job.frame == "world" else np.eye(4)
     with Stages(console) as stages:
@@ -123,7 +134,7 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
                 mesh = with_vertex_colors(mesh, source.color)
         with stages("picture"):
             shown = with_vertex_colors(mesh, source.color) if source.color is not None and mesh.colors is None else mesh
-            save_preview(job.output.with_suffix(".preview.png"), shown, up=source.up)
+            save_preview(job.picture, shown, up=source.up)
         placed = moved(mesh, to_frame)
         with stages("writing"):
             files = write_mesh(job.output, placed, texture)
@@ -140,7 +151,7 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
         "seconds": {name: round(seconds, 3) for name, seconds in stages.seconds.items()},
         "peak_memory_bytes": peak_memory(),
     }
-    job.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    job.report.write_text(json.dumps(found, indent=1) + "\n")
     console.print(_table(found))
     console.print(f"Written: {', '.join(str(path) for path in files)}, and beside it a report and a picture")
     return found

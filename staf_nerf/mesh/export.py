@@ -25,6 +25,15 @@ def check_output(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"a mesh must go to a file that ends in one of {', '.join(SUFFIXES)}, got {path.name}")
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Refuses a file that could not be written, and makes its folder.
+
+    Raises:
+        OSError: If its folder cannot be made, or the file not be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     existed = path.exists()
     with path.open("ab"):

@@ -40,8 +40,10 @@ KEPT_OFF = 1e-3
 """Cells by which the surface is kept off the grid's points."""
 BYTES_PER_TRIANGLE = 200
 """Of a mesh: with its vertices, while they are welded."""
-BYTES_PER_POINT = 24
-"""Of a layer: values, masks, and what Open3D makes of them."""
+BYTES_PER_POINT = 32
+"""Of a layer: values, masks, indices, and what Open3D makes of them."""
+PART = 2**18
+"""Points of a layer whose coordinates are held at a time."""
 
 
 def extract_mesh(
@@ -219,8 +221,10 @@ def _layers(
         layer[wanted] = np.nan
         if top is not None:
             layer[0] = np.where(wanted[0] & ~np.isnan(top), top, layer[0])
-        missing = np.argwhere(np.isnan(layer))
-        layer[tuple(missing.T)] = evaluate(grid.points(missing + np.array([first, 0, 0])))
+        missing = np.flatnonzero(np.isnan(layer))
+        for start in range(0, len(missing), PART):  # coordinates take twelve times the memory of values
+            part = np.unravel_index(missing[start : start + PART], layer.shape)
+            layer[part] = evaluate(grid.points(np.stack(part, -1) + np.array([first, 0, 0])))
         top = np.where(wanted[-1], layer[-1], np.float32(np.nan))
         # A surface through a grid point puts several vertices at one place, and triangles without area between them.
         layer = np.where(np.abs(layer) < least, np.copysign(np.float32(least), layer), layer)

@@ -52,7 +52,7 @@ def test_an_ellipsoid_arrives_in_the_world_with_its_size_normals_and_colors(suff
     assert made.volume == pytest.approx(volume, rel=0.01)  # positive: its triangles face outwards
     centre = TURN @ CENTER.double().numpy() * SCALE + SHIFT
     assert ((made.normals * (made.corners.mean(1) - centre)).sum(-1)[made.areas > 1e-9] > 0).all()
-    assert found == json.loads((tmp_path / "egg.json").read_text())
+    assert found == json.loads((tmp_path / "egg.report.json").read_text())
     assert found["watertight"]
     assert found["components"] == 1
     assert found["volume"] == pytest.approx(volume, rel=0.01)
@@ -137,6 +137,15 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path):
 
     with pytest.raises(OSError, match="folder"):
         run(source(field=never), MakeMesh(tmp_path / "folder.glb"))
+    (tmp_path / "egg.report.json").mkdir()
+    with pytest.raises(OSError, match=r"egg\.report"):
+        run(source(field=never), MakeMesh(tmp_path / "egg.glb"))
+
+
+def test_a_capture_s_own_file_of_the_same_name_stays(tmp_path):
+    (tmp_path / "transforms.json").write_text("the cameras")
+    run(source(), MakeMesh(tmp_path / "transforms.glb", resolution=32))
+    assert (tmp_path / "transforms.json").read_text() == "the cameras"
 
 
 def test_a_report_of_an_open_mesh_has_no_volume():

@@ -59,7 +59,7 @@ def test_demo_writes_metrics_pictures_and_a_film_and_says_how_to_go_on(small_sce
     mesh = read_mesh(folder / "mesh.glb")
     assert mesh.colors is not None
     assert len(mesh.triangles) > 1000
-    assert json.loads((folder / "mesh.json").read_text())["frame"] == "world"
+    assert json.loads((folder / "mesh.report.json").read_text())["frame"] == "world"
     assert (folder / "mesh.preview.png").stat().st_size > 1000
     film = imageio.imread(folder / "turntable.mp4", plugin="pyav")
     assert film.shape == (4, 64, 64, 3)

@@ -79,7 +79,7 @@ def test_staf_mesh_makes_a_coloured_mesh_of_a_run(trained, tmp_path):
             "--method", method, "--view-pixels", 48,
             cwd=tmp_path,
         )  # fmt: skip
-        found = json.loads(output.with_suffix(".json").read_text())
+        found = json.loads(output.with_suffix(".report.json").read_text())
         assert found["triangles"] > 100
         made = read_mesh(output)
         assert made.colors is not None
