@@ -45,6 +45,9 @@ def shape_mesh(
     return TriangleMesh(frame.outward(found.vertices), found.triangles)
 
 
+STRAY_PART, STRAY_SPACINGS = 0.02, 4.0
+"""A part of a surface is not a cloud's if it is further away than this part of the diagonal and so many times the usual
+distance between neighbours."""
 CUBE = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 
 
@@ -131,21 +134,32 @@ def measure_points(
 
     Returns:
         "mean_distance" and "largest_distance" of the points from the surface, in the cloud's units;
-        "normal_agreement", the mean of n(p) · n(nearest of the surface), None without normals; "diagonal" of the
-        cloud's box; "eikonal_error", the mean of |‖∇f‖ - 1| over points of the box.
+        "surface_distance", the mean distance of points spread over the surface from the nearest of the cloud, and
+        "stray_part", the share of them that is further away than 2 % of the diagonal and four times the usual distance
+        between neighbours; "normal_agreement", the mean of n(p) · n(nearest of the surface), None without normals;
+        "diagonal" of the cloud's box; "eikonal_error", the mean of |‖∇f‖ - 1| over points of the box.
     """
+    from scipy.spatial import KDTree
+
     nearest, triangle = Surface(mesh).closest(cloud.points)
     distance = np.linalg.norm(cloud.points - nearest, axis=-1)
     agreement = None
     if cloud.normals is not None:
-        agreement = float((cloud.normals * mesh.normals[triangle]).sum(-1).mean())
+        known = cloud.normals.any(1)
+        agreement = float((cloud.normals * mesh.normals[triangle])[known].sum(-1).mean())
     low, high = cloud.bounds
-    query = low + (high - low) * np.random.default_rng(seed).random((CHUNK, 3))
+    random, diagonal = np.random.default_rng(seed), float(np.linalg.norm(high - low))
+    query = low + (high - low) * random.random((CHUNK, 3))
+    tree = KDTree(cloud.points)
+    spacing = float(np.median(tree.query(cloud.points, k=2)[0][:, 1]))
+    back = np.asarray(tree.query(mesh.sample(CHUNK, random)[0])[0])
     return {
         "mean_distance": float(distance.mean()),
         "largest_distance": float(distance.max()),
+        "surface_distance": float(back.mean()),
+        "stray_part": float((back > max(STRAY_PART * diagonal, STRAY_SPACINGS * spacing)).mean()),
         "normal_agreement": agreement,
-        "diagonal": float(np.linalg.norm(high - low)),
+        "diagonal": diagonal,
         "eikonal_error": _eikonal_error(field, frame.inward(query)),
     }
 

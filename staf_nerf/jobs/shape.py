@@ -104,6 +104,11 @@ def run(job: FitShape) -> dict[str, Any]:
     text = json.dumps(found, indent=1)
     (output / "metrics.json").write_text(text + "\n")
     console.print(_table(found))
+    if measures.get("stray_part", 0.0) > 0.01:
+        console.print(
+            f"warning: {100 * measures['stray_part']:.0f} % of the surface lies far from all points: a hole in the "
+            "cloud was closed, or it needs a longer fit"
+        )
     console.print(f"Written to {output}: mesh.glb, mesh.ply, preview.png, field.safetensors, metrics.json")
     return json.loads(text)
 
@@ -117,7 +122,7 @@ def read_shape(path: Path) -> tuple[TriangleMesh | PointCloud, list[str]]:
     suffix = path.suffix.lower()
     if suffix in SUFFIXES and (suffix != ".ply" or not _has_faces(path)):
         cloud = read_points(path)
-        return cloud, [] if cloud.normals is not None else ["no normals: the surface is found from the points alone"]
+        return cloud, cloud.lines()
     mesh, repairs = repair(read_mesh(path))
     return mesh, repairs.lines()
 

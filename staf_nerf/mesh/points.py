@@ -1,6 +1,7 @@
 """Clouds of points on a surface, with or without normals, read from files.
 
-Conventions: points (N, 3) float64 in the cloud's own units; normals (N, 3) of unit length, pointing outwards.
+Conventions: points (N, 3) float64 in the cloud's own units; normals (N, 3) of unit length, pointing outwards,
+or zero where a point has none.
 """
 
 from __future__ import annotations
@@ -47,11 +48,22 @@ class PointCloud:
         """(2, 3): the least and largest coordinates."""
         return np.stack([self.points.min(0), self.points.max(0)])
 
+    def lines(self) -> list[str]:
+        """What a user should know, a sentence each."""
+        if self.normals is None:
+            return ["no normals: the surface is found from the points alone"]
+        found, without = [], int((self.normals == 0).all(1).sum())
+        if without:
+            found.append(f"{without} of {len(self.points)} points have no normal")
+        if ((self.points - self.bounds.mean(0)) * self.normals).sum(-1).mean() < 0:  # outward: their volume, thrice
+            found.append("warning: most normals point inwards, as in a room; if it is none, they are to be turned")
+        return found
+
 
 def read_points(path: Path) -> PointCloud:
     """Reads a cloud: PLY; XYZ, rows of text "x y z" or "x y z nx ny nz"; NPZ with arrays "points" and "normals".
 
-    Normals are made one long; where some are zero, all are left out.
+    Normals are made one long, but for those that are zero.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -68,7 +80,7 @@ def read_points(path: Path) -> PointCloud:
         raise ValueError(f"could not read points from {path}: {error}") from error
     if normals is not None:
         lengths = np.linalg.norm(normals, axis=-1, keepdims=True)
-        normals = normals / lengths if (lengths > 0).all() else None
+        normals = np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0) if lengths.any() else None
     return PointCloud(np.asarray(points, dtype=np.float64), normals)
 
 
@@ -88,7 +100,7 @@ def _read_xyz(path: Path) -> tuple[Floats, Floats | None]:
     if rows.shape[1] == 3:
         return rows, None
     lengths = np.linalg.norm(rows[:, 3:], axis=-1)
-    if lengths.max() > (1 + UNEVEN) * max(lengths.min(), 1e-300):
+    if lengths.max() > (1 + UNEVEN) * lengths[lengths > 0].min(initial=np.inf):
         raise ValueError("the last three of its six columns are not normals: their lengths differ (are they colours?)")
     return rows[:, :3], rows[:, 3:]
 

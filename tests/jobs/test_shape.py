@@ -8,7 +8,8 @@ import trimesh
 
 from staf_nerf.checkpoint import load_shape
 from staf_nerf.config import FieldConfig, FitConfig, ShapeConfig
-from staf_nerf.evaluation import measure_shape, shape_mesh
+from staf_nerf.evaluation import measure_points, measure_shape, shape_mesh
+from staf_nerf.fields import NeuralField
 from staf_nerf.jobs.shape import FitShape, read_shape, run, without_effect
 from staf_nerf.mesh.clean import without_floaters
 from staf_nerf.mesh.points import PointCloud
@@ -67,9 +68,24 @@ def test_points_with_normals_become_a_surface_through_them(tmp_path):
     found = run(FitShape(tmp_path / "ball.npz", config, output=tmp_path / "out", resolution=64))["measures"]
     assert found["mean_distance"] < 0.02
     assert found["normal_agreement"] > 0.98
+    assert found["stray_part"] == 0.0
+    assert found["surface_distance"] < 0.1  # 3000 points on 50 units of area
     assert found["eikonal_error"] < 0.1
     made = read_mesh(tmp_path / "out" / "mesh.ply")
     assert made.volume == pytest.approx(4 / 3 * np.pi * 8, rel=0.05)
+
+
+def test_a_surface_without_points_is_stray():
+    ball, other = sphere(1.0), sphere(0.5, (5.0, 0.0, 0.0))
+    cloud = PointCloud(ball.sample(5000, np.random.default_rng(0))[0])
+    both = TriangleMesh(
+        np.concatenate([ball.vertices, other.vertices]),
+        np.concatenate([ball.triangles, other.triangles + len(ball.vertices)]),
+    )
+    found = measure_points(NeuralField(3, 1, SMALL.field), Frame.of(cloud.bounds), both, cloud)
+    assert found["stray_part"] == pytest.approx(0.2, abs=0.01)  # of their areas
+    assert found["surface_distance"] > 0.5
+    assert found["mean_distance"] < 1e-3
 
 
 def test_measures_of_a_field_that_is_the_distance_are_perfect():

@@ -34,11 +34,23 @@ def test_each_format_gives_the_points_and_their_normals(cloud, suffix, oriented,
         assert found.normals is None
 
 
-def test_zero_normals_count_as_none(cloud, tmp_path):
+def test_a_point_may_have_no_normal(cloud, tmp_path):
     points, normals = cloud
-    normals = normals * (np.arange(50) != 7)[:, None]
-    np.savez(tmp_path / "a.npz", points=points, normals=normals)
+    some = normals * (np.arange(50) != 7)[:, None]
+    np.savez(tmp_path / "a.npz", points=points, normals=some)
+    np.savetxt(tmp_path / "a.xyz", np.concatenate([points, some], -1))
+    for name in ("a.npz", "a.xyz"):
+        found = read_points(tmp_path / name)
+        np.testing.assert_allclose(found.normals, some, atol=1e-12)
+        assert found.lines() == ["1 of 50 points have no normal"]
+    np.savez(tmp_path / "a.npz", points=points, normals=0 * normals)
     assert read_points(tmp_path / "a.npz").normals is None
+
+
+def test_normals_that_point_inwards_are_named(cloud):
+    points, normals = cloud
+    assert not PointCloud(points, normals).lines()
+    assert "point inwards" in PointCloud(points, -normals).lines()[0]
 
 
 @pytest.mark.parametrize(
