@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -79,6 +80,10 @@ class MakeMesh:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
+        if not 0 < self.memory < math.inf:
+            raise ValueError(f"memory must be a positive number of bytes, got {self.memory}")
+        if self.level is not None and not math.isfinite(self.level):
+            raise ValueError(f"level must be finite, got {self.level}")
         for name in ("smallest_part", "holes"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
@@ -125,6 +130,7 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
         if job.triangles and len(mesh.triangles) > job.triangles:
             with stages("decimation"):
                 mesh = decimated(mesh, job.triangles)
+                _refuse_empty(mesh, f"decimation to {job.triangles} triangles")
         texture = None
         with stages("colours"):
             if job.texture:

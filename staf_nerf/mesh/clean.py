@@ -67,14 +67,23 @@ def _without_useless(mesh: TriangleMesh) -> TriangleMesh:
 
 
 def _facing_outwards(mesh: TriangleMesh) -> tuple[TriangleMesh, int]:
-    """Neighbours agree, and each closed part has a positive volume; and how many triangles were turned."""
+    """Neighbours agree, and each closed part faces outwards, but for cavities that were turned already; and how many
+    triangles were turned."""
     import trimesh
 
     found = trimesh.Trimesh(mesh.vertices, mesh.triangles.copy(), process=False)  # it changes them in place
     trimesh.repair.fix_normals(found, multibody=True)
     triangles = np.asarray(found.faces, dtype=np.int64)
-    parity = _is_odd(mesh.triangles) != _is_odd(triangles)
-    return TriangleMesh(mesh.vertices, triangles, mesh.colors), int(parity.sum())
+    turned = _is_odd(mesh.triangles) != _is_odd(triangles)
+    number = components(mesh)
+    whole = np.bincount(number, turned) == np.bincount(number)
+    if whole.any() and not whole.all():  # a part that was turned as it is, within another: it was right before
+        others = Surface(TriangleMesh(mesh.vertices, triangles[~whole[number]]))
+        first = mesh.triangles[np.unique(number, return_index=True)[1], 0]  # a vertex of each part
+        whole[whole] = others.inside(mesh.vertices[first[whole]])
+        cavity = whole[number]
+        triangles[cavity], turned[cavity] = mesh.triangles[cavity], False
+    return TriangleMesh(mesh.vertices, triangles, mesh.colors), int(turned.sum())
 
 
 def _is_odd(triangles: Integers) -> np.ndarray:

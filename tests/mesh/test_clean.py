@@ -86,6 +86,24 @@ def test_a_lid_on_an_open_surface_faces_as_what_is_around_it():
     assert without_small_holes(mesh, 0.0)[1] == 0
 
 
+def test_a_cavity_stays_one_and_what_is_inside_out_beside_it_is_turned():
+    outer, inner, beside = sphere(1.0), sphere(0.5), sphere(0.3, center=(3.0, 0.0, 0.0))
+    starts = np.cumsum([0, len(outer.vertices), len(inner.vertices)])
+    mesh = TriangleMesh(
+        np.concatenate([outer.vertices, inner.vertices, beside.vertices]),
+        np.concatenate(
+            [
+                outer.triangles,
+                inner.triangles[:, ::-1] + starts[1],
+                beside.triangles[:, ::-1] + starts[2],
+            ]
+        ),
+    )
+    found, repairs = repair(mesh)
+    assert repairs.flipped_triangles == len(beside.triangles)
+    assert found.volume == pytest.approx(outer.volume - inner.volume + beside.volume)
+
+
 def test_loose_triangles_are_no_holes():
     good = sphere(subdivisions=3)
     apart = TriangleMesh(good.corners.reshape(-1, 3), np.arange(3 * len(good.triangles)).reshape(-1, 3))
