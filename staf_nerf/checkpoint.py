@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,15 @@ class _Kind:
     field: Callable[[Any, Any], nn.Module]
 
 
+def _frame(center: Sequence[float], scale: float, size: Sequence[float] = (2.0, 2.0, 2.0)) -> Frame:
+    """A shape's frame from JSON, where older ones have no size."""
+    (x, y, z), (a, b, c) = center, size
+    return Frame((x, y, z), scale, (a, b, c))
+
+
 _IMAGE = _Kind(ImageConfig(), Raster, image_field)
 KINDS = {
-    "shape": _Kind(ShapeConfig(), lambda center, scale: Frame(tuple(center), scale), lambda c, _: make_field(c)),
+    "shape": _Kind(ShapeConfig(), _frame, lambda c, _: make_field(c)),
     "image": _IMAGE,
     "superres": _IMAGE,
     "denoise": _IMAGE,

@@ -19,7 +19,7 @@ from staf_nerf.mesh.source import Source
 from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import TriangleMesh
 from staf_nerf.signals.sampling import CHUNK, in_chunks
-from staf_nerf.signals.shape import Frame, level, value_and_gradient
+from staf_nerf.signals.shape import Boxed, Frame, grid_points, level, value_and_gradient
 
 PAPER_GRID = 512
 """Points along an axis of the grid on which the paper measures occupancy."""
@@ -56,9 +56,13 @@ def shape_source(field: nn.Module, config: ShapeConfig, frame: Frame) -> Source:
     where, inside = level(config)
     to_world = np.diag([frame.scale] * 3 + [1.0])
     to_world[:3, 3] = frame.center
+    bounds = CUBE
+    if config.grid:
+        field, half = Boxed(field, frame), np.array(frame.size) / 2.0
+        bounds = np.stack([-half, half]) + 0.01 * CUBE  # so that the surface is closed where the box cuts it
     return Source(
         field=field,
-        bounds=CUBE,
+        bounds=bounds,
         level=where,
         inside=inside,
         lipschitz=field_bound(field, config),
@@ -106,19 +110,21 @@ def measure_shape(
         The entries of `staf_nerf.mesh.compare.Comparison`; "field_iou", the intersection over union of what the field
         and the reference have inside, by points spread over the reference's box and a tenth around it; for a signed
         distance "eikonal_error", the mean of |‖∇f‖ - 1| over the same points, and "distance_error", the mean of
-        |f - d| on points near the surface; for occupancy "squared_error" and "grid_iou", over random points of a grid
-        of 512³ (the paper's protocol, which takes all of them).
+        |f - d| on points near the surface; for occupancy "squared_error" and "grid_iou", over random points of the grid
+        that it learned from, or of one of 512³ in the cube (the paper's protocol, which takes all of them).
     """
+    known = Boxed(field, frame) if config.grid else field
     found: dict[str, Any] = asdict(compare(mesh, reference, points=points, seed=seed))
     surface, random = Surface(reference), np.random.default_rng(seed)
     middle, half = reference.bounds.mean(0), 0.55 * np.ptp(reference.bounds, axis=0)
     query = middle + half * random.uniform(-1.0, 1.0, (points, 3))
-    found["field_iou"] = _iou(_inside(field, config, frame.inward(query)), surface.inside(query))
+    found["field_iou"] = _iou(_inside(known, config, frame.inward(query)), surface.inside(query))
     if config.quantity == "occupancy":
-        grid = (2.0 * random.integers(0, PAPER_GRID, (points, 3)) + 1.0) / PAPER_GRID - 1.0
+        of_cube = Frame((0.0, 0.0, 0.0), 1.0)
+        grid = grid_points(frame if config.grid else of_cube, config.grid or PAPER_GRID, points, random)
         truth = surface.inside(frame.outward(grid))
-        found["grid_iou"] = _iou(_inside(field, config, grid), truth)
-        found["squared_error"] = float(((_values(field, grid) - truth) ** 2).mean())
+        found["grid_iou"] = _iou(_inside(known, config, grid), truth)
+        found["squared_error"] = float(((_values(known, grid) - truth) ** 2).mean())
         return found
     found["eikonal_error"] = _eikonal_error(field, frame.inward(query))
     near = reference.sample(points, random)[0] + 0.01 * reference.diagonal * random.standard_normal((points, 3))

@@ -30,6 +30,8 @@ class Frame:
 
     center: tuple[float, float, float]
     scale: float
+    size: tuple[float, float, float] = (2.0, 2.0, 2.0)
+    """Of the shape's box, in the network's coordinates."""
 
     @classmethod
     def of(cls, bounds: Floats) -> Frame:
@@ -37,8 +39,9 @@ class Frame:
         extent = float((bounds[1] - bounds[0]).max())
         if not extent > 0:
             raise ValueError("a shape must have an extent, got a box of size 0")
-        x, y, z = ((bounds[0] + bounds[1]) / 2).tolist()
-        return cls((x, y, z), extent / (2.0 * EXTENT))
+        scale = extent / (2.0 * EXTENT)
+        (x, y, z), (a, b, c) = ((bounds[0] + bounds[1]) / 2).tolist(), ((bounds[1] - bounds[0]) / scale).tolist()
+        return cls((x, y, z), scale, (a, b, c))
 
     def inward(self, points: Floats) -> Floats:
         """To the network's coordinates."""
@@ -101,10 +104,7 @@ class ShapeSignal:
         """Points (count, 3) of the cube, or of the grid of cells that fills the shape's box."""
         if not self.config.grid:
             return random.uniform(-1.0, 1.0, (count, 3))
-        low, high = self.mesh.bounds
-        cell = float((high - low).max()) / self.config.grid
-        cells = np.maximum(np.ceil((high - low) / cell - 1e-9), 1).astype(np.int64)
-        return (low + high) / 2.0 + cell * (random.integers(0, cells, (count, 3)) + 0.5 - cells / 2.0)
+        return grid_points(self.frame, self.config.grid, count, random)
 
     def _draw(self, count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Points on the surface, near it and anywhere, and the quantity there."""
@@ -163,6 +163,27 @@ class PointCloudSignal:
             agreement = nn.functional.cosine_similarity(gradient[: len(normals)], normals, dim=-1)
             found["normals"] = 1e2 * (1.0 - agreement).mean()
         return found
+
+
+def grid_points(frame: Frame, grid: int, count: int, random: np.random.Generator) -> Floats:
+    """Middles (count, 3) of cells of a grid that fills the shape's box, with `grid` of them along its longest side."""
+    size = np.array(frame.size)
+    cell = float(size.max()) / grid
+    cells = np.maximum(np.ceil(size / cell - 1e-9), 1).astype(np.int64)
+    return cell * (random.integers(0, cells, (count, 3)) + 0.5 - cells / 2.0)
+
+
+class Boxed(nn.Module):
+    """A field of occupancy that learned about its shape's box alone: outside of it nothing is inside."""
+
+    def __init__(self, field: nn.Module, frame: Frame) -> None:
+        super().__init__()
+        self.field = field
+        self.reach = [s / 2.0 for s in frame.size]
+
+    def forward(self, x: Tensor) -> Tensor:
+        within = (x.abs() <= x.new_tensor(self.reach)).all(-1, keepdim=True)
+        return torch.where(within, self.field(x), 0.0)
 
 
 def value_and_gradient(field: nn.Module, points: Tensor) -> tuple[Tensor, Tensor]:

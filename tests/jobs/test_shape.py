@@ -61,6 +61,19 @@ def test_a_mesh_becomes_a_field_whose_surface_is_the_mesh(ring, quantity, tmp_pa
     assert len(again.triangles) == len(made.triangles)
 
 
+def test_what_learned_of_the_box_alone_has_nothing_outside_of_it(ring, tmp_path):
+    config = dataclasses.replace(SMALL, quantity="occupancy", grid=64, surface_part=0.0, near_part=0.0)
+    found = run(FitShape(ring, config, output=tmp_path / "out", resolution=96))["measures"]
+    assert found["iou"] is not None
+    assert found["iou"] > 0.9
+    assert abs(found["grid_iou"] - found["field_iou"]) < 0.03
+    made, truth = read_mesh(tmp_path / "out" / "mesh.ply"), read_mesh(ring)
+    assert (made.bounds[0] > truth.bounds[0] - 0.2).all()
+    assert (made.bounds[1] < truth.bounds[1] + 0.2).all()
+    _, _, frame = load_shape(tmp_path / "out" / "field.safetensors")
+    np.testing.assert_allclose(np.array(frame.size) * frame.scale, [16.0, 16.0, 4.0], atol=0.1)
+
+
 def test_points_with_normals_become_a_surface_through_them(tmp_path):
     points, index = sphere(2.0, (5.0, 0.0, 0.0)).sample(3000, np.random.default_rng(0))
     np.savez(tmp_path / "ball.npz", points=points, normals=sphere(2.0).normals[index])
