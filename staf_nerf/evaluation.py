@@ -23,6 +23,9 @@ from staf_nerf.signals.shape import Boxed, Frame, grid_points, level, value_and_
 
 PAPER_GRID = 512
 """Points along an axis of the grid on which the paper measures occupancy."""
+STRAY_PART, STRAY_SPACINGS = 0.02, 4.0
+"""A part of a surface is not a cloud's if it is further away than this part of the diagonal and so many times the usual
+distance between neighbours."""
 DISTANCE_BOUND = 1.3
 """A learned signed distance is at most that many times the distance: where it says more, there is no surface."""
 
@@ -45,9 +48,6 @@ def shape_mesh(
     return TriangleMesh(frame.outward(found.vertices), found.triangles)
 
 
-STRAY_PART, STRAY_SPACINGS = 0.02, 4.0
-"""A part of a surface is not a cloud's if it is further away than this part of the diagonal and so many times the usual
-distance between neighbours."""
 CUBE = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 
 
@@ -57,11 +57,11 @@ def shape_source(field: nn.Module, config: ShapeConfig, frame: Frame) -> Source:
     to_world = np.diag([frame.scale] * 3 + [1.0])
     to_world[:3, 3] = frame.center
     bounds = CUBE
-    if config.grid:
-        field, half = Boxed(field, frame), np.array(frame.size) / 2.0
+    if _of_box(config):
+        half = np.array(frame.size) / 2.0
         bounds = np.stack([-half, half]) + 0.01 * CUBE  # so that the surface is closed where the box cuts it
     return Source(
-        field=field,
+        field=_where_known(field, config, frame),
         bounds=bounds,
         level=where,
         inside=inside,
@@ -69,6 +69,16 @@ def shape_source(field: nn.Module, config: ShapeConfig, frame: Frame) -> Source:
         device=next(field.parameters()).device,
         to_world=to_world,
     )
+
+
+def _of_box(config: ShapeConfig) -> bool:
+    """Whether a field has seen no more than its shape's box."""
+    return config.quantity == "occupancy" and config.grid > 0
+
+
+def _where_known(field: nn.Module, config: ShapeConfig, frame: Frame) -> nn.Module:
+    """A field, with nothing inside where it has seen nothing."""
+    return Boxed(field, frame) if _of_box(config) else field
 
 
 def field_bound(field: nn.Module, config: ShapeConfig) -> float:
@@ -113,7 +123,7 @@ def measure_shape(
         |f - d| on points near the surface; for occupancy "squared_error" and "grid_iou", over random points of the grid
         that it learned from, or of one of 512³ in the cube (the paper's protocol, which takes all of them).
     """
-    known = Boxed(field, frame) if config.grid else field
+    known = _where_known(field, config, frame)
     found: dict[str, Any] = asdict(compare(mesh, reference, points=points, seed=seed))
     surface, random = Surface(reference), np.random.default_rng(seed)
     middle, half = reference.bounds.mean(0), 0.55 * np.ptp(reference.bounds, axis=0)

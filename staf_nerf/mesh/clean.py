@@ -100,7 +100,7 @@ def without_small_holes(mesh: TriangleMesh, width: float = HOLE_SIZE) -> tuple[T
         return mesh, 0
     import open3d
 
-    before = len(boundary_parts(mesh))
+    rims = boundary_parts(mesh)
     tensor = open3d.t.geometry.TriangleMesh(
         open3d.core.Tensor.from_numpy((mesh.vertices - mesh.bounds.mean(0)).astype(np.float32)),
         open3d.core.Tensor.from_numpy(mesh.triangles.astype(np.int32)),
@@ -111,17 +111,17 @@ def without_small_holes(mesh: TriangleMesh, width: float = HOLE_SIZE) -> tuple[T
         return mesh, 0
     # What is new comes last, and runs along the rim as its neighbours do: it faces the other way.
     new = triangles[count:, ::-1]
-    whole = np.concatenate([mesh.triangles, new[~_of_sheets(mesh)[new].any(1)]])
+    whole = np.concatenate([mesh.triangles, new[~_of_sheets(mesh, rims)[new].any(1)]])
     closed = TriangleMesh(mesh.vertices, whole, mesh.colors)
-    return closed, before - len(boundary_parts(closed))
+    return closed, len(rims) - len(boundary_parts(closed))
 
 
-def _of_sheets(mesh: TriangleMesh) -> NDArray[np.bool_]:
+def _of_sheets(mesh: TriangleMesh, rims: list[Integers]) -> NDArray[np.bool_]:
     """The vertices (V,) of connected parts that have no others than those of one rim."""
     number = np.zeros(len(mesh.vertices), dtype=np.int64)
     number[mesh.triangles] = components(mesh)[:, None]
     size, sheet = np.bincount(number), np.zeros(number.max() + 1, dtype=bool)
-    for rim in boundary_parts(mesh):
+    for rim in rims:
         sheet[number[rim[0]]] = len(rim) == size[number[rim[0]]]
     return sheet[number]
 
