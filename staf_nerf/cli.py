@@ -289,7 +289,7 @@ def doctor() -> None:
         "device": detect_device(),
         "kernels on the CPU": native,
         "kernels on CUDA": on_cuda,
-        "hash grids": choose_implementation("auto"),
+        "hash grids": {"tcnn": "tiny-cuda-nn", "torch": "our own"}[choose_implementation("auto")],
         "methods": ", ".join(preset_names()),
     }.items():
         table.add_row(name, value)

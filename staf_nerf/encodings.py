@@ -254,7 +254,7 @@ def _import_tcnn():
     try:
         import tinycudann  # pyright: ignore[reportMissingImports]
     except (ImportError, OSError):
-        print("staf_nerf: tiny-cuda-nn is not installed, its encodings run in torch")
+        print("staf_nerf: tiny-cuda-nn is not installed, hash grids are our own")
         return None
     return tinycudann
 

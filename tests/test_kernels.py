@@ -172,15 +172,15 @@ def errors(function, draws) -> list[float]:
     """Root mean square errors over draws, in float32 against float64, of the value and each gradient; relative ones."""
     squares = torch.zeros(2, 1 + len(draws[0]), dtype=torch.float64)  # of the errors, of the exact values
     for inputs in draws:
-        weights = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(3))
+        weights = torch.randn(inputs[0].shape, generator=torch.Generator().manual_seed(3)).to(inputs[0].device)
         results = []
         for dtype in (torch.float64, torch.float32):
             cast = [x.detach().to(dtype).requires_grad_() for x in inputs]
             y = function(*cast)
             results.append([y.detach(), *torch.autograd.grad((y * weights.to(dtype)).sum(), cast)])
         for i, (exact, found) in enumerate(zip(*results, strict=True)):
-            squares[0, i] += (found - exact).square().mean()
-            squares[1, i] += exact.square().mean()
+            squares[0, i] += float((found - exact).square().mean())
+            squares[1, i] += float(exact.square().mean())
     return (squares[0] / squares[1]).sqrt().tolist()
 
 

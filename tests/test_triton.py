@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +17,9 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(scope="module")
-def interpreted() -> dict:
+def interpret(module: str) -> Any:
     result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.reference.triton_interpreted"],
+        [sys.executable, "-W", "ignore", "-m", f"tests.reference.{module}"],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         cwd=ROOT,
         capture_output=True,
@@ -28,6 +28,11 @@ def interpreted() -> dict:
     )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> dict:
+    return interpret("triton_interpreted")
 
 
 def test_values_and_two_derivatives_equal_plain_torch_in_float64(interpreted):
@@ -50,22 +55,23 @@ def test_large_arguments_are_right_and_what_is_not_finite_is_nan(interpreted):
         assert found is None or found == pytest.approx(math.sin(x), abs=3e-7)
 
 
+def test_the_hash_grid_and_two_derivatives_equal_plain_torch_in_float64():
+    for errors in interpret("triton_hash_grid_interpreted"):
+        # Where a point lies in one of 40 cells is known to 2 ** -24 * 40 in float32.
+        assert max(errors.values()) < 1e-5, errors
+
+
 @pytest.mark.parametrize("capability", [75, 80, 90])
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
 @pytest.mark.parametrize("per_feature", [False, True])
 @pytest.mark.parametrize("kernel", ["_forward", "_backward", "_second"])
 def test_the_kernels_compile_for_gpus_and_use_no_approximate_sine(kernel, per_feature, dtype, capability, tmp_path):
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     from staf_nerf.kernels import triton as kernels
 
     rows, columns = kernels.FEATURE_TILE if per_feature else kernels.SHARED_TILE
     constants = {
         "ROWS": rows,
         "COLUMNS": columns,
-        "PER_FEATURE": per_feature,
         **({} if per_feature else {"columns": 1}),
     }
     values = dict.fromkeys(("z", "grad", "vz", "out", "to_z", "to_grad"), f"*{dtype}")
@@ -73,33 +79,36 @@ def test_the_kernels_compile_for_gpus_and_use_no_approximate_sine(kernel, per_fe
     function = getattr(kernels, kernel)
     names = function.arg_names
     signature = {name: "constexpr" if name in constants else {**values, **sizes}.get(name, "*fp32") for name in names}
-    source = ASTSource(
-        fn=function, signature=signature, constexprs={(names.index(name),): value for name, value in constants.items()}
-    )
-    with triton.knobs.cache.scope():
-        triton.knobs.cache.dir = str(tmp_path)
-        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32))
-    assert len(compiled.asm["cubin"]) > 0
+    compiled = compile_for(capability, function, signature, constants, tmp_path, num_warps=kernels.WARPS)
     assert "sin.approx" not in compiled.asm["ptx"]
     assert "cos.approx" not in compiled.asm["ptx"]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-@pytest.mark.parametrize("parameter_shape", [(5,), (3, 40)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_on_a_gpu_it_serves_autograd_twice_and_compilation(parameter_shape, dtype, generator):
-    from staf_nerf.kernels import staf
+@pytest.mark.parametrize("capability", [80])
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("kernel", ["_forward", "_backward", "_second"])
+def test_the_hash_grid_s_kernels_compile_for_gpus(kernel, dimensions, capability, tmp_path):
+    from staf_nerf.kernels import triton_hash_grid as kernels
 
-    z = torch.randn(300, 40, generator=generator).to("cuda", dtype).requires_grad_()
-    parameters = [torch.randn(parameter_shape, generator=generator).cuda().requires_grad_() for _ in range(3)]
+    function = getattr(kernels, kernel)
+    flags = [name for name in function.arg_names if name.startswith(("TO_", "OF_"))]
+    constants = {"DIMS": dimensions, "FEATURES": 2, "BLOCK": kernels.BLOCK, **dict.fromkeys(flags, True)}
+    types = dict.fromkeys(("count", "LEVELS", "num_dense"), "i32")
+    types |= dict.fromkeys(("multipliers", "rows", "offsets"), "*i32")
+    signature = {n: "constexpr" if n in constants else types.get(n, "*fp32") for n in function.arg_names}
+    compile_for(capability, function, signature, constants, tmp_path)
 
-    def results(implementation):
-        y = staf(z, *parameters, implementation=implementation)
-        first = torch.autograd.grad(y.float().square().sum(), (z, *parameters), create_graph=True)
-        return [y, *first, *torch.autograd.grad(sum(g.float().square().sum() for g in first), (z, *parameters))]
 
-    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
-    for a, b in zip(results("triton"), results("reference"), strict=True):
-        torch.testing.assert_close(a, b, atol=tolerance * float(b.detach().float().abs().max()), rtol=tolerance)
-    compiled = torch.compile(lambda z: staf(z, *parameters).float().square().sum(), fullgraph=True)
-    torch.testing.assert_close(torch.autograd.grad(compiled(z), z)[0], results("triton")[1])
+def compile_for(capability: int, function, signature: dict, constants: dict, cache: Path, **options):
+    """A kernel compiled for a GPU of that compute capability."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    constexprs = {(function.arg_names.index(name),): value for name, value in constants.items()}
+    source = ASTSource(fn=function, signature=signature, constexprs=constexprs)
+    with triton.knobs.cache.scope():
+        triton.knobs.cache.dir = str(cache)
+        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    assert len(compiled.asm["cubin"]) > 0
+    return compiled

@@ -77,6 +77,8 @@ class SignalBenchmark:
     """Samples of each method's time for a step."""
     processes: int = 1
     """Runs at a time, each with its share of the threads, in a process of its own."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where fits run, and steps are timed unless the output holds their times."""
     output: Path | None = None
     """JSON file; a run that it already holds is not run again, and times of steps that it holds are not measured."""
 
@@ -146,29 +148,35 @@ class Case:
     criterion: Callable[[nn.Module], float] | None = None
 
 
-def make_case(config: Config, file: Path, seed: int) -> Case:
-    """What a configuration makes of a file."""
+def make_case(config: Config, file: Path, seed: int, device: str = "cpu") -> Case:
+    """What a configuration makes of a file, on a device."""
     generator = Generator().manual_seed(seed)
     if isinstance(config, ImageConfig):
         task = ImageTask.of(read_image(file), config, seed=seed)
         truth = task.truth
         if truth is None:
             raise ValueError("photons must be positive: of a file that is noisy already the truth is not known")
-        signal = ImageSignal(task.given, config, raster=task.given_raster, seed=seed)
-        field = image_field(config, task.given_raster, generator=generator)
+        signal = ImageSignal(task.given, config, raster=task.given_raster, seed=seed, device=device)
+        field = image_field(config, task.given_raster, generator=generator).to(device)
         criterion = signal.held_out_error if config.held_out else None
-        return Case(signal, field, lambda: {**measure_image(field, task.raster, truth), **task.baseline()}, criterion)
+
+        def measure() -> dict[str, Any]:
+            return {**measure_image(field, task.raster, truth, device=device), **task.baseline()}
+
+        return Case(signal, field, measure, criterion)
     if isinstance(config, AudioConfig):
         sound, track = read_sound(file)
-        field = audio_field(config, track, generator=generator)
-        return Case(AudioSignal(sound, track, config), field, lambda: measure_sound(render_sound(field, track), sound))
+        field = audio_field(config, track, generator=generator).to(device)
+        signal = AudioSignal(sound, track, config, device=device)
+        return Case(signal, field, lambda: measure_sound(render_sound(field, track, device=device), sound))
     mesh, _ = repair(read_mesh(file))
-    shape, model = ShapeSignal(mesh, config, seed=seed), make_field(config, generator=generator)
+    signal = ShapeSignal(mesh, config, seed=seed, device=device)
+    field = make_field(config, generator=generator).to(device)
 
     def measure() -> dict[str, Any]:
-        return measure_shape(model, config, shape.frame, shape_mesh(model, config, shape.frame), mesh, seed=seed)
+        return measure_shape(field, config, signal.frame, shape_mesh(field, config, signal.frame), mesh, seed=seed)
 
-    return Case(shape, model, measure)
+    return Case(signal, field, measure)
 
 
 def configuration(task: Task, method: str, weights: int) -> Config:
@@ -228,7 +236,7 @@ def run(benchmark: SignalBenchmark) -> Row:
         for file in benchmark.files
         for name in configs
     ]
-    job = _Job(benchmark.task, {file.name: file for file in benchmark.files}, known)
+    job = _Job(benchmark.task, {file.name: file for file in benchmark.files}, known, benchmark.device)
     return run_missing(
         cells, job, lambda rows: report(benchmark, rows, known), benchmark.output, processes=benchmark.processes
     )
@@ -238,7 +246,7 @@ def step_times(benchmark: SignalBenchmark, configs: Mapping[str, Config]) -> dic
     """Median and quartiles of a step's seconds, all methods timed in turn on the first file."""
     steps = {}
     for name, config in configs.items():
-        case = make_case(config, benchmark.files[0], 0)
+        case = make_case(config, benchmark.files[0], 0, benchmark.device)
         training = Training(case.model, case.signal, config.fit, Generator().manual_seed(0), None)
         steps[name] = lambda training=training: training.step(0.0)
     times = interleave(steps, rounds=benchmark.rounds)
@@ -258,6 +266,7 @@ class _Job:
     task: Task
     files: dict[str, Path]
     times: dict[str, Any]
+    device: str
 
     def __call__(self, cell: Row) -> Row:
         config = configuration(self.task, cell["method"], cell["weights"])
@@ -265,7 +274,7 @@ class _Job:
         if cell["budget"] == "seconds":
             steps = max(round(cell["amount"] / self.times[cell["method"]]["median"]), 1)
         config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, steps=steps, minutes=0.0))
-        case = make_case(config, self.files[cell["file"]], cell["seed"])
+        case = make_case(config, self.files[cell["file"]], cell["seed"], self.device)
         start = time.perf_counter()
         try:
             history = fit(case.model, case.signal, config.fit, seed=cell["seed"], criterion=case.criterion)
@@ -287,6 +296,7 @@ class _Job:
             "peak_memory_bytes": peak_memory(),
             "threads": torch.get_num_threads(),
             "cpu": cpu_model(),
+            "device": self.device,
             "commit": commit(),
         }
 

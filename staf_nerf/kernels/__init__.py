@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-import os
-import shutil
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from staf_nerf.kernels import library, native, reference
-from staf_nerf.kernels.fourier_sum import fourier_sum
+from staf_nerf.kernels import fourier_sum, library, native, reference
+from staf_nerf.kernels.library import triton_is_here
 from staf_nerf.kernels.pointwise import pointwise
 from staf_nerf.kernels.precision import HALF, in_float32
 
 Implementation = Literal["auto", "native", "triton", "reference"]
 IMPLEMENTATIONS = ("auto", "native", "triton", "reference")
 
-__all__ = ["Implementation", "pointwise", "staf"]
+__all__ = ["Implementation", "pointwise", "staf", "triton_is_here"]
 
 
 def staf(
@@ -74,14 +71,14 @@ def staf(
     inputs = (z, amplitude, frequency, phase)
     native_fits = implementation in ("auto", "native") and native.fits(*inputs) and library.serves()
     if bias is not None and native_fits and amplitude.ndim == 1 and native.fits(z, bias):
-        return fourier_sum(*inputs, bias)
+        return fourier_sum.evaluate(*inputs, bias)
     if bias is not None and z.dtype in HALF:
         return in_float32(functools.partial(staf, implementation=implementation), *inputs, bias)
     if bias is not None:
         return staf(z + bias, amplitude, frequency, phase, implementation=implementation)
     none = amplitude.new_empty(0)
     if native_fits or (implementation in ("auto", "triton") and _triton_fits(*inputs)):
-        return fourier_sum(*inputs, none)
+        return fourier_sum.evaluate(*inputs, none)
     if z.dtype in HALF:
         return in_float32(functools.partial(staf, implementation=implementation), *inputs)
     if implementation in ("native", "triton"):
@@ -100,22 +97,5 @@ def _triton_fits(z: Tensor, *parameters: Tensor) -> bool:
         z.device.type == "cuda"
         and z.dtype in (torch.float32, *HALF)
         and all(x.device == z.device and x.dtype == torch.float32 for x in parameters)
-        and _triton_serves()
-    )
-
-
-@library.constant_when_compiled
-def _triton_serves() -> bool:
-    return triton_is_here() and library.operators_serve()
-
-
-@functools.cache
-def triton_is_here() -> bool:
-    """Whether Triton is installed, with the C compiler that it needs, and the CUDA device is one that it serves."""
-    return (
-        any(map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang")))
-        and importlib.util.find_spec("triton") is not None
-        and torch.cuda.is_available()
-        and torch.version.hip is None
-        and torch.cuda.get_device_capability() >= (7, 0)
+        and library.triton_serves()
     )

@@ -1,4 +1,4 @@
-"""Features of a multiresolution hash grid: in plain torch, and in native code for float32 on a CPU.
+"""Features of a multiresolution hash grid: in plain torch, and for float32 native on a CPU and in Triton on a GPU.
 
 Conventions: points (B, d) in [0, 1], d = 2 or 3; a table of F features a row; L levels. Level l has cells of side
 1 / scales[l] and rows[l] rows of the table from offsets[l]; its grid points are numbered by the sum (the first
@@ -21,10 +21,15 @@ def hash_grid(
     points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
 ) -> Tensor:
     """Interpolated features (B, L · F); gradients flow to points and table, and through both again."""
-    tensors = (points, table, scales)
-    if all(x.device.type == "cpu" and x.dtype == torch.float32 for x in tensors) and library.serves():
-        return native_hash_grid(points, table, scales, multipliers, rows, offsets, num_dense)
+    if all(x.device == points.device and x.dtype == torch.float32 for x in (points, table, scales)) and (
+        library.serves() if points.device.type == "cpu" else _triton_fits(points, table)
+    ):
+        return hash_grid_features(points, table, scales, multipliers, rows, offsets, num_dense)
     return reference_hash_grid(points, table, scales, multipliers, rows, offsets, num_dense)
+
+
+def _triton_fits(points: Tensor, table: Tensor) -> bool:
+    return points.device.type == "cuda" and table.shape[1] in (1, 2, 4, 8) and library.triton_serves()
 
 
 # --- in plain torch --------------------------------------------------------------------------------------------------
@@ -112,22 +117,22 @@ def _weight_gradient(fraction: Tensor, agreement: Tensor) -> Tensor:
     return torch.stack(gradients)
 
 
-# --- in native code: operators, which torch.compile knows and autograd differentiates --------------------------------
+# --- as operators, which torch.compile knows and autograd differentiates --------------------------------
 
 
-@torch.library.custom_op("staf_nerf::hash_grid", mutates_args=())
-def native_hash_grid(
+@torch.library.custom_op("staf_nerf::hash_grid", mutates_args=(), device_types="cpu")
+def hash_grid_features(
     points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
 ) -> Tensor:
-    """`hash_grid` for float32 on a CPU."""
+    """`hash_grid` for float32."""
     out = points.new_empty(len(points), len(rows) * table.shape[1])
     sizes = _sizes(points, table, rows, num_dense)
     _call("forward", sizes, points, table, scales, multipliers, rows, offsets, out)
     return out
 
 
-@torch.library.custom_op("staf_nerf::hash_grid_backward", mutates_args=())
-def native_hash_grid_backward(
+@torch.library.custom_op("staf_nerf::hash_grid_backward", mutates_args=(), device_types="cpu")
+def hash_grid_backward(
     grad: Tensor,
     points: Tensor,
     table: Tensor,
@@ -147,8 +152,8 @@ def native_hash_grid_backward(
     return by_points, by_table
 
 
-@torch.library.custom_op("staf_nerf::hash_grid_second", mutates_args=())
-def native_hash_grid_second(
+@torch.library.custom_op("staf_nerf::hash_grid_second", mutates_args=(), device_types="cpu")
+def hash_grid_second(
     v_points: Tensor | None,
     v_table: Tensor | None,
     grad: Tensor,
@@ -160,7 +165,7 @@ def native_hash_grid_second(
     offsets: Tensor,
     num_dense: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of <v, `native_hash_grid_backward`(grad, points, table, …)> by grad, points and table."""
+    """The gradients of <v, `hash_grid_backward`(grad, points, table, …)> by grad, points and table."""
     by_grad, by_points = grad.new_empty(grad.shape), points.new_empty(points.shape)
     by_table = table.new_zeros(table.shape)
     inputs = (v_points, v_table, grad, points, table, scales, multipliers, rows, offsets)
@@ -176,17 +181,38 @@ def _sizes(points: Tensor, table: Tensor, rows: Tensor, num_dense: int) -> tuple
     return *points.shape, len(rows), table.shape[1], num_dense
 
 
-@native_hash_grid.register_fake
+@hash_grid_features.register_kernel("cuda")
+def _(*inputs):
+    from staf_nerf.kernels import triton_hash_grid
+
+    return triton_hash_grid.forward(*inputs)
+
+
+@hash_grid_backward.register_kernel("cuda")
+def _(*inputs):
+    from staf_nerf.kernels import triton_hash_grid
+
+    return triton_hash_grid.backward(*inputs)
+
+
+@hash_grid_second.register_kernel("cuda")
+def _(*inputs):
+    from staf_nerf.kernels import triton_hash_grid
+
+    return triton_hash_grid.second(*inputs)
+
+
+@hash_grid_features.register_fake
 def _(points, table, scales, multipliers, rows, offsets, num_dense):
     return points.new_empty(points.shape[0], rows.shape[0] * table.shape[1])
 
 
-@native_hash_grid_backward.register_fake
+@hash_grid_backward.register_fake
 def _(grad, points, table, scales, multipliers, rows, offsets, num_dense, to_points, to_table):
     return points.new_empty(points.shape), table.new_empty(table.shape)
 
 
-@native_hash_grid_second.register_fake
+@hash_grid_second.register_fake
 def _(v_points, v_table, grad, points, table, scales, multipliers, rows, offsets, num_dense):
     return grad.new_empty(grad.shape), points.new_empty(points.shape), table.new_empty(table.shape)
 
@@ -198,7 +224,7 @@ def _save(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad: Tensor):
     wanted = ctx.needs_input_grad[:2]
-    gradients = native_hash_grid_backward(grad, *ctx.saved_tensors, ctx.num_dense, *wanted)
+    gradients = hash_grid_backward(grad, *ctx.saved_tensors, ctx.num_dense, *wanted)
     return *(g if w else None for g, w in zip(gradients, wanted, strict=True)), *([None] * 5)
 
 
@@ -209,7 +235,7 @@ def _save_backward(ctx, inputs, output) -> None:
 
 def _second(ctx, v_points: Tensor, v_table: Tensor):
     along = (v_points if ctx.to_points else None, v_table if ctx.to_table else None)
-    return *native_hash_grid_second(*along, *ctx.saved_tensors, ctx.num_dense), *([None] * 7)
+    return *hash_grid_second(*along, *ctx.saved_tensors, ctx.num_dense), *([None] * 7)
 
 
 def _third(ctx, *directions: Tensor):
@@ -231,6 +257,6 @@ def _third(ctx, *directions: Tensor):
     return *(g if w else None for g, w in zip(gradients, wanted, strict=True)), *([None] * 5)
 
 
-native_hash_grid.register_autograd(_backward, setup_context=_save)
-native_hash_grid_backward.register_autograd(_second, setup_context=_save_backward)
-native_hash_grid_second.register_autograd(_third, setup_context=_save)
+hash_grid_features.register_autograd(_backward, setup_context=_save)
+hash_grid_backward.register_autograd(_second, setup_context=_save_backward)
+hash_grid_second.register_autograd(_third, setup_context=_save)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.machinery
+import importlib.util
+import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -94,6 +97,24 @@ def constant_when_compiled(function: Callable[[], bool]) -> Callable[[], bool]:
 def serves() -> bool:
     """Whether the library is here and operators may be used; one line says once what is lost where it is absent."""
     return operators_serve() and _is_here_or_one_line()
+
+
+@constant_when_compiled
+def triton_serves() -> bool:
+    """Whether Triton's kernels may be used: as `serves`, for a CUDA device."""
+    return triton_is_here() and operators_serve()
+
+
+@functools.cache
+def triton_is_here() -> bool:
+    """Whether Triton is installed, with the C compiler that it needs, and the CUDA device is one that it serves."""
+    return (
+        any(map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang")))
+        and importlib.util.find_spec("triton") is not None
+        and torch.cuda.is_available()
+        and torch.version.hip is None
+        and torch.cuda.get_device_capability() >= (7, 0)
+    )
 
 
 @constant_when_compiled

@@ -1,7 +1,7 @@
 """The trainable Fourier sum in Triton for CUDA devices: float32 inside; float32, fp16 or bf16 in and out.
 
 Conventions and formulas are those of `staf_nerf.kernels.reference`. A program works on a tile of z: of rows by features
-where each feature has its own parameters; where they are shared, z counts as one column. Each program writes its own
+where each feature has its own parameters; where they are shared, z counts as one feature. Each program writes its own
 sums for the parameters' gradients, which torch adds up afterwards: no atomics, so the results of two runs are equal.
 """
 
@@ -16,10 +16,12 @@ from torch import Tensor
 
 from staf_nerf.kernels import library
 
-SHARED_TILE = (1024, 1)
+SHARED_TILE = (512, 1)
 """Rows and columns of a tile where parameters are shared."""
-FEATURE_TILE = (128, 16)
+FEATURE_TILE = (64, 16)
 """The same where each feature has its own parameters."""
+WARPS = 1
+"""Of a program: sums over a tile then need no memory that threads share."""
 
 # π in three parts, the first two of 9 bits: multiples up to 2¹⁵ of these are exact without a fused multiply-add.
 PI_1 = tl.constexpr(3.140625)
@@ -33,30 +35,37 @@ LARGEST = tl.constexpr(1e5)  # beyond it, and for what is not finite, the librar
 
 
 @triton.jit
-def _sincos(x):
-    """Sine and cosine: x = kπ + r with r in [-π/2, π/2], then polynomials in r²."""
-    shifted = x * INVERSE_PI + ROUNDING
-    k = shifted - ROUNDING
-    r = ((x - k * PI_1) - k * PI_2) - k * PI_3
-    q = r * r
-    p = q * -2.3889859e-8 + 2.7525562e-6
-    p = p * q - 1.9840874e-4
-    p = p * q + 8.3333310e-3
-    p = p * q - 1.6666667e-1
-    sine = r + r * q * p
-    p = q * -2.6051615e-7 + 2.4760495e-5
-    p = p * q - 1.3888378e-3
-    p = p * q + 4.1666638e-2
-    p = p * q - 0.5
-    cosine = p * q + 1.0
-    odd = (shifted.to(tl.int32, bitcast=True) & 1) == 1
-    sine = tl.where(odd, -sine, sine)
-    cosine = tl.where(odd, -cosine, cosine)
-    within = tl.abs(x) <= LARGEST
-    if tl.sum(tl.sum(within.to(tl.int32), 1), 0) < x.shape[0] * x.shape[1]:
-        sine = tl.where(within, sine, tl.sin(x))
-        cosine = tl.where(within, cosine, tl.cos(x))
+def _sincos(x, within):
+    """Sine and cosine: x = kπ + r with r in [-π/2, π/2], then polynomials in r²; the library's beyond `LARGEST`."""
+    if within:
+        shifted = x * INVERSE_PI + ROUNDING
+        k = shifted - ROUNDING
+        r = ((x - k * PI_1) - k * PI_2) - k * PI_3
+        q = r * r
+        p = q * -2.3889859e-8 + 2.7525562e-6
+        p = p * q - 1.9840874e-4
+        p = p * q + 8.3333310e-3
+        p = p * q - 1.6666667e-1
+        sine = r + r * q * p
+        p = q * -2.6051615e-7 + 2.4760495e-5
+        p = p * q - 1.3888378e-3
+        p = p * q + 4.1666638e-2
+        p = p * q - 0.5
+        cosine = p * q + 1.0
+        odd = (shifted.to(tl.int32, bitcast=True) & 1) == 1
+        sine = tl.where(odd, -sine, sine)
+        cosine = tl.where(odd, -cosine, cosine)
+    else:
+        sine = tl.sin(x)
+        cosine = tl.cos(x)
     return sine, cosine
+
+
+@triton.jit
+def _within(omega, phase, furthest):
+    """Whether all arguments of a sinusoid in this tile are at most `LARGEST`: no, if a parameter is not finite."""
+    beyond = (tl.abs(omega) * furthest + tl.abs(phase) <= LARGEST) == 0
+    return tl.sum(beyond.to(tl.int32)) == 0
 
 
 @triton.jit
@@ -69,67 +78,49 @@ def _tile(rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def _parameter(values, t, columns, column, PER_FEATURE: tl.constexpr):
-    """Sinusoid t's parameter, to be broadcast over a tile: one value, or a row of the features'."""
-    if PER_FEATURE:
-        return tl.load(values + t * columns + column, column < columns, 0.0)[None, :]
-    else:
-        return tl.load(values + t)
+def _parameter(values, t, columns, column):
+    """Sinusoid t's parameter, a row to be broadcast over a tile: of one value where z counts as one column."""
+    return tl.load(values + t * columns + column, column < columns, 0.0)[None, :]
 
 
 @triton.jit
-def _store_sum(partial, kind, terms, TERMS, columns, column, t, PER_FEATURE: tl.constexpr):
-    """Writes this program's sum of `terms` for sinusoid t: partial is (programs, 3, τ), or (programs, 3, τ, n)."""
+def _store_sum(partial, kind, terms, TERMS, columns, column, t):
+    """Writes this program's sum of `terms` for sinusoid t: partial is (programs, 3, τ, columns)."""
     at = (tl.program_id(0).to(tl.int64) * 3 + kind) * TERMS + t
-    if PER_FEATURE:
-        tl.store(partial + at * columns + column, tl.sum(terms, 0), column < columns)
-    else:
-        tl.store(partial + at, tl.sum(tl.sum(terms, 1), 0))
+    tl.store(partial + at * columns + column, tl.sum(terms, 0), column < columns)
 
 
 @triton.jit
-def _forward(
-    z, c, w, p, out, rows, columns, TERMS, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PER_FEATURE: tl.constexpr
-):
+def _forward(z, c, w, p, out, rows, columns, TERMS, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     at, inside, column = _tile(rows, columns, ROWS, COLUMNS)
     x = tl.load(z + at, inside, 0.0).to(tl.float32)
+    furthest = tl.max(tl.abs(x), 0, keep_dims=True)
     total = tl.zeros_like(x)
     for t in range(TERMS):
-        omega = _parameter(w, t, columns, column, PER_FEATURE)
-        sine, _ = _sincos(omega * x + _parameter(p, t, columns, column, PER_FEATURE))
-        total += _parameter(c, t, columns, column, PER_FEATURE) * sine
+        omega = _parameter(w, t, columns, column)
+        phase = _parameter(p, t, columns, column)
+        sine, _ = _sincos(omega * x + phase, _within(omega, phase, furthest))
+        total += _parameter(c, t, columns, column) * sine
     tl.store(out + at, total.to(out.dtype.element_ty), inside)
 
 
 @triton.jit
-def _backward(
-    grad,
-    z,
-    c,
-    w,
-    p,
-    to_z,
-    partial,
-    rows,
-    columns,
-    TERMS,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    PER_FEATURE: tl.constexpr,
-):
+def _backward(grad, z, c, w, p, to_z, partial, rows, columns, TERMS, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     at, inside, column = _tile(rows, columns, ROWS, COLUMNS)
     x = tl.load(z + at, inside, 0.0).to(tl.float32)
     g = tl.load(grad + at, inside, 0.0).to(tl.float32)
+    furthest = tl.max(tl.abs(x), 0, keep_dims=True)
     slope = tl.zeros_like(x)
     for t in range(TERMS):
-        amplitude = _parameter(c, t, columns, column, PER_FEATURE)
-        omega = _parameter(w, t, columns, column, PER_FEATURE)
-        sine, cosine = _sincos(omega * x + _parameter(p, t, columns, column, PER_FEATURE))
+        amplitude = _parameter(c, t, columns, column)
+        omega = _parameter(w, t, columns, column)
+        phase = _parameter(p, t, columns, column)
+        sine, cosine = _sincos(omega * x + phase, _within(omega, phase, furthest))
         turned = amplitude * (g * cosine)
         slope += omega * turned
-        _store_sum(partial, 0, g * sine, TERMS, columns, column, t, PER_FEATURE)
-        _store_sum(partial, 1, turned * x, TERMS, columns, column, t, PER_FEATURE)
-        _store_sum(partial, 2, turned, TERMS, columns, column, t, PER_FEATURE)
+        _store_sum(partial, 0, g * sine, TERMS, columns, column, t)
+        _store_sum(partial, 1, turned * x, TERMS, columns, column, t)
+        _store_sum(partial, 2, turned, TERMS, columns, column, t)
     tl.store(to_z + at, slope.to(to_z.dtype.element_ty), inside)
 
 
@@ -152,47 +143,48 @@ def _second(
     TERMS,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-    PER_FEATURE: tl.constexpr,
 ):
     at, inside, column = _tile(rows, columns, ROWS, COLUMNS)
     x = tl.load(z + at, inside, 0.0).to(tl.float32)
     g = tl.load(grad + at, inside, 0.0).to(tl.float32)
     moved = tl.load(vz + at, inside, 0.0).to(tl.float32)
+    furthest = tl.max(tl.abs(x), 0, keep_dims=True)
     by_grad = tl.zeros_like(x)
     by_z = tl.zeros_like(x)
     for t in range(TERMS):
-        amplitude = _parameter(c, t, columns, column, PER_FEATURE)
-        omega = _parameter(w, t, columns, column, PER_FEATURE)
-        v_amplitude = _parameter(vc, t, columns, column, PER_FEATURE)
-        v_omega = _parameter(vw, t, columns, column, PER_FEATURE)
-        sine, cosine = _sincos(omega * x + _parameter(p, t, columns, column, PER_FEATURE))
-        turn = omega * moved + v_omega * x + _parameter(vp, t, columns, column, PER_FEATURE)
+        amplitude = _parameter(c, t, columns, column)
+        omega = _parameter(w, t, columns, column)
+        phase = _parameter(p, t, columns, column)
+        v_amplitude = _parameter(vc, t, columns, column)
+        v_omega = _parameter(vw, t, columns, column)
+        sine, cosine = _sincos(omega * x + phase, _within(omega, phase, furthest))
+        turn = omega * moved + v_omega * x + _parameter(vp, t, columns, column)
         turned = g * cosine
         along = v_amplitude * turned - amplitude * turn * (g * sine)
         by_grad += v_amplitude * sine + amplitude * turn * cosine
         by_z += omega * along + amplitude * v_omega * turned
-        _store_sum(partial, 0, turn * turned, TERMS, columns, column, t, PER_FEATURE)
-        _store_sum(partial, 1, along * x + amplitude * moved * turned, TERMS, columns, column, t, PER_FEATURE)
-        _store_sum(partial, 2, along, TERMS, columns, column, t, PER_FEATURE)
+        _store_sum(partial, 0, turn * turned, TERMS, columns, column, t)
+        _store_sum(partial, 1, along * x + amplitude * moved * turned, TERMS, columns, column, t)
+        _store_sum(partial, 2, along, TERMS, columns, column, t)
     tl.store(to_grad + at, by_grad.to(to_grad.dtype.element_ty), inside)
     tl.store(to_z + at, by_z.to(to_z.dtype.element_ty), inside)
 
 
-def forward(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
-    """σ(z); see `staf_nerf.kernels.staf`."""
+def forward(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor) -> Tensor:
+    """σ(z); see `staf_nerf.kernels.fourier_sum`, also for the others. The bias is none, (0,)."""
+    assert not len(bias)
     out = z.new_empty(z.shape)
     _launch(_forward, (z, amplitude, frequency, phase), (out,), z, amplitude)
     return out
 
 
 def backward(
-    grad: Tensor, z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See `staf_nerf.kernels.fourier_sum.fourier_sum_backward`."""
+    grad: Tensor, z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor
+) -> tuple[Tensor, ...]:
+    """The parameters' gradients share their memory."""
     to_z, sums = z.new_empty(z.shape), _sums(z, amplitude)
     _launch(_backward, (grad, z, amplitude, frequency, phase), (to_z, sums), z, amplitude)
-    to_amplitude, to_frequency, to_phase = (x.clone() for x in sums.sum(0))  # an operator's results share no memory
-    return to_z, to_amplitude, to_frequency, to_phase
+    return to_z, *sums.sum(0).unbind(), bias.new_empty(bias.shape)
 
 
 def second(
@@ -200,18 +192,19 @@ def second(
     vamplitude: Tensor,
     vfrequency: Tensor,
     vphase: Tensor,
+    vbias: Tensor,
     grad: Tensor,
     z: Tensor,
     amplitude: Tensor,
     frequency: Tensor,
     phase: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """See `staf_nerf.kernels.fourier_sum.fourier_sum_second`."""
+    bias: Tensor,
+) -> tuple[Tensor, ...]:
+    """As `backward`."""
     inputs = (vz, vamplitude, vfrequency, vphase, grad, z, amplitude, frequency, phase)
     to_grad, to_z, sums = grad.new_empty(grad.shape), z.new_empty(z.shape), _sums(z, amplitude)
     _launch(_second, inputs, (to_grad, to_z, sums), z, amplitude)
-    to_amplitude, to_frequency, to_phase = (x.clone() for x in sums.sum(0))  # an operator's results share no memory
-    return to_grad, to_z, to_amplitude, to_frequency, to_phase
+    return to_grad, to_z, *sums.sum(0).unbind(), bias.new_empty(bias.shape)
 
 
 def _tiles(z: Tensor, per_feature: bool) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
@@ -219,7 +212,7 @@ def _tiles(z: Tensor, per_feature: bool) -> tuple[tuple[int, int], tuple[int, in
     tile = FEATURE_TILE if per_feature else SHARED_TILE
     columns = z.shape[-1] if per_feature else 1
     rows = z.numel() // max(columns, 1)
-    return (rows, columns), tile, (triton.cdiv(rows, tile[0]), triton.cdiv(columns, tile[1]))
+    return (rows, columns), tile, (-(-rows // tile[0]), -(-columns // tile[1]))
 
 
 def _sums(z: Tensor, amplitude: Tensor) -> Tensor:
@@ -231,9 +224,8 @@ def _sums(z: Tensor, amplitude: Tensor) -> Tensor:
 def _launch(kernel: Any, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], z: Tensor, amplitude: Tensor) -> None:
     """Runs a kernel, which fills `outputs`."""
     library.refuse_tangents(inputs)
-    per_feature = amplitude.ndim == 2
-    size, tile, grid = _tiles(z, per_feature)
+    size, tile, grid = _tiles(z, amplitude.ndim == 2)
     if z.numel():
         arguments = (*(x.contiguous() for x in inputs), *outputs, *size, len(amplitude))
         with torch.cuda.device_of(z):
-            kernel[grid](*arguments, ROWS=tile[0], COLUMNS=tile[1], PER_FEATURE=per_feature)
+            kernel[grid](*arguments, ROWS=tile[0], COLUMNS=tile[1], num_warps=WARPS)

@@ -59,7 +59,7 @@ class StafModelConfig(ModelConfig):
     background_color: Literal["auto", "random", "last_sample", "black", "white"] = "auto"
     """Colour behind the scene. "auto": random where the photos have transparency, else the last sample's."""
     implementation: Implementation = "auto"
-    """Of the hash grids: tiny-cuda-nn's where it can be used, or torch's."""
+    """Of the hash grids: tiny-cuda-nn's where it can be used, or our own."""
     # What the methods that we inherit from nerfacto read from its configuration.
     use_proposal_weight_anneal = True
     proposal_weights_anneal_slope = 10.0
