@@ -188,14 +188,15 @@ def mesh(
     if (load_config is None) == (checkpoint is None):
         raise ValueError("one of --load-config and --checkpoint is needed")
     check_output(options.output)
-    if checkpoint is not None:
-        source = shape_source(*load_shape(checkpoint))
-    else:
-        assert load_config is not None
-        with _without_warnings():
+    with _without_warnings():
+        if checkpoint is not None:
+            source = shape_source(*load_shape(checkpoint))
+        else:
+            assert load_config is not None
             from staf_nerf.plugin.surface import open_run
-        source = open_run(load_config, most_pixels=view_pixels)
-    mesh_job.run(source, options)
+
+            source = open_run(load_config, most_pixels=view_pixels)
+        mesh_job.run(source, options)
 
 
 def compare(
@@ -224,15 +225,21 @@ def compare(
 
     from staf_nerf.bench.record import write
     from staf_nerf.mesh import compare as module
+    from staf_nerf.mesh.export import check_writable
     from staf_nerf.mesh.triangles import read_mesh
 
     if points < 1:
         raise ValueError(f"points must be >= 1, got {points}")
+    if output is not None:
+        check_writable(output)
     first, second = read_mesh(mesh), read_mesh(reference)
     found = module.compare(module.align(first, second) if icp else first, second, points=points, seed=seed)
     table = Table("measure", "value", title=f"{mesh} against {reference}")
-    table.add_row("Chamfer distance, L1", f"{found.chamfer_l1:.6g}")
-    table.add_row("Chamfer distance, squared", f"{found.chamfer_squared:.6g}")
+    for name, total, (there, back) in (
+        ("L1", found.chamfer_l1, found.chamfer_l1_parts),
+        ("squared", found.chamfer_squared, found.chamfer_squared_parts),
+    ):
+        table.add_row(f"Chamfer distance, {name}", f"{total:.6g} (there {there:.6g}, back {back:.6g})")
     rows = zip(found.thresholds, found.precision, found.recall, found.f_score, strict=True)
     for radius, precision, recall, score in rows:
         title = f"F-score at {100 * radius:g} % of the diagonal ({radius * found.diagonal:.4g})"
@@ -298,7 +305,7 @@ def doctor() -> None:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Holds back what libraries say about each other while they are imported."""
+    """Holds back what libraries say about each other."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -56,29 +56,24 @@ def shape_source(field: nn.Module, config: ShapeConfig, frame: Frame) -> Source:
     where, inside = level(config)
     to_world = np.diag([frame.scale] * 3 + [1.0])
     to_world[:3, 3] = frame.center
-    bounds = CUBE
-    if _of_box(config):
+    bounds, known = CUBE, _where_known(field, config, frame)
+    if config.grid:
         half = np.array(frame.size) / 2.0
         bounds = np.stack([-half, half]) + 0.01 * CUBE  # so that the surface is closed where the box cuts it
     return Source(
-        field=_where_known(field, config, frame),
+        field=known,
         bounds=bounds,
         level=where,
         inside=inside,
-        lipschitz=field_bound(field, config),
+        lipschitz=field_bound(known, config),
         device=next(field.parameters()).device,
         to_world=to_world,
     )
 
 
-def _of_box(config: ShapeConfig) -> bool:
-    """Whether a field has seen no more than its shape's box."""
-    return config.quantity == "occupancy" and config.grid > 0
-
-
 def _where_known(field: nn.Module, config: ShapeConfig, frame: Frame) -> nn.Module:
-    """A field, with nothing inside where it has seen nothing."""
-    return Boxed(field, frame) if _of_box(config) else field
+    """A field, with nothing inside where it has seen nothing: a grid is no larger than its shape's box."""
+    return Boxed(field, config, frame) if config.grid else field
 
 
 def field_bound(field: nn.Module, config: ShapeConfig) -> float:
@@ -118,7 +113,8 @@ def measure_shape(
 
     Returns:
         The entries of `staf_nerf.mesh.compare.Comparison`; "field_iou", the intersection over union of what the field
-        and the reference have inside, by points spread over the reference's box and a tenth around it; for a signed
+        and the reference have inside, by points spread over the reference's box and a tenth around it (None where the
+        reference has no inside); for a signed
         distance "eikonal_error", the mean of |‖∇f‖ - 1| over the same points, and "distance_error", the mean of
         |f - d| on points near the surface; for occupancy "squared_error" and "grid_iou", over random points of the grid
         that it learned from, or of one of 512³ in the cube (the paper's protocol, which takes all of them).
@@ -138,7 +134,7 @@ def measure_shape(
         return found
     found["eikonal_error"] = _eikonal_error(field, frame.inward(query))
     near = reference.sample(points, random)[0] + 0.01 * reference.diagonal * random.standard_normal((points, 3))
-    error = _values(field, frame.inward(near)) * frame.scale - surface.signed_distance(near)
+    error = _values(known, frame.inward(near)) * frame.scale - surface.signed_distance(near)
     found["distance_error"] = float(np.abs(error).mean())
     return found
 
@@ -180,8 +176,9 @@ def measure_points(
     }
 
 
-def _iou(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a & b).sum() / max((a | b).sum(), 1))
+def _iou(found: np.ndarray, truth: np.ndarray) -> float | None:
+    """None where the truth has no inside."""
+    return float((found & truth).sum() / (found | truth).sum()) if truth.any() else None
 
 
 def _inside(field: nn.Module, config: ShapeConfig, x: np.ndarray) -> np.ndarray:

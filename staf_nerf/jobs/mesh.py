@@ -16,7 +16,7 @@ from tyro.conf import arg
 from staf_nerf.jobs.progress import Stages, peak_memory
 from staf_nerf.memory import keep_freed_memory, return_freed_memory
 from staf_nerf.mesh.clean import (
-    components,
+    clamped,
     cropped,
     decimated,
     within_hull,
@@ -114,7 +114,7 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
     with Stages(console) as stages:
         mesh = _surface(source, job, to_frame, stages)
         return_freed_memory()
-        parts = int(components(mesh).max()) + 1
+        parts = int(mesh.components.max()) + 1
         with stages("cleaning"):
             if job.box is not None:
                 corners = np.asarray(job.box).reshape(2, 3)
@@ -127,9 +127,13 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
             mesh = without_floaters(mesh, smallest=job.smallest_part, most=job.keep_parts)
             _refuse_empty(mesh, "cropping and cleaning")
             mesh, holes = without_small_holes(mesh, job.holes)
+        found_parts = int(mesh.components.max()) + 1
         if job.triangles and len(mesh.triangles) > job.triangles:
             with stages("decimation"):
                 mesh = decimated(mesh, job.triangles)
+                if job.box is not None:  # it moves vertices, also those at the cut
+                    corners = np.asarray(job.box).reshape(2, 3)
+                    mesh = moved(clamped(moved(mesh, to_frame), corners), np.linalg.inv(to_frame))
                 _refuse_empty(mesh, f"decimation to {job.triangles} triangles")
         texture = None
         with stages("colours"):
@@ -147,7 +151,7 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
     found = report(placed)
     found |= {
         "colors": "texture" if texture is not None else found["colors"],
-        "parts_left_out": parts - found["components"],
+        "parts_left_out": parts - found_parts,
         "holes_filled": holes,
         "file": job.output.name,
         "frame": job.frame,
@@ -186,9 +190,15 @@ def _surface(source: Source, job: MakeMesh, to_frame: Floats, stages: Stages) ->
     if (job.method or source.method) == "fusion":
         assert source.views is not None
         with stages("views") as progress:
-            return fuse(
+            mesh, finest = fuse(
                 source.views(), bounds=bounds, resolution=job.resolution, count=source.view_count, progress=progress
             )
+        if job.resolution > 2 * finest:
+            stages.console.print(
+                f"warning: at resolution {job.resolution} voxels are much finer than the views' pixels, which leaves "
+                f"gaps and dust: {finest} is what they show, or larger views (--view-pixels)"
+            )
+        return mesh
     with stages("surface") as progress:
         return source.surface(
             bounds=bounds, level=job.level, resolution=job.resolution, memory=job.memory, progress=progress
@@ -197,14 +207,13 @@ def _surface(source: Source, job: MakeMesh, to_frame: Floats, stages: Stages) ->
 
 def report(mesh: TriangleMesh) -> dict[str, Any]:
     """What there is to know about a mesh, as JSON holds it; the volume only where it is closed."""
-    watertight = mesh.boundary_edges == 0
     return {
         "vertices": len(mesh.vertices),
         "triangles": len(mesh.triangles),
-        "components": int(components(mesh).max()) + 1,
-        "watertight": watertight,
+        "components": int(mesh.components.max()) + 1,
+        "watertight": mesh.watertight,
         "boundary_edges": mesh.boundary_edges,
-        "volume": mesh.volume if watertight else None,
+        "volume": mesh.volume if mesh.watertight else None,
         "area": float(mesh.areas.sum()),
         "bounds": mesh.bounds.tolist(),
         "extent": (mesh.bounds[1] - mesh.bounds[0]).tolist(),

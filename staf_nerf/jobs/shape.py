@@ -28,10 +28,17 @@ from staf_nerf.mesh.points import SUFFIXES, PointCloud, read_points
 from staf_nerf.mesh.preview import save_preview
 from staf_nerf.mesh.triangles import TriangleMesh, read_mesh
 from staf_nerf.presets import load_preset
-from staf_nerf.signals.shape import PointCloudSignal, ShapeSignal, make_field
+from staf_nerf.signals.shape import PointCloudSignal, ShapeSignal, check_quantity, make_field
 
 FOR_MESHES = ("surface_part", "near_part", "near", "grid", "cached_points", "softness", "eikonal_weight")
 """Options of a `ShapeConfig` that a cloud of points does not need: it has points on the surface alone."""
+NOTHING = {
+    "iou": "- (a surface is open)",
+    "field_iou": "- (the file has no inside)",
+    "grid_iou": "- (the file has no inside)",
+    "normal_agreement": "- (the file has no normals)",
+}
+"""Why a measure may be missing."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,8 @@ def run(job: FitShape) -> dict[str, Any]:
     keep_freed_memory()
     console = Console()
     shape, lines = read_shape(job.file)
+    if isinstance(shape, PointCloud):
+        check_quantity(job.config)
     output = job.output or Path("outputs/shape") / job.file.stem
     prepare_folder(output, overwrite=job.overwrite)
     console.print(f"{job.file}: {_size(shape)}")
@@ -85,12 +94,18 @@ def run(job: FitShape) -> dict[str, Any]:
                 signal,
                 job.config.fit,
                 seed=job.seed,
-                progress=lambda done, now: report(done, "  ".join(f"{k} {v:.2e}" for k, v in now.latest.items())),
+                progress=lambda done, now: report(done, f"loss {sum(now.latest.values()):.2e}"),
             )
         checkpoint = Checkpoint(model, job.config, signal.frame, str(job.file), job.seed)
         save_field(output / FIELD_FILE, checkpoint)
         with stages("surface") as report:
-            mesh = shape_mesh(model, job.config, signal.frame, resolution=job.resolution, progress=report)
+            try:
+                mesh = shape_mesh(model, job.config, signal.frame, resolution=job.resolution, progress=report)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}. The fit is kept: `staf mesh --checkpoint {output} --level …` tries another level; a "
+                    "longer fit or lower learning rates may give a surface (--overwrite replaces this one)"
+                ) from error
         write_mesh(output / "mesh.ply", mesh)
         write_mesh(output / "mesh.glb", mesh)
         with stages("measures"):
@@ -123,7 +138,7 @@ def read_shape(path: Path) -> tuple[TriangleMesh | PointCloud, list[str]]:
     if suffix in SUFFIXES and (suffix != ".ply" or not _has_faces(path)):
         cloud = read_points(path)
         return cloud, cloud.lines()
-    mesh, repairs = repair(read_mesh(path))
+    mesh, repairs = repair(read_mesh(path, as_stored=True))
     return mesh, repairs.lines()
 
 
@@ -182,5 +197,6 @@ def _table(found: dict[str, Any]) -> Table:
     table = Table("measure", "value", title=title + (", interrupted" if found["interrupted"] else ""))
     for name, value in found["measures"].items():
         shown = ", ".join(f"{v:.5g}" for v in value) if isinstance(value, list | tuple) else value
+        shown = NOTHING.get(name, "-") if value is None else shown
         table.add_row(name.replace("_", " "), f"{shown:.5g}" if isinstance(shown, float) else str(shown))
     return table

@@ -13,23 +13,37 @@ from staf_nerf.mesh.triangles import Floats, Integers, TriangleMesh, weld
 
 HOLE_SIZE = 0.05
 """Holes up to about this wide are filled, in parts of the box's diagonal."""
+SEAM_WIDTH = 1e-6
+"""Vertices of a rim that are nearer than this to each other are one, in parts of the box's diagonal."""
 
 
 @dataclass(frozen=True)
 class Repairs:
     """What was wrong with a mesh and could be put right; and what could not."""
 
+    repeated_vertices: int
+    """At the place of another one."""
+    joined_vertices: int
+    """Along rims, at the place of another one but for rounding."""
     dropped_triangles: int
     """Without area, or there twice."""
     flipped_triangles: int
     """That faced inwards."""
     filled_holes: int
     boundary_edges: int
-    """That are left: each belongs to one triangle, or to more than two."""
+    """That are left."""
+    shared_edges: int
+    """Of four triangles or more, as where two boxes touch."""
+    overlapping_parts: bool
+    """Whether parts that are closed lie across each other, or within."""
 
     def lines(self) -> list[str]:
         """What a user should know, a sentence each."""
         found = []
+        if self.repeated_vertices:
+            found.append(f"made one of vertices at the same place: {self.repeated_vertices} fewer")
+        if self.joined_vertices:
+            found.append(f"closed seams between vertices that differed by rounding: {self.joined_vertices} fewer")
         if self.dropped_triangles:
             found.append(f"dropped {self.dropped_triangles} triangles without area or there twice")
         if self.flipped_triangles:
@@ -41,22 +55,56 @@ class Repairs:
                 f"warning: the mesh is open, with {self.boundary_edges} boundary edges: what is inside is decided by "
                 "a vote of rays"
             )
+        if self.shared_edges:
+            found.append(f"{self.shared_edges} edges belong to more than two triangles")
+        if self.overlapping_parts:
+            found.append("closed parts share space: inside is what any of them encloses, but for cavities")
         return found
 
 
 def repair(mesh: TriangleMesh) -> tuple[TriangleMesh, Repairs]:
-    """Drops triangles that are none, fills small holes, and turns triangles so that all face outwards.
+    """Joins vertices at one place, drops triangles that are none, fills small holes, and turns all to face outwards.
 
     Raises:
         ValueError: If nothing with an area is left.
     """
-    sound = _without_useless(mesh)
+    welded = weld(mesh)
+    whole = _without_seams(welded)
+    sound = _without_useless(whole)
     if not len(sound.triangles):
         raise ValueError(f"a mesh needs triangles with an area, got {len(mesh.triangles)} triangles and none that has")
-    dropped = len(mesh.triangles) - len(sound.triangles)
     turned, flipped = _facing_outwards(sound)
     filled, holes = without_small_holes(turned)
-    return filled, Repairs(dropped, flipped, holes, filled.boundary_edges)
+    repairs = Repairs(
+        repeated_vertices=len(np.unique(mesh.triangles)) - len(welded.vertices),
+        joined_vertices=len(welded.vertices) - len(whole.vertices),
+        dropped_triangles=len(mesh.triangles) - len(sound.triangles),
+        flipped_triangles=flipped,
+        filled_holes=holes,
+        boundary_edges=filled.boundary_edges,
+        shared_edges=int((filled.edges()[1] > 2).sum()),
+        overlapping_parts=Surface(filled).parts_overlap,
+    )
+    return filled, repairs
+
+
+def _without_seams(mesh: TriangleMesh) -> TriangleMesh:
+    """Makes one of vertices that lie on rims and differ by rounding alone."""
+    from scipy import sparse
+    from scipy.spatial import KDTree
+
+    edges, counts = mesh.edges()
+    rim = np.unique(edges[counts == 1])
+    pairs = (
+        KDTree(mesh.vertices[rim]).query_pairs(SEAM_WIDTH * mesh.diagonal, output_type="ndarray") if len(rim) else []
+    )
+    if not len(pairs):
+        return mesh
+    joined = sparse.coo_array((np.ones(len(pairs), dtype=bool), tuple(np.asarray(pairs).T)), shape=(len(rim),) * 2)
+    _, label = sparse.csgraph.connected_components(joined, directed=False)
+    vertices = mesh.vertices.copy()
+    vertices[rim] = vertices[rim[np.unique(label, return_index=True)[1]]][label]  # the place of the first of them
+    return weld(TriangleMesh(vertices, mesh.triangles, mesh.colors))
 
 
 def _without_useless(mesh: TriangleMesh) -> TriangleMesh:
@@ -75,12 +123,13 @@ def _facing_outwards(mesh: TriangleMesh) -> tuple[TriangleMesh, int]:
     trimesh.repair.fix_normals(found, multibody=True)
     triangles = np.asarray(found.faces, dtype=np.int64)
     turned = _is_odd(mesh.triangles) != _is_odd(triangles)
-    number = components(mesh)
+    number = mesh.components
     whole = np.bincount(number, turned) == np.bincount(number)
-    if whole.any() and not whole.all():  # a part that was turned as it is, within another: it was right before
+    if whole.any() and not whole.all():  # a part that was turned as it is, within others: it was right before
         others = Surface(TriangleMesh(mesh.vertices, triangles[~whole[number]]))
-        first = mesh.triangles[np.unique(number, return_index=True)[1], 0]  # a vertex of each part
-        whole[whole] = others.inside(mesh.vertices[first[whole]])
+        turned_whole = np.flatnonzero(whole[number])
+        outside = ~others.inside(mesh.vertices[mesh.triangles[turned_whole, 0]])
+        whole &= np.bincount(number[turned_whole], outside, len(whole)) == 0
         cavity = whole[number]
         triangles[cavity], turned[cavity] = mesh.triangles[cavity], False
     return TriangleMesh(mesh.vertices, triangles, mesh.colors), int(turned.sum())
@@ -119,7 +168,7 @@ def without_small_holes(mesh: TriangleMesh, width: float = HOLE_SIZE) -> tuple[T
 def _of_sheets(mesh: TriangleMesh, rims: list[Integers]) -> NDArray[np.bool_]:
     """The vertices (V,) of connected parts that have no others than those of one rim."""
     number = np.zeros(len(mesh.vertices), dtype=np.int64)
-    number[mesh.triangles] = components(mesh)[:, None]
+    number[mesh.triangles] = mesh.components[:, None]
     size, sheet = np.bincount(number), np.zeros(number.max() + 1, dtype=bool)
     for rim in rims:
         sheet[number[rim[0]]] = len(rim) == size[number[rim[0]]]
@@ -134,21 +183,6 @@ def boundary_parts(mesh: TriangleMesh) -> list[Integers]:
     return [np.asarray(part) for part in trimesh.graph.connected_components(edges[counts == 1])]
 
 
-def components(mesh: TriangleMesh) -> Integers:
-    """The number (T,) of the connected part that each triangle belongs to, the largest area first.
-
-    Triangles that share a vertex are connected.
-    """
-    from scipy import sparse
-
-    ends = mesh.triangles[:, [0, 1, 0, 2]].astype(np.int32).reshape(-1, 2).T
-    joined = sparse.coo_array((np.ones(ends.shape[1], dtype=bool), tuple(ends)), shape=(len(mesh.vertices),) * 2)
-    _, label = sparse.csgraph.connected_components(joined, directed=False)
-    label = np.unique(label[mesh.triangles[:, 0]], return_inverse=True)[1]  # vertices of no triangle are no part
-    rank = np.argsort(np.argsort(-np.bincount(label, mesh.areas), kind="stable"))
-    return rank[label]
-
-
 def without_floaters(mesh: TriangleMesh, *, smallest: float = 0.01, most: int | None = None) -> TriangleMesh:
     """Leaves out connected parts whose box's diagonal is less than `smallest` of the largest part's, or beyond `most`.
 
@@ -161,22 +195,19 @@ def without_floaters(mesh: TriangleMesh, *, smallest: float = 0.01, most: int | 
         raise ValueError(f"most must be >= 1, got {most}")
     if not len(mesh.triangles):
         return mesh
-    number = components(mesh)
-    low, high = np.full((2, number.max() + 1, 3), [[[np.inf]], [[-np.inf]]])
-    np.minimum.at(low, number, mesh.corners.min(1))
-    np.maximum.at(high, number, mesh.corners.max(1))
+    low, high = mesh.boxes()
     size = np.linalg.norm(high - low, axis=-1)
     kept = size >= smallest * size.max()
     if most is not None:
         kept[most:] = False
-    return weld(TriangleMesh(mesh.vertices, mesh.triangles[kept[number]], mesh.colors))
+    return weld(TriangleMesh(mesh.vertices, mesh.triangles[kept[mesh.components]], mesh.colors))
 
 
 def without_unseen(mesh: TriangleMesh, origins: Floats, directions: Floats) -> TriangleMesh:
     """Leaves out connected parts that none of the rays (N, 3) meets first: they hide in or behind others."""
     if not len(mesh.triangles):
         return mesh
-    number, met = components(mesh), Surface(mesh).first_hit(origins, directions).triangle
+    number, met = mesh.components, Surface(mesh).first_hit(origins, directions).triangle
     seen = np.zeros(number.max() + 1, dtype=bool)
     seen[number[met[met >= 0]]] = True
     return weld(TriangleMesh(mesh.vertices, mesh.triangles[seen[number]], mesh.colors))
@@ -220,6 +251,11 @@ def cropped(mesh: TriangleMesh, box: Floats) -> TriangleMesh:
     """The triangles whose corners all lie in a box (2, 3)."""
     within = ((mesh.vertices >= box[0]) & (mesh.vertices <= box[1])).all(1)
     return weld(TriangleMesh(mesh.vertices, mesh.triangles[within[mesh.triangles].all(1)], mesh.colors))
+
+
+def clamped(mesh: TriangleMesh, box: Floats) -> TriangleMesh:
+    """The mesh with vertices outside of a box (2, 3) moved to its side."""
+    return TriangleMesh(mesh.vertices.clip(*box), mesh.triangles, mesh.colors)
 
 
 def decimated(mesh: TriangleMesh, triangles: int) -> TriangleMesh:

@@ -3,8 +3,8 @@
 With points p spread evenly over A and q over B, d(p, B) the distance from p to the nearest point of B, and n their
 normals:
 
-    chamfer_l1          mean d(p, B) + mean d(q, A)
-    chamfer_squared     mean d(p, B)² + mean d(q, A)²
+    chamfer_l1          mean d(p, B) + mean d(q, A); its two parts are `chamfer_l1_parts`
+    chamfer_squared     mean d(p, B)² + mean d(q, A)²; likewise
     f_score(r)          2PR / (P + R), precision P = share of p with d(p, B) < r, recall R = share of q with d(q, A) < r
     normal_consistency  mean of |n(p) · n(nearest of B)| and of |n(q) · n(nearest of A)|, averaged
     iou                 volume of A ∩ B / volume of A ∪ B, by points spread over the box around both
@@ -30,7 +30,10 @@ class Comparison:
     """Of a mesh with a reference, in the reference's units; see the module for the formulas."""
 
     chamfer_l1: float
+    chamfer_l1_parts: tuple[float, float]
+    """From the mesh to the reference, and back."""
     chamfer_squared: float
+    chamfer_squared_parts: tuple[float, float]
     precision: tuple[float, ...]
     recall: tuple[float, ...]
     f_score: tuple[float, ...]
@@ -73,9 +76,13 @@ def compare(
     corners = np.concatenate([mesh.bounds, reference.bounds])
     box = np.stack([corners.min(0), corners.max(0)])
     closed = mesh.boundary_edges == 0 and reference.boundary_edges == 0
+    lengths = float(there.mean()), float(back.mean())
+    squares = float((there**2).mean()), float((back**2).mean())
     return Comparison(
-        chamfer_l1=float(there.mean() + back.mean()),
-        chamfer_squared=float((there**2).mean() + (back**2).mean()),
+        chamfer_l1=sum(lengths),
+        chamfer_l1_parts=lengths,
+        chamfer_squared=sum(squares),
+        chamfer_squared_parts=squares,
         precision=precision,
         recall=recall,
         f_score=tuple(2 * p * r / (p + r) if p + r else 0.0 for p, r in zip(precision, recall, strict=True)),

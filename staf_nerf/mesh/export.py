@@ -14,6 +14,8 @@ from staf_nerf.mesh.triangles import Floats, TriangleMesh, linear_from_srgb
 SUFFIXES = (".ply", ".obj", ".glb")
 WHITE, BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
 """Of a material in OBJ: its picture is multiplied by the one, and it does not shine."""
+FAR = 100.0
+"""A mesh that lies further from the origin than so many diagonals is shifted in GLB, whose numbers are float32."""
 
 
 def check_output(path: Path) -> None:
@@ -73,7 +75,15 @@ def write_mesh(path: Path, mesh: TriangleMesh, texture: Texture | None = None) -
 
 
 def _export(made: Any, path: Path) -> None:
-    """Writes trimesh's mesh with its normals."""
+    """Writes trimesh's mesh with its normals; in GLB, far from the origin, as a node that is shifted there."""
+    middle = made.bounds.mean(0)
+    if path.suffix.lower() == ".glb" and np.abs(middle).max() > FAR * np.linalg.norm(made.extents):
+        import trimesh
+
+        made.vertices = made.vertices - middle
+        scene = trimesh.Scene()
+        scene.add_geometry(made, transform=trimesh.transformations.translation_matrix(middle))
+        made = scene
     made.export(path, include_normals=True)
 
 

@@ -38,8 +38,8 @@ def fuse(
     resolution: int = 256,
     count: int | None = None,
     progress: Callable[[float], None] | None = None,
-) -> TriangleMesh:
-    """The surface that views see, with their colours.
+) -> tuple[TriangleMesh, int]:
+    """The surface that views see, with their colours, and the resolution that the closest of their pixels have.
 
     Args:
         views: Pictures with depth, in the world of `bounds`.
@@ -65,19 +65,20 @@ def fuse(
         block_resolution=8,
         block_count=4096,  # at first: it grows
     )
-    seen = False
+    seen, pixel = False, np.inf
     for done, view in enumerate(views, 1):
         depth = _within(view, bounds)
         if (depth > 0).any():
             _integrate(volume, view, depth)
-            seen = True
+            seen, pixel = True, min(pixel, float(np.median(depth[depth > 0])) / max(view.intrinsics[:2]))
         if progress is not None and count:
             progress(done / count)
     found = volume.extract_triangle_mesh(weight_threshold=LEAST_WEIGHT) if seen else None
     if found is None or not len(found.triangle):
         raise ValueError(f"no view sees a surface in the box {bounds.tolist()}")
     vertices, colors = (found.vertex[name].numpy().astype(np.float64) for name in ("positions", "colors"))
-    return weld(TriangleMesh(vertices, found.triangle.indices.numpy().astype(np.int64), colors.clip(0.0, 1.0)))
+    mesh = weld(TriangleMesh(vertices, found.triangle.indices.numpy().astype(np.int64), colors.clip(0.0, 1.0)))
+    return mesh, max(round(resolution * voxel / pixel), 1)
 
 
 def _integrate(volume: Any, view: View, depth: NDArray[np.float32]) -> None:

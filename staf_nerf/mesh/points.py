@@ -6,6 +6,7 @@ or zero where a point has none.
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,14 +88,19 @@ def read_points(path: Path) -> PointCloud:
 def _read_ply(path: Path) -> tuple[Floats, Floats | None]:
     import open3d
 
-    cloud = open3d.io.read_point_cloud(path)
+    with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):  # the error says it
+        cloud = open3d.io.read_point_cloud(path)
     if not len(cloud.points):
         raise ValueError("it holds no points")
     return np.asarray(cloud.points), np.asarray(cloud.normals) if cloud.has_normals() else None
 
 
 def _read_xyz(path: Path) -> tuple[Floats, Floats | None]:
-    rows = np.loadtxt(path, dtype=np.float64, ndmin=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an empty file: the error says it
+        rows = np.loadtxt(path, dtype=np.float64, ndmin=2)
+    if not rows.size:
+        raise ValueError("it holds no points")
     if rows.shape[1] not in (3, 6):
         raise ValueError(f"its rows must hold 3 or 6 numbers, got {rows.shape[1]}")
     if rows.shape[1] == 3:

@@ -79,8 +79,35 @@ class TriangleMesh:
 
     @cached_property
     def boundary_edges(self) -> int:
-        """Edges of one triangle, or of more than two: 0 if the surface is watertight."""
-        return int((self.edges()[1] != 2).sum())
+        """Edges of an odd number of triangles, of one as a rule: 0 if the surface encloses what is inside."""
+        return int((self.edges()[1] % 2).sum())
+
+    @cached_property
+    def watertight(self) -> bool:
+        """Whether each edge is one of two triangles: the surface is closed, and a manifold along its edges."""
+        return bool((self.edges()[1] == 2).all())
+
+    @cached_property
+    def components(self) -> Integers:
+        """The number (T,) of the connected part that each triangle belongs to, the largest area first.
+
+        Triangles that share a vertex are connected.
+        """
+        from scipy import sparse
+
+        ends = self.triangles[:, [0, 1, 0, 2]].astype(np.int32).reshape(-1, 2).T
+        joined = sparse.coo_array((np.ones(ends.shape[1], dtype=bool), tuple(ends)), shape=(len(self.vertices),) * 2)
+        _, label = sparse.csgraph.connected_components(joined, directed=False)
+        label = np.unique(label[self.triangles[:, 0]], return_inverse=True)[1]  # vertices of no triangle are no part
+        rank = np.argsort(np.argsort(-np.bincount(label, self.areas), kind="stable"))
+        return rank[label]
+
+    def boxes(self) -> tuple[Floats, Floats]:
+        """The least and the largest coordinates (P, 3) of each connected part."""
+        low, high = np.full((2, self.components.max(initial=-1) + 1, 3), [[[np.inf]], [[-np.inf]]])
+        np.minimum.at(low, self.components, self.corners.min(1))
+        np.maximum.at(high, self.components, self.corners.max(1))
+        return low, high
 
     def edges(self) -> tuple[Integers, Integers]:
         """Pairs of vertices (E, 2), the lesser first, and how many triangles (E,) have each as an edge."""
@@ -118,10 +145,13 @@ def moved(mesh: TriangleMesh, transform: Floats) -> TriangleMesh:
     return TriangleMesh(mesh.vertices @ transform[:3, :3].T + transform[:3, 3], mesh.triangles, mesh.colors)
 
 
-def read_mesh(path: Path) -> TriangleMesh:
+def read_mesh(path: Path, *, as_stored: bool = False) -> TriangleMesh:
     """Reads OBJ, PLY, STL, GLB and what else trimesh reads; a scene's parts become one mesh.
 
-    Vertices at one place become one: files repeat them for each triangle (STL) or along the seams of a texture (OBJ).
+    Args:
+        path: The file.
+        as_stored: Whether vertices stay as the file repeats them, for each triangle (STL) or along the seams of a
+            texture (OBJ); if not, those at one place become one.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -143,7 +173,8 @@ def read_mesh(path: Path) -> TriangleMesh:
         colors = np.asarray(loaded.visual.vertex_colors[:, :3], dtype=np.float64) / 255.0
         if path.suffix.lower() in (".glb", ".gltf"):
             colors = srgb_from_linear(colors)
-    return weld(TriangleMesh(np.asarray(loaded.vertices, dtype=np.float64), triangles, colors))
+    mesh = TriangleMesh(np.asarray(loaded.vertices, dtype=np.float64), triangles, colors)
+    return mesh if as_stored else weld(mesh)
 
 
 def linear_from_srgb(colors: Floats) -> Floats:

@@ -50,7 +50,8 @@ def open_run(config: Path, *, most_pixels: int = 256) -> Source:
         try:
             _, pipeline, _, _ = eval_setup(config, test_mode="test")
         except (AssertionError, IndexError, AttributeError, yaml.YAMLError) as error:
-            raise ValueError(f"{config} is not a run that can be loaded: {error}") from error
+            reason = str(error) or "it is no config.yml of ns-train"
+            raise ValueError(f"{config} is not a run that can be loaded: {reason}") from error
     model = pipeline.model
     if not isinstance(model, StafModel):
         raise ValueError(f"{config} is a run of {type(model).__name__}, a run of one of staf_nerf's methods is needed")

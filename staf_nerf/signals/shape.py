@@ -122,6 +122,16 @@ class ShapeSignal:
         return torch.from_numpy(points).float(), torch.from_numpy(distance).float()[:, None]
 
 
+def check_quantity(config: ShapeConfig) -> None:
+    """Refuses what a cloud of points cannot teach.
+
+    Raises:
+        ValueError: If it is not the signed distance.
+    """
+    if config.quantity != "signed-distance":
+        raise ValueError(f"quantity must be 'signed-distance' for a cloud of points, got {config.quantity!r}")
+
+
 class PointCloudSignal:
     """The signed distance to the surface that a cloud of points lies on (SIREN, arXiv 2006.09661, section 4.2).
 
@@ -135,8 +145,7 @@ class PointCloudSignal:
     """
 
     def __init__(self, cloud: PointCloud, config: ShapeConfig, *, device: torch.device | str = "cpu") -> None:
-        if config.quantity != "signed-distance":
-            raise ValueError(f"quantity must be 'signed-distance' for a cloud of points, got {config.quantity!r}")
+        check_quantity(config)
         self.config, self.device = config, device
         self.frame = Frame.of(cloud.bounds)
         self._points = torch.from_numpy(self.frame.inward(cloud.points)).float()
@@ -174,16 +183,21 @@ def grid_points(frame: Frame, grid: int, count: int, random: np.random.Generator
 
 
 class Boxed(nn.Module):
-    """A field of occupancy that learned about its shape's box alone: outside of it nothing is inside."""
+    """A field that learned about its shape's box alone.
 
-    def __init__(self, field: nn.Module, frame: Frame) -> None:
+    Outside of it an occupancy is 0, and a distance that of the box's nearest point and the way there together.
+    """
+
+    def __init__(self, field: nn.Module, config: ShapeConfig, frame: Frame) -> None:
         super().__init__()
-        self.field = field
+        self.field, self.is_occupancy = field, config.quantity == "occupancy"
         self.reach = [s / 2.0 for s in frame.size]
 
     def forward(self, x: Tensor) -> Tensor:
-        within = (x.abs() <= x.new_tensor(self.reach)).all(-1, keepdim=True)
-        return torch.where(within, self.field(x), 0.0)
+        reach = x.new_tensor(self.reach)
+        nearest = x.clamp(-reach, reach)
+        value, way = self.field(nearest), (x - nearest).norm(dim=-1, keepdim=True)
+        return torch.where(way > 0, 0.0, value) if self.is_occupancy else value + way
 
 
 def value_and_gradient(field: nn.Module, points: Tensor) -> tuple[Tensor, Tensor]:

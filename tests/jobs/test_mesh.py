@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -89,6 +90,23 @@ def test_many_triangles_are_decimated_and_a_texture_is_baked(tmp_path):
     assert found["colors"] == "texture"
 
 
+def test_decimation_leaves_no_box_and_counts_no_part(tmp_path):
+    low, high = world_bounds()
+    middle = (low + high) / 2
+    box = (*low - 1, middle[0], *high[1:] + 1)
+    found = run(source(), MakeMesh(tmp_path / "half.ply", resolution=96, box=box, triangles=60))
+    assert found["bounds"][1][0] <= middle[0] + 1e-9
+    assert found["parts_left_out"] == 0
+
+
+def test_voxels_finer_than_the_views_are_said(tmp_path, capsys):
+    ball = sphere(0.8)
+    made = dataclasses.replace(source(), views=lambda: views_of(ball), view_count=24, method="fusion")
+    for resolution, said in ((60, False), (300, True)):
+        run(made, MakeMesh(tmp_path / "ball.ply", resolution=resolution))
+        assert ("finer than the views' pixels" in capsys.readouterr().out.replace("\n", " ")) == said
+
+
 def test_a_generous_box_does_not_leave_what_the_field_knows(tmp_path):
     run(source(), MakeMesh(tmp_path / "egg.ply", resolution=48, box=(-500.0, -500.0, -500.0, 500.0, 500.0, 500.0)))
     np.testing.assert_allclose(read_mesh(tmp_path / "egg.ply").bounds, world_bounds(), atol=SCALE * 2 / 48)
@@ -162,7 +180,8 @@ def test_views_of_a_ball_become_the_ball_with_its_colors():
     ball = sphere(0.8, (0.2, -0.1, 0.3))
     bounds = np.array([[-1.0] * 3, [1.3] * 3])
     parts: list[float] = []
-    made = fuse(views_of(ball), bounds=bounds, resolution=100, count=24, progress=parts.append)
+    made, finest = fuse(views_of(ball), bounds=bounds, resolution=100, count=24, progress=parts.append)
+    assert finest == pytest.approx(2.3 / (2.4 / 120), rel=0.15)  # 120 pixels see one unit from one unit away
     voxel = 2.3 / 100
     found = compare(made, ball, points=20_000)
     assert found.chamfer_l1 < voxel
@@ -175,7 +194,7 @@ def test_views_of_a_ball_become_the_ball_with_its_colors():
 
 def test_fusion_sees_only_what_lies_in_the_box():
     ball = sphere(0.8)
-    made = fuse(views_of(ball), bounds=np.array([[-1.0, -1.0, 0.0], [1.0, 1.0, 1.0]]), resolution=60)
+    made, _ = fuse(views_of(ball), bounds=np.array([[-1.0, -1.0, 0.0], [1.0, 1.0, 1.0]]), resolution=60)
     assert made.bounds[0, 2] > -5 * 2 / 60
     with pytest.raises(ValueError, match="no view sees a surface in the box"):
         fuse(views_of(ball, 2), bounds=np.array([[5.0] * 3, [6.0] * 3]), resolution=10)

@@ -162,7 +162,44 @@ def test_one_triangle_is_fitted_with_a_warning(tmp_path, capsys):
     config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=30, points=512), cached_points=2**12)
     found = run(FitShape(tmp_path / "one.obj", config, output=tmp_path / "out", resolution=32))
     assert found["measures"]["iou"] is None
-    assert "3 boundary edges" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "3 boundary edges" in printed
+    assert "- (a surface is open)" in printed
+
+
+def test_a_signed_distance_may_learn_from_a_grid(ring, tmp_path):
+    config = dataclasses.replace(SMALL, grid=64, surface_part=0.0, near_part=0.0)
+    found = run(FitShape(ring, config, output=tmp_path / "out", resolution=64))["measures"]
+    assert found["iou"] > 0.95
+    np.testing.assert_allclose(read_mesh(tmp_path / "out" / "mesh.ply").bounds[1], [18.0, 4.0, 5.0], atol=0.3)
+
+
+def test_a_fit_without_a_surface_says_what_can_be_done(ring, tmp_path, monkeypatch):
+    from staf_nerf.jobs import shape
+
+    def nowhere(*arguments, **options):
+        raise ValueError("the field is between 1 and 2")
+
+    monkeypatch.setattr(shape, "shape_mesh", nowhere)
+    config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=1, points=64), cached_points=2**12)
+    with pytest.raises(ValueError, match=r"between 1 and 2. The fit is kept: .staf mesh --checkpoint .*--overwrite"):
+        run(FitShape(ring, config, output=tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["field.safetensors"]
+
+
+def test_what_a_cloud_cannot_teach_is_refused_before_anything_is_written(tmp_path):
+    np.savetxt(tmp_path / "cloud.xyz", sphere(subdivisions=2).vertices)
+    config = dataclasses.replace(SMALL, quantity="occupancy")
+    with pytest.raises(ValueError, match="quantity must be 'signed-distance' for a cloud"):
+        run(FitShape(tmp_path / "cloud.xyz", config, output=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_s_repeated_vertices_are_said(tmp_path):
+    trimesh.creation.box().export(tmp_path / "box.stl")
+    mesh, lines = read_shape(tmp_path / "box.stl")
+    assert len(mesh.vertices) == 8
+    assert lines == ["made one of vertices at the same place: 28 fewer"]
 
 
 def test_the_command_fits_makes_a_mesh_and_refuses_what_is_wrong(ring, tmp_path):

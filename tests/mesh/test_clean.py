@@ -3,7 +3,6 @@ import pytest
 
 from staf_nerf.mesh.clean import (
     boundary_parts,
-    components,
     cropped,
     decimated,
     repair,
@@ -13,6 +12,7 @@ from staf_nerf.mesh.clean import (
     without_small_holes,
     without_unseen,
 )
+from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import TriangleMesh
 from tests.mesh.shapes import box, sphere, square
 
@@ -127,7 +127,7 @@ def test_a_mesh_without_area_is_refused(triangles):
 
 def test_components_are_numbered_by_area():
     mesh = together(sphere(0.2, (3.0, 0.0, 0.0), 2), sphere(subdivisions=2), sphere(0.5, (0.0, 4.0, 0.0), 2))
-    number = components(mesh).reshape(3, -1)
+    number = mesh.components.reshape(3, -1)
     assert (number == np.array([[2], [0], [1]])).all()
 
 
@@ -194,3 +194,47 @@ def test_what_an_eye_sees_is_the_outside_that_faces_it():
     assert visible_part(both, np.array([[0.0, 0.0, 1e3], [0.0, 0.0, -1e3]])).areas.sum() == pytest.approx(
         4.0 * np.pi, rel=0.05
     )
+
+
+def test_vertices_at_one_place_become_one_also_where_they_differ_by_rounding(tmp_path):
+    good = sphere(subdivisions=3)
+    apart = TriangleMesh(good.corners.reshape(-1, 3), np.arange(3 * len(good.triangles)).reshape(-1, 3))
+    mesh, found = repair(apart)
+    assert found.repeated_vertices == len(apart.vertices) - len(good.vertices)
+    assert (found.joined_vertices, mesh.watertight) == (0, True)
+    rounded = apart.vertices + 1e-7 * np.random.default_rng(0).uniform(-1, 1, apart.vertices.shape)
+    mesh, found = repair(TriangleMesh(rounded, apart.triangles))
+    assert found.joined_vertices == len(apart.vertices) - len(good.vertices)
+    assert mesh.watertight
+    assert mesh.volume == pytest.approx(good.volume, rel=1e-6)
+    assert "differed by rounding" in " ".join(found.lines())
+
+
+def test_closed_parts_that_share_space_are_said_and_nothing_of_them_is_hollow():
+    cubes = together(box(center=(-0.25, 0.0, 0.0)), box(center=(0.25, 0.1, 0.0)))
+    mesh, found = repair(cubes)
+    assert found.overlapping_parts
+    assert "share space" in " ".join(found.lines())
+    surface, points = Surface(mesh), np.random.default_rng(0).uniform(-1.0, 1.0, (20_000, 3))
+    expected = (np.abs(points - [-0.25, 0, 0]) < 0.5).all(1) | (np.abs(points - [0.25, 0.1, 0]) < 0.5).all(1)
+    np.testing.assert_array_equal(surface.inside(points), expected)
+    np.testing.assert_array_equal(surface.signed_distance(points) < 0, expected)
+    hollow = together(box(size=(2.0, 2.0, 2.0)), TriangleMesh(box().vertices, box().triangles[:, ::-1]))
+    expected = (np.abs(points) > 0.5).any(1)
+    np.testing.assert_array_equal(Surface(repair(hollow)[0]).inside(points), expected)
+
+
+def test_a_part_turned_inwards_that_lies_across_another_is_turned_back():
+    second = box(center=(0.4, 0.3, 0.2))
+    mesh, found = repair(together(box(), TriangleMesh(second.vertices, second.triangles[:, ::-1])))
+    assert found.flipped_triangles == 12
+    assert mesh.volume == pytest.approx(2.0)
+
+
+def test_boxes_that_share_an_edge_are_closed():
+    mesh, found = repair(together(box(), box(center=(1.0, 1.0, 0.0))))
+    assert (found.boundary_edges, found.shared_edges) == (0, 1)
+    assert not mesh.watertight
+    assert "warning" not in " ".join(found.lines())
+    inside = Surface(mesh).inside(np.array([[0.1, 0.2, 0.3], [1.1, 0.9, 0.2], [1.0, 0.0, 0.0]]))
+    assert inside.tolist() == [True, True, False]

@@ -45,6 +45,8 @@ def test_a_half_has_full_precision_and_half_the_recall():
     assert found.f_score[0] == pytest.approx(2 / 3, abs=0.02)
     # From the other half it is 1/4 away on average, from this one 0.
     assert found.chamfer_l1 == pytest.approx(1 / 8, abs=0.005)
+    assert found.chamfer_l1_parts == (pytest.approx(0.0, abs=1e-6), pytest.approx(1 / 8, abs=0.005))
+    assert sum(found.chamfer_squared_parts) == pytest.approx(found.chamfer_squared)
 
 
 def test_boxes_that_overlap_by_half_share_a_third():

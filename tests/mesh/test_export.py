@@ -33,11 +33,15 @@ def test_a_file_read_back_has_the_vertices_triangles_and_colors(ball, suffix, tm
     np.testing.assert_allclose(found.colors, painted(found.vertices, found.vertices), atol=0.02)
 
 
-@pytest.mark.parametrize("suffix", [".ply", ".obj"])
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
 def test_a_survey_s_coordinates_keep_their_millimetres(suffix, tmp_path):
     far = sphere(10.0, center=(448_000.0, 5_411_000.0, 120.0), subdivisions=2)
+    before = far.bounds.copy()
     (path,) = write_mesh(tmp_path / f"far{suffix}", far)
-    np.testing.assert_allclose(read_mesh(path).bounds, far.bounds, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(read_mesh(path).bounds, before, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(trimesh.load(path, force="mesh").bounds, before, rtol=0, atol=1e-4)
+    found = np.asarray(open3d.io.read_triangle_mesh(path).vertices)
+    np.testing.assert_allclose([found.min(0), found.max(0)], before, rtol=0, atol=1e-4 if suffix != ".obj" else 0.5)
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])

@@ -58,6 +58,7 @@ def test_normals_that_point_inwards_are_named(cloud):
     [
         ("a.xyz", "1 2\n3 4\n", "rows must hold 3 or 6 numbers, got 2"),
         ("a.xyz", "a b c\n", "could not read points"),
+        ("a.xyz", "", "holds no points"),
         ("a.xyz", "1 2 3\n4 5 6\n", "a surface needs at least 4 points, got 2"),
         ("a.xyz", "1 2 3\n4 5 nan\n1 1 1\n2 2 2\n", "points must be finite, got 1 of 4 that are not"),
         ("a.xyz", "1 2 3 255 0 0\n4 5 6 10 20 5\n7 8 9 0 0 1\n1 1 1 5 5 5\n", "their lengths differ"),

@@ -47,7 +47,7 @@ def test_a_perfect_model_s_views_fuse_to_the_scene_s_mesh_in_the_scene_s_coordin
     inverse = np.linalg.inv(world)
     corners = truth.vertices @ inverse[:3, :3].T + inverse[:3, 3]
     box = np.stack([corners.min(0) - 0.02, corners.max(0) + 0.02])
-    made = fuse(seen, bounds=box, resolution=150)
+    made, _ = fuse(seen, bounds=box, resolution=150)
     placed = type(made)(made.vertices @ world[:3, :3].T + world[:3, 3], made.triangles)
     found = compare(placed, truth, points=30_000)
     voxel = np.ptp(box, axis=0).max() / 150 * np.linalg.norm(world[0, :3])
