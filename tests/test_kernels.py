@@ -9,8 +9,10 @@ import threading
 import numpy as np
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.func import hessian, jacfwd, jacrev, jvp, vmap
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from staf_nerf.bench.timing import on_threads
 from staf_nerf.kernels import library, pointwise, reference, staf
@@ -548,6 +550,27 @@ def test_a_compiled_function_equals_the_eager_one(generator):
     compiled = torch.compile(loss, fullgraph=True)
     expected = torch.autograd.grad(loss(*inputs), inputs)
     torch.testing.assert_close(torch.autograd.grad(compiled(*inputs), inputs), expected)
+
+
+def test_what_watches_torch_s_operations_sees_an_operator(generator):
+    if library.library() is None:
+        pytest.skip("there was no C compiler when this was installed")
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            seen.append(str(func))
+            return func(*args, **kwargs or {})
+
+    z, *parameters = draw((5, 4), (3,), generator)
+    expected = torch.autograd.grad(staf(z, *parameters).square().sum(), z)[0]
+    seen: list[str] = []
+    with Watch():
+        found = torch.autograd.grad(staf(z, *parameters).square().sum(), z)[0]
+    assert torch.equal(found, expected)
+    assert {"staf_nerf.fourier_sum.default", "staf_nerf.fourier_sum_backward.default"} <= set(seen)
+    plain = [x.detach() for x in (z, *parameters)]
+    with FakeTensorMode() as mode:
+        assert staf(*map(mode.from_tensor, plain)).shape == (5, 4)
 
 
 def test_a_library_of_another_version_counts_as_absent(monkeypatch):

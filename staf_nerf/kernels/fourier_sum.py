@@ -47,21 +47,6 @@ def fourier_sum_second(
     return native.second(vz, vamplitude, vfrequency, vphase, vbias, grad, z, amplitude, frequency, phase, bias)
 
 
-@fourier_sum.register_kernel("cuda")
-def _(*inputs: Tensor) -> Tensor:
-    return _kernels(inputs[0]).forward(*inputs)
-
-
-@fourier_sum_backward.register_kernel("cuda")
-def _(*inputs: Tensor) -> tuple[Tensor, ...]:
-    return _apart(_kernels(inputs[0]).backward(*inputs))
-
-
-@fourier_sum_second.register_kernel("cuda")
-def _(*inputs: Tensor) -> tuple[Tensor, ...]:
-    return _apart(_kernels(inputs[0]).second(*inputs))
-
-
 def _kernels(x: Tensor) -> ModuleType:
     """What computes on a tensor's device."""
     if x.device.type == "cpu":
@@ -75,6 +60,10 @@ def _apart(results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """An operator's results share no memory."""
     return tuple(x.clone() if x._is_view() else x for x in results)
 
+
+fourier_sum.register_kernel("cuda", lambda *inputs: _kernels(inputs[0]).forward(*inputs))
+fourier_sum_backward.register_kernel("cuda", lambda *inputs: _apart(_kernels(inputs[0]).backward(*inputs)))
+fourier_sum_second.register_kernel("cuda", lambda *inputs: _apart(_kernels(inputs[0]).second(*inputs)))
 
 fourier_sum.register_fake(lambda *inputs: inputs[0].new_empty(inputs[0].shape))
 fourier_sum_backward.register_fake(lambda *inputs: tuple(x.new_empty(x.shape) for x in inputs[1:]))

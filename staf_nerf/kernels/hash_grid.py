@@ -9,6 +9,7 @@ points' type, the other descriptions int32. The layout is instant-ngp's (arXiv 2
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -117,7 +118,7 @@ def _weight_gradient(fraction: Tensor, agreement: Tensor) -> Tensor:
     return torch.stack(gradients)
 
 
-# --- as operators, which torch.compile knows and autograd differentiates --------------------------------
+# --- as operators, which torch.compile knows and autograd differentiates ---------------------------------------------
 
 
 @torch.library.custom_op("staf_nerf::hash_grid", mutates_args=(), device_types="cpu")
@@ -181,25 +182,15 @@ def _sizes(points: Tensor, table: Tensor, rows: Tensor, num_dense: int) -> tuple
     return *points.shape, len(rows), table.shape[1], num_dense
 
 
-@hash_grid_features.register_kernel("cuda")
-def _(*inputs):
+def _triton() -> ModuleType:
     from staf_nerf.kernels import triton_hash_grid
 
-    return triton_hash_grid.forward(*inputs)
+    return triton_hash_grid
 
 
-@hash_grid_backward.register_kernel("cuda")
-def _(*inputs):
-    from staf_nerf.kernels import triton_hash_grid
-
-    return triton_hash_grid.backward(*inputs)
-
-
-@hash_grid_second.register_kernel("cuda")
-def _(*inputs):
-    from staf_nerf.kernels import triton_hash_grid
-
-    return triton_hash_grid.second(*inputs)
+hash_grid_features.register_kernel("cuda", lambda *inputs: _triton().forward(*inputs))
+hash_grid_backward.register_kernel("cuda", lambda *inputs: _triton().backward(*inputs))
+hash_grid_second.register_kernel("cuda", lambda *inputs: _triton().second(*inputs))
 
 
 @hash_grid_features.register_fake
