@@ -135,6 +135,8 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
                     corners = np.asarray(job.box).reshape(2, 3)
                     mesh = moved(clamped(moved(mesh, to_frame), corners), np.linalg.inv(to_frame))
                 _refuse_empty(mesh, f"decimation to {job.triangles} triangles")
+            if len(mesh.triangles) > job.triangles:
+                console.print(f"warning: {len(mesh.triangles)} triangles are left, fewer would not hold its shape")
         texture = None
         with stages("colours"):
             if job.texture:

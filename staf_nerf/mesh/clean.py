@@ -13,8 +13,9 @@ from staf_nerf.mesh.triangles import Floats, Integers, TriangleMesh, weld
 
 HOLE_SIZE = 0.05
 """Holes up to about this wide are filled, in parts of the box's diagonal."""
-SEAM_WIDTH = 1e-6
-"""Vertices of a rim that are nearer than this to each other are one, in parts of the box's diagonal."""
+SEAM_WIDTH, SEAM_PART = 1e-5, 0.1
+"""Vertices of a rim are one if they are nearer to each other than this part of the box's diagonal, and than that
+part of the shortest edge there."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,7 @@ class Repairs:
     """That are left."""
     shared_edges: int
     """Of four triangles or more, as where two boxes touch."""
-    overlapping_parts: bool
-    """Whether parts that are closed lie across each other, or within."""
+    closed_parts: int
 
     def lines(self) -> list[str]:
         """What a user should know, a sentence each."""
@@ -51,14 +51,15 @@ class Repairs:
         if self.filled_holes:
             found.append(f"filled {self.filled_holes} small holes")
         if self.boundary_edges:
+            way = "how often it is wound around" if self.closed_parts else "a vote of rays"
             found.append(
                 f"warning: the mesh is open, with {self.boundary_edges} boundary edges: what is inside is decided by "
-                "a vote of rays"
+                f"{way}"
             )
         if self.shared_edges:
             found.append(f"{self.shared_edges} edges belong to more than two triangles")
-        if self.overlapping_parts:
-            found.append("closed parts share space: inside is what any of them encloses, but for cavities")
+        if self.closed_parts > 1:
+            found.append(f"{self.closed_parts} closed parts: inside is what any of them encloses, but for cavities")
         return found
 
 
@@ -83,7 +84,7 @@ def repair(mesh: TriangleMesh) -> tuple[TriangleMesh, Repairs]:
         filled_holes=holes,
         boundary_edges=filled.boundary_edges,
         shared_edges=int((filled.edges()[1] > 2).sum()),
-        overlapping_parts=Surface(filled).parts_overlap,
+        closed_parts=len(np.unique(filled.components[filled.closed])),
     )
     return filled, repairs
 
@@ -95,12 +96,17 @@ def _without_seams(mesh: TriangleMesh) -> TriangleMesh:
 
     edges, counts = mesh.edges()
     rim = np.unique(edges[counts == 1])
-    pairs = (
-        KDTree(mesh.vertices[rim]).query_pairs(SEAM_WIDTH * mesh.diagonal, output_type="ndarray") if len(rim) else []
-    )
+    if not len(rim):
+        return mesh
+    length = np.linalg.norm(mesh.vertices[edges[:, 0]] - mesh.vertices[edges[:, 1]], axis=-1)
+    shortest = np.full(len(mesh.vertices), np.inf)
+    np.minimum.at(shortest, edges, length[:, None])
+    pairs = KDTree(mesh.vertices[rim]).query_pairs(SEAM_WIDTH * mesh.diagonal, output_type="ndarray")
+    apart = np.linalg.norm(mesh.vertices[rim[pairs[:, 0]]] - mesh.vertices[rim[pairs[:, 1]]], axis=-1)
+    pairs = pairs[apart < SEAM_PART * shortest[rim[pairs]].min(1)]
     if not len(pairs):
         return mesh
-    joined = sparse.coo_array((np.ones(len(pairs), dtype=bool), tuple(np.asarray(pairs).T)), shape=(len(rim),) * 2)
+    joined = sparse.coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(len(rim),) * 2)
     _, label = sparse.csgraph.connected_components(joined, directed=False)
     vertices = mesh.vertices.copy()
     vertices[rim] = vertices[rim[np.unique(label, return_index=True)[1]]][label]  # the place of the first of them
@@ -108,31 +114,72 @@ def _without_seams(mesh: TriangleMesh) -> TriangleMesh:
 
 
 def _without_useless(mesh: TriangleMesh) -> TriangleMesh:
-    _, first = np.unique(np.sort(mesh.triangles, axis=1), axis=0, return_index=True)
-    once = np.zeros(len(mesh.triangles), dtype=bool)
-    once[first] = True
-    return weld(TriangleMesh(mesh.vertices, mesh.triangles[once & (mesh.areas > 0)], mesh.colors))
+    """Without triangles that have no area, or are there twice; of walls between two parts, both sides go."""
+    solid = mesh.triangles[mesh.areas > 0]
+    _, group = np.unique(np.sort(solid, axis=1), axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    odd = _is_odd(solid)
+    # One of each place and side; then those with two sides.
+    _, first = np.unique(2 * group + odd, return_index=True)
+    solid, group = solid[first], group[first]
+    two_sided = np.bincount(group)[group] == 2
+    once = np.zeros(len(solid), dtype=bool)
+    once[np.unique(group, return_index=True)[1]] = True
+    walls = two_sided & _touch(TriangleMesh(mesh.vertices, solid), two_sided)
+    return weld(TriangleMesh(mesh.vertices, solid[once & ~walls], mesh.colors))
+
+
+def _touch(mesh: TriangleMesh, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether each of the triangles that were chosen hangs together, by edges of them, with others."""
+    if not chosen.any() or chosen.all():
+        return np.zeros(len(chosen), dtype=bool)
+    part = TriangleMesh(mesh.vertices, mesh.triangles[chosen])
+    of_others = np.zeros(len(mesh.vertices), dtype=bool)
+    of_others[mesh.triangles[~chosen]] = True
+    found = np.zeros(len(chosen), dtype=bool)
+    shared = of_others[part.triangles].sum(1) >= 2  # an edge of it may be another's too
+    found[chosen] = (np.bincount(part.components, shared) > 0)[part.components]
+    return found
 
 
 def _facing_outwards(mesh: TriangleMesh) -> tuple[TriangleMesh, int]:
-    """Neighbours agree, and each closed part faces outwards, but for cavities that were turned already; and how many
-    triangles were turned."""
+    """Neighbours agree, and each closed part faces outwards, but for cavities; and how many triangles were turned.
+
+    A part that lies within another is a cavity of it if the two faced different ways.
+    """
     import trimesh
 
     found = trimesh.Trimesh(mesh.vertices, mesh.triangles.copy(), process=False)  # it changes them in place
     trimesh.repair.fix_normals(found, multibody=True)
     triangles = np.asarray(found.faces, dtype=np.int64)
     turned = _is_odd(mesh.triangles) != _is_odd(triangles)
-    number = mesh.components
-    whole = np.bincount(number, turned) == np.bincount(number)
-    if whole.any() and not whole.all():  # a part that was turned as it is, within others: it was right before
-        others = Surface(TriangleMesh(mesh.vertices, triangles[~whole[number]]))
-        turned_whole = np.flatnonzero(whole[number])
-        outside = ~others.inside(mesh.vertices[mesh.triangles[turned_whole, 0]])
-        whole &= np.bincount(number[turned_whole], outside, len(whole)) == 0
-        cavity = whole[number]
-        triangles[cavity], turned[cavity] = mesh.triangles[cavity], False
-    return TriangleMesh(mesh.vertices, triangles, mesh.colors), int(turned.sum())
+    cavity = _cavities(TriangleMesh(mesh.vertices, triangles), found.face_adjacency, turned)
+    triangles[cavity] = triangles[cavity, ::-1]
+    result = TriangleMesh(mesh.vertices, triangles, mesh.colors)
+    return result, int((_is_odd(mesh.triangles) != _is_odd(triangles)).sum())
+
+
+def _cavities(mesh: TriangleMesh, neighbours: Integers, turned: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which triangles (T,) of parts that all face outwards are cavities': of a part that faced another way than what is
+    around it, before some were turned."""
+    import trimesh
+
+    count = len(mesh.triangles)
+    part = trimesh.graph.connected_component_labels(neighbours, node_count=count)
+    whole = np.bincount(part, turned) == np.bincount(part)
+    closed = np.bincount(part, np.bincount(neighbours.reshape(-1), minlength=count) == 3) == np.bincount(part)
+    a, b, c = (mesh.corners - mesh.bounds[0]).swapaxes(0, 1)
+    volume = np.abs(np.bincount(part, (a * np.cross(b, c)).sum(-1)))
+    low, high = mesh.boxes(part)
+    cavity = np.zeros(len(closed), dtype=bool)
+    for i in np.argsort(-volume, kind="stable"):  # what is around a part comes before it
+        around = np.flatnonzero(closed & closed[i] & (low < low[i]).all(1) & (high > high[i]).all(1))
+        for j in around[np.argsort(volume[around])]:
+            body = weld(TriangleMesh(mesh.vertices, mesh.triangles[part == j]))
+            if Surface(body).inside(mesh.vertices[np.unique(mesh.triangles[part == i])]).all():
+                cavity[i] = cavity[j] ^ whole[i] ^ whole[j]
+                break
+    return cavity[part]
 
 
 def _is_odd(triangles: Integers) -> np.ndarray:
@@ -195,7 +242,7 @@ def without_floaters(mesh: TriangleMesh, *, smallest: float = 0.01, most: int | 
         raise ValueError(f"most must be >= 1, got {most}")
     if not len(mesh.triangles):
         return mesh
-    low, high = mesh.boxes()
+    low, high = mesh.boxes(mesh.components)
     size = np.linalg.norm(high - low, axis=-1)
     kept = size >= smallest * size.max()
     if most is not None:

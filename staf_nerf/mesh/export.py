@@ -80,7 +80,9 @@ def _export(made: Any, path: Path) -> None:
     if path.suffix.lower() == ".glb" and np.abs(middle).max() > FAR * np.linalg.norm(made.extents):
         import trimesh
 
+        normals = made.vertex_normals.copy()
         made.vertices = made.vertices - middle
+        made.vertex_normals = normals  # which new vertices would have it forget
         scene = trimesh.Scene()
         scene.add_geometry(made, transform=trimesh.transformations.translation_matrix(middle))
         made = scene

@@ -241,6 +241,11 @@ def _no_crossing(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid,
     axes = [np.linspace(0, n, 33) for n in grid.cells]
     values = level + evaluate(grid.points(np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)))
     low, middle, high = np.quantile(values, [0.0, 0.5, 1.0])
+    if low < level < high:
+        return (
+            f"no cell shows where the field crosses the level {level:g}, though its values go from {low:.4g} to "
+            f"{high:.4g}: what is there is thinner than a cell of {grid.spacing:.4g}, a higher resolution is needed"
+        )
     return (
         f"the field does not cross the level {level:g} in the box: its values go from {low:.4g} to {high:.4g}; a level "
         f"between them is needed, such as {(low + high) / 2:.4g} (the median is {middle:.4g})"

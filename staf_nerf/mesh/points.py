@@ -77,7 +77,7 @@ def read_points(path: Path) -> PointCloud:
         raise ValueError(f"points must be in a file that ends in one of {', '.join(SUFFIXES)}, got {path.name}")
     try:
         points, normals = reader(path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"could not read points from {path}: {error}") from error
     if normals is not None:
         lengths = np.linalg.norm(normals, axis=-1, keepdims=True)
@@ -88,6 +88,9 @@ def read_points(path: Path) -> PointCloud:
 def _read_ply(path: Path) -> tuple[Floats, Floats | None]:
     import open3d
 
+    with path.open("rb") as file:
+        if file.read(3) != b"ply":
+            raise ValueError("it is no PLY file, and holds no points")
     with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):  # the error says it
         cloud = open3d.io.read_point_cloud(path)
     if not len(cloud.points):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from staf_nerf.mesh.triangles import Floats, Integers, TriangleMesh, weld
+from staf_nerf.mesh.triangles import Floats, Integers, TriangleMesh
 
 RAYS = 3
 """Rays that vote on whether a point is inside: more than one, for meshes with holes; an odd number."""
@@ -50,51 +50,34 @@ class Surface:
         return found["points"].numpy() * self._scale + self._center, found["primitive_ids"].numpy().astype(np.int64)
 
     @cached_property
-    def parts_overlap(self) -> bool:
-        """Whether this is a closed surface of several parts whose boxes meet: they may share space, or lie within.
+    def winds(self) -> bool:
+        """Whether winding numbers decide what is inside: where closed parts may share space or walls with others.
 
-        How often a ray meets all of them does not say whether it began inside one.
+        Rays, which are quicker, vote about a single closed part, and about what is open.
         """
-        if self._mesh.boundary_edges:
-            return False
-        low, high = self._mesh.boxes()
-        order = np.argsort(low[:, 0])
-        low, high = low[order], high[order]
-        for i in range(len(low) - 1):  # those that begin, along x, before this one ends
-            others = slice(i + 1, np.searchsorted(low[:, 0], high[i, 0], "right"))
-            if ((low[others] <= high[i]) & (low[i] <= high[others])).all(1).any():
-                return True
-        return False
+        mesh = self._mesh
+        return bool(mesh.closed.any()) and (mesh.bodies.max() > 0 or not mesh.watertight)
 
     def inside(self, points: Floats, *, rays: int = RAYS) -> NDArray[np.bool_]:
-        """Whether each of the points (N, 3) is inside, by a vote of an odd number of rays.
-
-        Where closed parts meet, inside is what more of them enclose facing outwards than facing inwards.
-        """
-        if not self.parts_overlap:
+        """Whether each of the points (N, 3) is inside: by a vote of an odd number of rays, or see `winds`."""
+        if not self.winds:
             return self._scene.compute_occupancy(self._inward(points), nsamples=rays).numpy() > 0.5
-        enclosed = np.zeros(len(points), dtype=np.int64)
-        for part, facing in self._parts:
-            near = np.flatnonzero(((points >= part._mesh.bounds[0]) & (points <= part._mesh.bounds[1])).all(1))
-            if len(near):
-                enclosed[near[part.inside(points[near], rays=rays)]] += facing
-        return enclosed > 0
+        import igl
+
+        numbers = igl.fast_winding_number(  # Barill et al. 2018
+            np.ascontiguousarray(self._mesh.vertices - self._center),
+            np.ascontiguousarray(self._mesh.triangles),
+            np.ascontiguousarray(points - self._center, dtype=np.float64),
+        )
+        return np.abs(numbers) > 0.5  # whatever way all of it faces
 
     def signed_distance(self, points: Floats, *, rays: int = RAYS) -> Floats:
         """Distance (N,) to the surface, negative inside; see `inside`."""
-        if self.parts_overlap:
+        if self.winds:
             distance = self._scene.compute_distance(self._inward(points)).numpy().astype(np.float64)
-            return np.where(self.inside(points, rays=rays), -distance, distance) * self._scale
+            return np.where(self.inside(points), -distance, distance) * self._scale
         found = self._scene.compute_signed_distance(self._inward(points), nsamples=rays)
         return found.numpy().astype(np.float64) * self._scale
-
-    @cached_property
-    def _parts(self) -> list[tuple[Surface, int]]:
-        """Each connected part, and 1 or -1: whether it faces as the whole does, which is outwards, or is a cavity."""
-        mesh, order = self._mesh, np.argsort(self._mesh.components, kind="stable")
-        groups = np.split(mesh.triangles[order], np.flatnonzero(np.diff(mesh.components[order])) + 1)
-        parts = [weld(TriangleMesh(mesh.vertices, triangles)) for triangles in groups]
-        return [(Surface(part), 1 if (part.volume > 0) == (mesh.volume > 0) else -1) for part in parts]
 
     def first_hit(self, origins: Floats, directions: Floats) -> Hits:
         """Where rays (N, 3) first meet the surface; distances are in lengths of `directions`."""

@@ -102,11 +102,33 @@ class TriangleMesh:
         rank = np.argsort(np.argsort(-np.bincount(label, self.areas), kind="stable"))
         return rank[label]
 
-    def boxes(self) -> tuple[Floats, Floats]:
-        """The least and the largest coordinates (P, 3) of each connected part."""
-        low, high = np.full((2, self.components.max(initial=-1) + 1, 3), [[[np.inf]], [[-np.inf]]])
-        np.minimum.at(low, self.components, self.corners.min(1))
-        np.maximum.at(high, self.components, self.corners.max(1))
+    @cached_property
+    def bodies(self) -> Integers:
+        """The number (T,) of the part that each triangle belongs to, where those that share an edge are connected."""
+        from scipy import sparse
+
+        a, b = self.triangles.reshape(-1), self.triangles[:, [1, 2, 0]].reshape(-1)
+        keys = np.minimum(a, b) * len(self.vertices) + np.maximum(a, b)
+        order = np.argsort(keys, kind="stable")
+        same = np.flatnonzero(np.diff(keys[order]) == 0)
+        ends = order[same] // 3, order[same + 1] // 3
+        joined = sparse.coo_array((np.ones(len(same), dtype=bool), ends), shape=(len(self.triangles),) * 2)
+        return sparse.csgraph.connected_components(joined, directed=False)[1].astype(np.int64)
+
+    @cached_property
+    def closed(self) -> NDArray[np.bool_]:
+        """Whether each triangle (T,) is of a connected part without boundary."""
+        edges, counts = self.edges()
+        odd = np.zeros(len(self.vertices), dtype=bool)
+        odd[edges[counts % 2 == 1]] = True
+        opened = np.bincount(self.components, odd[self.triangles].any(1)) > 0
+        return ~opened[self.components]
+
+    def boxes(self, part: Integers) -> tuple[Floats, Floats]:
+        """The least and the largest coordinates (P, 3) of each part, whose number (T,) each triangle has."""
+        low, high = np.full((2, part.max(initial=-1) + 1, 3), [[[np.inf]], [[-np.inf]]])
+        np.minimum.at(low, part, self.corners.min(1))
+        np.maximum.at(high, part, self.corners.max(1))
         return low, high
 
     def edges(self) -> tuple[Integers, Integers]:
@@ -161,6 +183,8 @@ def read_mesh(path: Path, *, as_stored: bool = False) -> TriangleMesh:
 
     if not path.is_file():
         raise FileNotFoundError(f"no mesh {path}")
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty")
     try:
         loaded: Any = trimesh.load(path, process=False, force="mesh")
     except Exception as error:  # trimesh's readers raise what they happen to meet

@@ -64,6 +64,7 @@ def test_normals_that_point_inwards_are_named(cloud):
         ("a.xyz", "1 2 3 255 0 0\n4 5 6 10 20 5\n7 8 9 0 0 1\n1 1 1 5 5 5\n", "their lengths differ"),
         ("a.ply", "nonsense", "holds no points"),
         ("a.npz", "nonsense", "could not read points"),
+        ("a.npz", "", "could not read points"),
         ("a.npz", "PK\x03\x04broken", "could not read points"),
         ("a.las", "", "ends in one of .ply, .xyz, .npz, got a.las"),
     ],
