@@ -184,7 +184,7 @@ def read_mesh(path: Path, *, as_stored: bool = False) -> TriangleMesh:
     if not path.is_file():
         raise FileNotFoundError(f"no mesh {path}")
     if not path.stat().st_size:
-        raise ValueError(f"{path} is empty")
+        raise ValueError(f"{path} is empty: it holds no triangles")
     try:
         loaded: Any = trimesh.load(path, process=False, force="mesh")
     except Exception as error:  # trimesh's readers raise what they happen to meet
