@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -116,9 +117,7 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
         return_freed_memory()
         parts = int(mesh.components.max()) + 1
         with stages("cleaning"):
-            if job.box is not None:
-                corners = np.asarray(job.box).reshape(2, 3)
-                mesh = moved(cropped(moved(mesh, to_frame), corners), np.linalg.inv(to_frame))
+            mesh = _boxed(mesh, cropped, job, to_frame)
             if job.hull:
                 assert source.rays is not None
                 mesh = within_hull(mesh, np.unique(source.rays[0], axis=0))
@@ -131,9 +130,7 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
         if job.triangles and len(mesh.triangles) > job.triangles:
             with stages("decimation"):
                 mesh = decimated(mesh, job.triangles)
-                if job.box is not None:  # it moves vertices, also those at the cut
-                    corners = np.asarray(job.box).reshape(2, 3)
-                    mesh = moved(clamped(moved(mesh, to_frame), corners), np.linalg.inv(to_frame))
+                mesh = _boxed(mesh, clamped, job, to_frame)  # it moves vertices, also those at the cut
                 _refuse_empty(mesh, f"decimation to {job.triangles} triangles")
             if len(mesh.triangles) > job.triangles:
                 console.print(f"warning: {len(mesh.triangles)} triangles are left, fewer would not hold its shape")
@@ -221,6 +218,13 @@ def report(mesh: TriangleMesh) -> dict[str, Any]:
         "extent": (mesh.bounds[1] - mesh.bounds[0]).tolist(),
         "colors": "vertices" if mesh.colors is not None else None,
     }
+
+
+def _boxed(mesh: TriangleMesh, change: Callable[..., TriangleMesh], job: MakeMesh, to_frame: Floats) -> TriangleMesh:
+    """What a change makes of a mesh and the box that was asked for, if any, in the output's coordinates."""
+    if job.box is None:
+        return mesh
+    return moved(change(moved(mesh, to_frame), np.asarray(job.box).reshape(2, 3)), np.linalg.inv(to_frame))
 
 
 def _refuse_empty(mesh: TriangleMesh, after: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,11 +173,15 @@ def _cavities(mesh: TriangleMesh, neighbours: Integers, turned: NDArray[np.bool_
     volume = np.abs(np.bincount(part, (a * np.cross(b, c)).sum(-1)))
     low, high = mesh.boxes(part)
     cavity = np.zeros(len(closed), dtype=bool)
+
+    @functools.lru_cache(16)  # one may be around many; and of a thousand ray tracers Open3D holds no more
+    def surface(j: int) -> Surface:
+        return Surface(weld(TriangleMesh(mesh.vertices, mesh.triangles[part == j])))
+
     for i in np.argsort(-volume, kind="stable"):  # what is around a part comes before it
         around = np.flatnonzero(closed & closed[i] & (low < low[i]).all(1) & (high > high[i]).all(1))
         for j in around[np.argsort(volume[around])]:
-            body = weld(TriangleMesh(mesh.vertices, mesh.triangles[part == j]))
-            if Surface(body).inside(mesh.vertices[np.unique(mesh.triangles[part == i])]).all():
+            if surface(j).inside(mesh.vertices[np.unique(mesh.triangles[part == i])]).all():
                 cavity[i] = cavity[j] ^ whole[i] ^ whole[j]
                 break
     return cavity[part]
