@@ -33,6 +33,15 @@ def _place(points, multipliers, at, inside, scale, level, LEVELS, axis: tl.const
 
 
 @triton.jit
+def _cell(points, multipliers, at, inside, scale, level, LEVELS, DIMS: tl.constexpr):
+    """`_place` along three axes; in two dimensions the third is the second again, which nothing uses."""
+    low0, high0, f0 = _place(points, multipliers, at, inside, scale, level, LEVELS, 0, DIMS)
+    low1, high1, f1 = _place(points, multipliers, at, inside, scale, level, LEVELS, 1, DIMS)
+    low2, high2, f2 = _place(points, multipliers, at, inside, scale, level, LEVELS, DIMS - 1, DIMS)
+    return low0, high0, f0, low1, high1, f1, low2, high2, f2
+
+
+@triton.jit
 def _row(low0, high0, low1, high1, low2, high2, rows, dense, corner: tl.constexpr, DIMS: tl.constexpr):
     """The row of a corner in its level's table; axis 0 changes fastest."""
     a = high0 if corner & 1 else low0
@@ -103,11 +112,11 @@ def _forward(
     level = tl.program_id(1)
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
-    scale, size, offset = tl.load(scales + level), tl.load(rows + level), tl.load(offsets + level)
-    size = size.to(tl.uint32, bitcast=True)
-    low0, high0, f0 = _place(points, multipliers, at, inside, scale, level, LEVELS, 0, DIMS)
-    low1, high1, f1 = _place(points, multipliers, at, inside, scale, level, LEVELS, 1, DIMS)
-    low2, high2, f2 = _place(points, multipliers, at, inside, scale, level, LEVELS, DIMS - 1, DIMS)
+    scale, offset = tl.load(scales + level), tl.load(offsets + level)
+    size = tl.load(rows + level).to(tl.uint32, bitcast=True)
+    low0, high0, f0, low1, high1, f1, low2, high2, f2 = _cell(
+        points, multipliers, at, inside, scale, level, LEVELS, DIMS
+    )
     feature = tl.arange(0, FEATURES)[None, :]
     total = tl.zeros([BLOCK, FEATURES], tl.float32)
     for corner in tl.static_range(2**DIMS):
@@ -140,11 +149,11 @@ def _backward(
     level = tl.program_id(1)
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
-    scale, size, offset = tl.load(scales + level), tl.load(rows + level), tl.load(offsets + level)
-    size = size.to(tl.uint32, bitcast=True)
-    low0, high0, f0 = _place(points, multipliers, at, inside, scale, level, LEVELS, 0, DIMS)
-    low1, high1, f1 = _place(points, multipliers, at, inside, scale, level, LEVELS, 1, DIMS)
-    low2, high2, f2 = _place(points, multipliers, at, inside, scale, level, LEVELS, DIMS - 1, DIMS)
+    scale, offset = tl.load(scales + level), tl.load(offsets + level)
+    size = tl.load(rows + level).to(tl.uint32, bitcast=True)
+    low0, high0, f0, low1, high1, f1, low2, high2, f2 = _cell(
+        points, multipliers, at, inside, scale, level, LEVELS, DIMS
+    )
     feature = tl.arange(0, FEATURES)[None, :]
     g = tl.load(grad + (at * LEVELS + level)[:, None] * FEATURES + feature, inside[:, None], 0.0)
     slope0, slope1, slope2 = tl.zeros_like(f0), tl.zeros_like(f0), tl.zeros_like(f0)
@@ -194,11 +203,11 @@ def _second(
     level = tl.program_id(1)
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < count
-    scale, size, offset = tl.load(scales + level), tl.load(rows + level), tl.load(offsets + level)
-    size = size.to(tl.uint32, bitcast=True)
-    low0, high0, f0 = _place(points, multipliers, at, inside, scale, level, LEVELS, 0, DIMS)
-    low1, high1, f1 = _place(points, multipliers, at, inside, scale, level, LEVELS, 1, DIMS)
-    low2, high2, f2 = _place(points, multipliers, at, inside, scale, level, LEVELS, DIMS - 1, DIMS)
+    scale, offset = tl.load(scales + level), tl.load(offsets + level)
+    size = tl.load(rows + level).to(tl.uint32, bitcast=True)
+    low0, high0, f0, low1, high1, f1, low2, high2, f2 = _cell(
+        points, multipliers, at, inside, scale, level, LEVELS, DIMS
+    )
     feature = tl.arange(0, FEATURES)[None, :]
     g = tl.load(grad + (at * LEVELS + level)[:, None] * FEATURES + feature, inside[:, None], 0.0)
     v0 = scale * tl.load(v_points + at * DIMS, inside, 0.0)
