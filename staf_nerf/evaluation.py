@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +18,7 @@ from staf_nerf.mesh.source import Source
 from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import TriangleMesh
 from staf_nerf.signals.sampling import CHUNK, in_chunks
-from staf_nerf.signals.shape import Boxed, Frame, grid_points, level, value_and_gradient
+from staf_nerf.signals.shape import Boxed, Cells, Frame, level, value_and_gradient
 
 PAPER_GRID = 512
 """Points along an axis of the grid on which the paper measures occupancy."""
@@ -56,7 +55,7 @@ def shape_source(field: nn.Module, config: ShapeConfig, frame: Frame) -> Source:
     where, inside = level(config)
     to_world = np.diag([frame.scale] * 3 + [1.0])
     to_world[:3, 3] = frame.center
-    bounds, known = CUBE, _where_known(field, config, frame)
+    bounds, known, device = CUBE, _where_known(field, config, frame), next(field.parameters()).device
     if config.grid:
         half = np.array(frame.size) / 2.0
         bounds = np.stack([-half, half]) + 0.01 * CUBE  # so that the surface is closed where the box cuts it
@@ -65,8 +64,8 @@ def shape_source(field: nn.Module, config: ShapeConfig, frame: Frame) -> Source:
         bounds=bounds,
         level=where,
         inside=inside,
-        lipschitz=field_bound(known, config),
-        device=next(field.parameters()).device,
+        lipschitz=None if config.quantity == "occupancy" else distance_bound(known, CUBE, device),
+        device=device,
         to_world=to_world,
     )
 
@@ -76,17 +75,13 @@ def _where_known(field: nn.Module, config: ShapeConfig, frame: Frame) -> nn.Modu
     return Boxed(field, config, frame) if config.grid else field
 
 
-def field_bound(field: nn.Module, config: ShapeConfig) -> float:
-    """What may be assumed of how much a fitted field changes over a unit of length: nothing, of an occupancy."""
-    if config.quantity == "occupancy":
-        return math.inf
-    return distance_bound(field, CUBE, next(field.parameters()).device)
-
-
 def distance_bound(
     distance: Callable[[torch.Tensor], torch.Tensor], bounds: np.ndarray, device: torch.device | str
 ) -> float:
-    """The same of a learned signed distance in a box (2, 3): 1.3, or the steepest slope that is found if it is more."""
+    """The most by which a learned signed distance changes over a unit of length in a box (2, 3).
+
+    That is 1.3, or the steepest slope that is found if it is more.
+    """
     return max(DISTANCE_BOUND, steepest_slope(distance, bounds, device=device))
 
 
@@ -99,6 +94,7 @@ def measure_shape(
     *,
     points: int = 200_000,
     seed: int = 0,
+    progress: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
     """Compares a fitted field, and the mesh that was extracted from it, with the mesh that it was fitted to.
 
@@ -110,14 +106,15 @@ def measure_shape(
         reference: The mesh.
         points: Points on each surface, and in space.
         seed: Of the points.
+        progress: Called with the part that is done of a grid.
 
     Returns:
         The entries of `staf_nerf.mesh.compare.Comparison`; "field_iou", the intersection over union of what the field
         and the reference have inside, by points spread over the reference's box and a tenth around it (None where the
-        reference has no inside); for a signed
-        distance "eikonal_error", the mean of |‖∇f‖ - 1| over the same points, and "distance_error", the mean of
-        |f - d| on points near the surface; for occupancy "squared_error" and "grid_iou", over random points of the grid
-        that it learned from, or of one of 512³ in the cube (the paper's protocol, which takes all of them).
+        reference has no inside); for a signed distance "eikonal_error", the mean of |‖∇f‖ - 1| over the same points,
+        and "distance_error", the mean of |f - d| on points near the surface; for occupancy "squared_error" and
+        "grid_iou", over all cells of the grid that it learned from (the paper's protocol), or as many points of one of
+        512³ in the cube.
     """
     known = _where_known(field, config, frame)
     found: dict[str, Any] = asdict(compare(mesh, reference, points=points, seed=seed))
@@ -126,17 +123,42 @@ def measure_shape(
     query = middle + half * random.uniform(-1.0, 1.0, (points, 3))
     found["field_iou"] = _iou(_inside(known, config, frame.inward(query)), surface.inside(query))
     if config.quantity == "occupancy":
-        of_cube = Frame((0.0, 0.0, 0.0), 1.0)
-        grid = grid_points(frame if config.grid else of_cube, config.grid or PAPER_GRID, points, random)
-        truth = surface.inside(frame.outward(grid))
-        found["grid_iou"] = _iou(_inside(known, config, grid), truth)
-        found["squared_error"] = float(((_values(known, grid) - truth) ** 2).mean())
-        return found
+        if config.grid:
+            cells = Cells.of(frame, config.grid)
+            layers, count = cells.layers(), int(cells.counts[0])
+        else:
+            layers, count = [Cells.of(Frame((0.0, 0.0, 0.0), 1.0), PAPER_GRID).draw(points, random)], 1
+        return found | _measure_cells(known, config, frame, surface, layers, count, progress)
     found["eikonal_error"] = _eikonal_error(field, frame.inward(query))
     near = reference.sample(points, random)[0] + 0.01 * reference.diagonal * random.standard_normal((points, 3))
     error = _values(known, frame.inward(near)) * frame.scale - surface.signed_distance(near)
     found["distance_error"] = float(np.abs(error).mean())
     return found
+
+
+def _measure_cells(
+    field: nn.Module,
+    config: ShapeConfig,
+    frame: Frame,
+    surface: Surface,
+    layers: Iterable[np.ndarray],
+    count: int,
+    progress: Callable[[float], None] | None,
+) -> dict[str, float | None]:
+    """Of an occupancy at the middles of cells, which come in layers (N, 3)."""
+    where, _ = level(config)
+    common = either = there = cells = 0
+    error = 0.0
+    for done, middles in enumerate(layers, 1):
+        truth, values = surface.inside(frame.outward(middles)), _values(field, middles)
+        common += int((truth & (values > where)).sum())
+        either += int((truth | (values > where)).sum())
+        there += int(truth.sum())
+        error += float(((values - truth) ** 2).sum())
+        cells += len(middles)
+        if progress is not None:
+            progress(done / count)
+    return {"grid_iou": common / either if there else None, "squared_error": error / cells}
 
 
 def measure_points(

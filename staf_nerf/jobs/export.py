@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 
 from staf_nerf.checkpoint import Checkpoint, field_file, load_field
 from staf_nerf.config import AudioConfig, ImageConfig, ShapeConfig
-from staf_nerf.evaluation import field_bound
+from staf_nerf.evaluation import CUBE, distance_bound
 from staf_nerf.export.fused import fused_file
 from staf_nerf.export.network import Network, network_of
 from staf_nerf.export.onnx import onnx_model
@@ -152,6 +152,7 @@ def _page(job: Export, checkpoint: Checkpoint, network: Network) -> str:
     if isinstance(config, ImageConfig):
         return image_page(network, field, checkpoint.frame, title, precision=precision)
     if isinstance(config, ShapeConfig) and config.quantity == "signed-distance":
-        return shape_page(network, field, field_bound(field, config), title, up=job.up, precision=precision)
+        bound = distance_bound(field, CUBE, next(field.parameters()).device)
+        return shape_page(network, field, bound, title, up=job.up, precision=precision)
     what = "an occupancy, which does not say how far the surface is" if isinstance(config, ShapeConfig) else "a sound"
     raise ValueError(f"a page shows an image or a signed distance, got {what}; --to onnx takes both")

@@ -108,9 +108,9 @@ def run(job: FitShape) -> dict[str, Any]:
                 ) from error
         write_mesh(output / "mesh.ply", mesh)
         write_mesh(output / "mesh.glb", mesh)
-        with stages("measures"):
+        with stages("measures") as report:
             if isinstance(shape, TriangleMesh):
-                measures = measure_shape(model, job.config, signal.frame, mesh, shape, seed=job.seed)
+                measures = measure_shape(model, job.config, signal.frame, mesh, shape, seed=job.seed, progress=report)
             else:
                 measures = measure_points(model, signal.frame, mesh, shape, seed=job.seed)
         with stages("picture"):

@@ -1,9 +1,10 @@
 """A field's iso-surface as triangles, from samples near the surface alone.
 
-The box is divided into cubes ("blocks") of cells. A block whose middle is further from the level than the field can
-change over half its diagonal holds no surface; the others are divided again, and only points of the smallest ones are
-evaluated, each once. Blocks are worked on in layers of z, so that memory grows with the square of the resolution. Where
-nothing is known about how much the field can change, all points are.
+The box is divided into cubes ("blocks") of cells. Where a bound is known on how much the field changes, a block whose
+middle is further from the level than that over half its diagonal holds no surface, and the others are divided again.
+Where none is, each of the smallest blocks is sampled: what samples around a block differ by is taken for what the field
+can change in it, and the surface is followed wherever it leaves the blocks that are left. Only their points are
+evaluated, in layers of z, so that memory grows with the square of the resolution.
 
 Conventions: the field maps points (N, 3) to values (N,) or (N, 1). Arrays are indexed [z, y, x]. The surface's
 triangles face from inside to outside.
@@ -33,7 +34,7 @@ DEPTH = 8
 COARSEST = 8
 """Blocks along the longest axis at the start."""
 COARSE = 64
-"""Cells along the longest axis of the grid on which slopes are measured."""
+"""Cells along the longest axis of the grid on which slopes are measured; the least samples there along it."""
 CHUNK, CHUNK_ON_GPU = 2**13, 2**18
 """Points that the field is asked for at a time: on a CPU, what the cache holds of a layer of 256."""
 KEPT_OFF = 1e-3
@@ -42,6 +43,8 @@ BYTES_PER_TRIANGLE = 200
 """Of a mesh: with its vertices, while they are welded."""
 BYTES_PER_POINT = 32
 """Of a layer: values, masks, indices, and what Open3D makes of them."""
+BYTES_PER_BLOCK = 24
+"""Of a block that is sampled: its values, and the least and largest around it."""
 PART = 2**18
 """Points of a layer whose coordinates are held at a time."""
 
@@ -67,8 +70,9 @@ def extract_mesh(
         level: Of the surface.
         inside: "below" the level, as for a signed distance, or "above" it, as for density and occupancy.
         lipschitz: The most by which the field changes over a unit of length; 1 for an exact signed distance. Too small
-            a number loses parts of the surface; infinity evaluates the whole grid. None: twice the steepest slope
-            between neighbours on a coarse grid.
+            a number loses parts of the surface; infinity evaluates the whole grid. None: it is not known, and the
+            surface is found by samples, one or more in each cube of 4 x 4 x 4 cells, and followed from there: a part
+            that no sample hits, as it is smaller than such a cube, is left out. At 64 or fewer all is evaluated.
         memory: Bytes that may be used beside the field's own.
         device: Where the points are made.
         progress: Called with the part that is done.
@@ -78,20 +82,22 @@ def extract_mesh(
             often for the memory, or its values are not finite.
     """
     grid = _Grid.of(bounds, resolution)
-    layer_bytes = (DEPTH + 1) * (grid.cells[1] + 1) * (grid.cells[2] + 1) * BYTES_PER_POINT
-    if layer_bytes > memory:
+    needed = (DEPTH + 1) * (grid.cells[1] + 1) * (grid.cells[2] + 1) * BYTES_PER_POINT
+    if lipschitz is None:
+        needed = max(needed, math.prod(grid.blocks) * BYTES_PER_BLOCK)
+    if needed > memory:
         raise ValueError(
-            f"resolution {resolution} needs memory of {layer_bytes / 1e9:.2g} GB, got {memory / 1e9:.2g} GB; a smaller "
+            f"resolution {resolution} needs memory of {needed / 1e9:.2g} GB, got {memory / 1e9:.2g} GB; a smaller "
             "resolution or more memory is needed"
         )
     if inside not in ("below", "above"):
         raise ValueError(f"inside must be 'below' or 'above', got {inside!r}")
     evaluate = _evaluator(field, level, device)
-    lipschitz = 2.0 * _slope(evaluate, grid) if lipschitz is None else lipschitz
-    if not lipschitz > 0:
+    if lipschitz is not None and not lipschitz > 0:
         raise ValueError(f"lipschitz must be positive, got {lipschitz}")
-    least = KEPT_OFF * grid.spacing * (lipschitz if math.isfinite(lipschitz) else _slope(evaluate, grid))
-    sides = _sides(evaluate, grid, lipschitz)
+    slope = lipschitz if lipschitz is not None and math.isfinite(lipschitz) else _slope(evaluate, grid)
+    least = KEPT_OFF * grid.spacing * slope
+    sides = _sampled_sides(evaluate, grid) if lipschitz is None else _bounded_sides(evaluate, grid, lipschitz)
     pieces, most = [], int(memory / BYTES_PER_TRIANGLE)
     for done, piece in _layers(evaluate, grid, sides, least):
         if len(piece.triangles):
@@ -133,6 +139,12 @@ class _Grid:
         x, y, z = (max(math.ceil(e / spacing - 1e-9), 1) for e in extent)
         return cls(bounds[0], spacing, (z, y, x))
 
+    @property
+    def blocks(self) -> tuple[int, int, int]:
+        """How many of the smallest blocks there are on each axis."""
+        z, y, x = (math.ceil(n / BLOCK) for n in self.cells)
+        return z, y, x
+
     def points(self, index: NDArray) -> Floats:
         """Coordinates (N, 3) in the field's world of grid points (N, 3), [z, y, x]; halves are between points."""
         return self.origin + self.spacing * index[:, ::-1]
@@ -172,13 +184,15 @@ def _slope(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid) -> fl
     return max(steepest, 1e-30) / (step * grid.spacing)
 
 
-def _sides(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, lipschitz: float) -> NDArray[np.int8]:
+def _bounded_sides(
+    evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, lipschitz: float
+) -> NDArray[np.int8]:
     """For each of the smallest blocks: -1 or 1, the side of the level that all of it is on, or 0 if it is on both."""
     size = BLOCK
     while size * COARSEST < max(grid.cells):
         size *= 2
     if not math.isfinite(lipschitz):
-        return np.zeros([math.ceil(n / BLOCK) for n in grid.cells], dtype=np.int8)
+        return np.zeros(grid.blocks, dtype=np.int8)
     sides = np.zeros([math.ceil(n / size) for n in grid.cells], dtype=np.int8)
     while True:
         open_blocks = np.argwhere(sides == 0)
@@ -191,6 +205,71 @@ def _sides(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, lipsc
         size //= 2
         z, y, x = (math.ceil(n / size) for n in grid.cells)
         sides = sides.repeat(2, 0).repeat(2, 1).repeat(2, 2)[:z, :y, :x]
+
+
+def _sampled_sides(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid) -> NDArray[np.int8]:
+    """The same where no bound is known."""
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    if max(grid.cells) <= COARSE:
+        return np.zeros(grid.blocks, dtype=np.int8)
+    low, high = _samples(evaluate, grid)
+    around = minimum_filter(low, 3), maximum_filter(high, 3)
+    is_open = (around[0] < 0) & (around[1] >= 0)
+    is_open |= np.minimum(np.abs(low), np.abs(high)) <= around[1] - around[0]
+    sides = np.where(is_open, 0, np.where(low < 0, -1, 1)).astype(np.int8)
+    fresh = np.argwhere(is_open)
+    while len(fresh):
+        fresh = np.concatenate(
+            [_followed(evaluate, grid, sides, fresh, axis, step) for axis in range(3) for step in (0, 1)]
+        )
+    return sides
+
+
+def _samples(
+    evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The least and largest of the samples in each of the smallest blocks, at random places: no plate lies between."""
+    along = min(math.ceil(COARSE / max(grid.blocks)), BLOCK)  # samples along a block's edge
+    low, high = np.empty(grid.blocks, dtype=np.float32), np.empty(grid.blocks, dtype=np.float32)
+    plane = np.indices((along, *(along * n for n in grid.blocks[1:]))).reshape(3, -1).T
+    random = np.random.default_rng(0)
+    for z in range(grid.blocks[0]):
+        index = (plane + np.array([z * along, 0, 0]) + random.random(plane.shape)) * (BLOCK / along)
+        values = evaluate(grid.points(np.minimum(index, grid.cells)))
+        _, rows, columns = grid.blocks
+        by_block = values.reshape(along, rows, along, columns, along)
+        low[z], high[z] = by_block.min((0, 2, 4)), by_block.max((0, 2, 4))
+    return low, high
+
+
+def _followed(
+    evaluate: Callable[[Floats], NDArray[np.float32]],
+    grid: _Grid,
+    sides: NDArray[np.int8],
+    blocks: NDArray[np.int64],
+    axis: int,
+    step: Literal[0, 1],
+) -> NDArray[np.int64]:
+    """Opens those of the next blocks (before or behind along an axis) into which the surface goes on; returns them.
+
+    It does where the face to such a block has a point on the other side of the level than the block.
+    """
+    onward = blocks.copy()
+    onward[:, axis] += 2 * step - 1
+    onward = onward[(onward[:, axis] >= 0) & (onward[:, axis] < sides.shape[axis])]
+    onward = onward[sides[tuple(onward.T)] != 0]
+    face = np.indices([1 if a == axis else BLOCK + 1 for a in range(3)]).reshape(3, -1).T
+    face[:, axis] = BLOCK * (1 - step)
+    entered = np.zeros(len(onward), dtype=bool)
+    for start in range(0, len(onward), PART // len(face)):
+        part = onward[start : start + PART // len(face)]
+        corners = np.minimum(BLOCK * part[:, None] + face, grid.cells)
+        is_below = evaluate(grid.points(corners.reshape(-1, 3))).reshape(len(part), -1) < 0
+        entered[start : start + len(part)] = (is_below != (sides[tuple(part.T)] < 0)[:, None]).any(1)
+    found = onward[entered]
+    sides[tuple(found.T)] = 0
+    return found
 
 
 def _layers(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,6 @@ def source_of(model: StafModel, manager: Any, *, most_pixels: int = 256) -> Sour
         bounds=model.scene_box.aabb.detach().cpu().double().numpy(),
         level=OPAQUE,
         inside="above",
-        lipschitz=math.inf,
         device=model.device,
         color=color_function(field, model.device),
         views=lambda: views(model, cameras, most_pixels=most_pixels),

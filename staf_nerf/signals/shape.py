@@ -6,7 +6,7 @@ Coordinates are the shape's, moved and scaled so that its box lies about zero wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ from staf_nerf.config import ShapeConfig
 from staf_nerf.fields import NeuralField, SignedDistanceField
 from staf_nerf.mesh.points import PointCloud
 from staf_nerf.mesh.surface import Surface
-from staf_nerf.mesh.triangles import Floats, TriangleMesh
+from staf_nerf.mesh.triangles import Floats, Integers, TriangleMesh
 
 EXTENT = 0.85
 """Half the longest side of the shape's box: the surface keeps off the cube's faces."""
@@ -104,7 +104,7 @@ class ShapeSignal:
         """Points (count, 3) of the cube, or of the grid of cells that fills the shape's box."""
         if not self.config.grid:
             return random.uniform(-1.0, 1.0, (count, 3))
-        return grid_points(self.frame, self.config.grid, count, random)
+        return Cells.of(self.frame, self.config.grid).draw(count, random)
 
     def _draw(self, count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Points on the surface, near it and anywhere, and the quantity there."""
@@ -174,12 +174,33 @@ class PointCloudSignal:
         return found
 
 
-def grid_points(frame: Frame, grid: int, count: int, random: np.random.Generator) -> Floats:
-    """Middles (count, 3) of cells of a grid that fills the shape's box, with `grid` of them along its longest side."""
-    size = np.array(frame.size)
-    cell = float(size.max()) / grid
-    cells = np.maximum(np.ceil(size / cell - 1e-9), 1).astype(np.int64)
-    return cell * (random.integers(0, cells, (count, 3)) + 0.5 - cells / 2.0)
+@dataclass(frozen=True)
+class Cells:
+    """Those of a grid that fills a shape's box."""
+
+    side: float
+    counts: Integers
+    """(3,), along x, y and z."""
+
+    @classmethod
+    def of(cls, frame: Frame, grid: int) -> Cells:
+        """With `grid` of them along the box's longest side."""
+        size = np.array(frame.size)
+        side = float(size.max()) / grid
+        return cls(side, np.maximum(np.ceil(size / side - 1e-9), 1).astype(np.int64))
+
+    def draw(self, count: int, random: np.random.Generator) -> Floats:
+        """The middles (count, 3) of some."""
+        return self._middles(random.integers(0, self.counts, (count, 3)))
+
+    def layers(self) -> Iterator[Floats]:
+        """The middles (N, 3) of all, a layer along x at a time."""
+        layer = np.indices((1, *self.counts[1:])).reshape(3, -1).T
+        for x in range(self.counts[0]):
+            yield self._middles(layer + np.array([x, 0, 0]))
+
+    def _middles(self, index: Integers) -> Floats:
+        return self.side * (index + 0.5 - self.counts / 2.0)
 
 
 class Boxed(nn.Module):

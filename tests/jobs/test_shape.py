@@ -13,6 +13,7 @@ from staf_nerf.fields import NeuralField
 from staf_nerf.jobs.shape import FitShape, read_shape, run, without_effect
 from staf_nerf.mesh.clean import without_floaters
 from staf_nerf.mesh.points import PointCloud
+from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import TriangleMesh, read_mesh
 from staf_nerf.presets import load_preset
 from staf_nerf.signals.shape import Frame
@@ -67,10 +68,17 @@ def test_what_learned_of_the_box_alone_has_nothing_outside_of_it(ring, tmp_path)
     assert found["iou"] is not None
     assert found["iou"] > 0.9
     assert abs(found["grid_iou"] - found["field_iou"]) < 0.03
+    model, config, frame = load_shape(tmp_path / "out" / "field.safetensors")
+    axes = [(np.arange(n) + 0.5) / n - 0.5 for n in (64, 64, 16)]
+    middles = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3) * np.array([1.7, 1.7, 0.425])
+    inside = Surface(read_mesh(ring)).inside(frame.outward(middles))
+    with torch.no_grad():
+        values = model(torch.from_numpy(middles).float())[:, 0].double().numpy()
+    assert found["grid_iou"] == pytest.approx((inside & (values > 0.5)).sum() / (inside | (values > 0.5)).sum())
+    assert found["squared_error"] == pytest.approx(((values - inside) ** 2).mean(), rel=1e-6)
     made, truth = read_mesh(tmp_path / "out" / "mesh.ply"), read_mesh(ring)
     assert (made.bounds[0] > truth.bounds[0] - 0.2).all()
     assert (made.bounds[1] < truth.bounds[1] + 0.2).all()
-    _, _, frame = load_shape(tmp_path / "out" / "field.safetensors")
     np.testing.assert_allclose(np.array(frame.size) * frame.scale, [16.0, 16.0, 4.0], atol=0.1)
 
 

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from staf_nerf.mesh.compare import compare
 from staf_nerf.mesh.extract import extract_mesh
-from tests.mesh.shapes import sphere
 
 BOX = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 CENTER, RADII = torch.tensor([0.3, -0.2, 0.1]), torch.tensor([0.5, 0.3, 0.2])
@@ -75,10 +73,35 @@ def test_few_points_are_evaluated_each_once_and_the_surface_is_that_of_all():
     assert len(few.triangles) == len(full.triangles)
 
 
-def test_a_learned_field_s_slope_is_found_where_it_is_not_given():
-    made = extract_mesh(lambda x: 40.0 * ball(x), bounds=BOX, resolution=64)
-    assert compare(made, sphere(0.7), points=5_000).chamfer_l1 < 0.002
+def plate(points):
+    """Two thirds of a cell of 128 thick, between the planes of every fourth grid point."""
+    return ((points - torch.tensor([0.02, 0.1, 0.0])).abs() - torch.tensor([0.005, 0.6, 0.7])).amax(-1)
+
+
+def thread(points):
+    """A helix, two and a half cells of 128 thick."""
+    angle = 4.0 * points[:, 2]
+    return (points[:, :2] - 0.6 * torch.stack([angle.cos(), angle.sin()], -1)).norm(dim=-1) - 0.02
+
+
+@pytest.mark.parametrize("distance", [ball, plate, thread])
+@pytest.mark.parametrize("steepness", [30.0, 1000.0])
+def test_a_surface_is_found_whole_where_nothing_is_known_of_the_slope(distance, steepness):
+    sparse, dense = (Counted(lambda x: torch.sigmoid(-steepness * distance(x))) for _ in range(2))
+    options = {"bounds": BOX, "resolution": 128, "level": 0.5, "inside": "above"}
+    few = extract_mesh(sparse, **options)
+    full = extract_mesh(dense, **options, lipschitz=math.inf)
+    assert np.array_equal(few.vertices, full.vertices)
+    assert np.array_equal(few.triangles, full.triangles)
+    assert sparse.points < dense.points / 2  # an eighth are samples, as many a coarse grid's, of the slope
+
+
+def test_of_a_fine_grid_without_a_known_slope_few_points_are_evaluated():
+    counted = Counted(ball)
+    made = extract_mesh(counted, bounds=BOX, resolution=400)
+    assert made.volume == pytest.approx(4 / 3 * math.pi * 0.7**3, rel=1e-3)
     assert made.boundary_edges == 0
+    assert counted.points < 401**3 / 6
 
 
 def test_two_balls_in_one_layer_and_in_several():
