@@ -360,7 +360,12 @@ class ImageConfig:
     """The network and its encoding."""
     fit: FitConfig = dataclasses.field(
         default_factory=lambda: FitConfig(
-            minutes=1.0, points=2048, matrix_learning_rate=1.4e-3, matrix_iterations=3, activation_delay=0.5
+            minutes=1.0,
+            points=2048,
+            matrix_learning_rate=2.8e-3,
+            matrix_momentum=0.8,
+            matrix_iterations=3,
+            activation_delay=0.5,
         )
     )
     """Duration and learning rates."""

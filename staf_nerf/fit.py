@@ -222,7 +222,7 @@ class Training:
     def load(self, path: Path) -> None:
         """Reads what `save` wrote."""
         try:
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
             if state["config"] != asdict(self.config):
                 raise ValueError(f"{path} is the state of a fit with other settings: {state['config']}")
             self._restore(state)
