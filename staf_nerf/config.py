@@ -348,6 +348,12 @@ class ShapeConfig:
             raise ValueError(f"near must be two positive numbers, got {self.near}")
 
 
+def _refuse_unused_frequency(field: FieldConfig, band: float) -> None:
+    """Refuses a first frequency that the samples' would take the place of."""
+    if band and field.encoding == "identity" and field.first_omega != FieldConfig.first_omega:
+        raise ValueError(f"field.first_omega has no effect where the band is not 0, got {field.first_omega} and {band}")
+
+
 @dataclass(frozen=True)
 class ImageConfig:
     """An image fitted as it is, from a smaller one, or from a noisy one: presets `image`, `superres`, `denoise`."""
@@ -389,6 +395,7 @@ class ImageConfig:
 
     def __post_init__(self) -> None:
         _check_choice(self, task=("image", "superres", "denoise"))
+        _refuse_unused_frequency(self.field, self.band)
         _check_range(self, band=(0, 100), photons=(0, math.inf), readout=(0, math.inf), held_out=(0, 0.9))
         _check_range(self, factor=(1, 1024), pixel_samples=(1, 64))
 
@@ -417,6 +424,7 @@ class AudioConfig:
 
     def __post_init__(self) -> None:
         _check_choice(self, task=("audio",))
+        _refuse_unused_frequency(self.field, self.band)
         _check_range(self, band=(0, 100))
 
 

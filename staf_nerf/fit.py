@@ -85,6 +85,7 @@ def fit(
     criterion: Callable[[nn.Module], float] | None = None,
     score: Callable[[nn.Module], Mapping[str, float]] | None = None,
     resume: Path | None = None,
+    subject: str = "",
 ) -> History:
     """Changes the model's weights so that it becomes the signal.
 
@@ -103,6 +104,7 @@ def fit(
             They change nothing.
         resume: File that holds the state of the fit, written every minute and at an interrupt. Where it exists
             already, the fit goes on from it. It is removed at the end.
+        subject: What is fitted, such as the files' names: the state of a fit of something else is refused.
 
     Raises:
         RuntimeError: If the loss is no number at the first step, or again after learning rates were halved three times.
@@ -111,7 +113,7 @@ def fit(
     if config.passes:
         config = replace(config, steps=config.passes * steps_of_a_pass(signal, config.points))
     generator = Generator().manual_seed(seed)
-    training = Training(model, signal, config, generator, criterion)
+    training = Training(model, signal, config, generator, criterion, f"{subject} seed {seed}".strip())
     history = training.history
     if resume is not None and resume.is_file():
         training.load(resume)
@@ -160,9 +162,10 @@ class Training:
         signal: Signal,
         config: FitConfig,
         generator: Generator,
-        criterion: Callable[[nn.Module], float] | None,
+        criterion: Callable[[nn.Module], float] | None = None,
+        subject: str = "",
     ) -> None:
-        self.model, self.signal, self.config = model, signal, config
+        self.model, self.signal, self.config, self.subject = model, signal, config, subject
         self.generator, self.criterion = generator, criterion
         self.optimizers = make_optimizers(model, config)
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
@@ -210,7 +213,9 @@ class Training:
         state = {
             **self._snapshot(),
             "config": asdict(self.config),
+            "subject": self.subject,
             "generator": self.generator.get_state(),
+            "passes": [order.left for order in getattr(self.signal, "passes", [])],
             "history": asdict(self.history),
             "rates": self.rates,
             "best": self.best,
@@ -225,10 +230,14 @@ class Training:
             state = torch.load(path, map_location="cpu", weights_only=True)
             if state["config"] != asdict(self.config):
                 raise ValueError(f"{path} is the state of a fit with other settings: {state['config']}")
+            if state["subject"] != self.subject:
+                raise ValueError(f"{path} is the state of a fit of {state['subject']}, not of {self.subject}")
             self._restore(state)
         except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path} is not the state of such a fit") from error
         self.generator.set_state(state["generator"])
+        for order, left in zip(getattr(self.signal, "passes", []), state["passes"], strict=True):
+            order.left = left
         self.rates, self.best = state["rates"], state["best"]
         vars(self.history).update(state["history"], interrupted=False)
 

@@ -65,6 +65,8 @@ def load_preset(name_or_path: str | Path, device: Device, defaults: Any = None) 
     fallback = by_device.get("cpu", {}) if device == "mps" else {}
     try:
         config = override(defaults, table)
+        if config.task != defaults.task:
+            raise ValueError(f"the preset is for the task {config.task!r}, {defaults.task!r} is needed")
         return override(config, by_device.get(device, fallback))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -1,13 +1,15 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import Generator, distributed, multiprocessing
 
-from staf_nerf.config import FieldConfig, FitConfig
+from staf_nerf.config import FieldConfig, FitConfig, ImageConfig
 from staf_nerf.fields import NeuralField, parameter_groups
 from staf_nerf.fit import fit, make_optimizers
+from staf_nerf.signals.image import ImageSignal, image_field
 
 STEPS = FitConfig(minutes=0.0, steps=150, points=256, matrix_learning_rate=5e-3, activation_learning_rate=1e-2)
 
@@ -142,6 +144,35 @@ def test_an_interrupted_fit_goes_on_as_if_nothing_had_been(tmp_path):
     state.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"state.pt is not the state of such a fit"):
         fit(field(), signal, STEPS, resume=state)
+
+
+def test_a_fit_in_passes_goes_on_within_a_pass(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
+    passes = FitConfig(minutes=0.0, passes=3, points=15)
+    config = ImageConfig(field=FieldConfig(hidden_features=8, hidden_layers=1), fit=passes)
+
+    def begun(*, impatient: bool):
+        signal = ImageSignal(pixels, config)
+        if impatient:
+            batch, calls = signal.batch, iter(range(10))
+
+            def interrupted(count, generator):
+                if next(calls) == 6:  # of 8 in a pass
+                    raise KeyboardInterrupt
+                return batch(count, generator)
+
+            signal.batch = interrupted
+        return image_field(config, signal.raster, generator=Generator().manual_seed(1)), signal
+
+    state = tmp_path / "state.pt"
+    assert fit(*begun(impatient=True), config.fit, resume=state, subject="it").interrupted
+    with pytest.raises(ValueError, match="is the state of a fit of it seed 0, not of another seed 0"):
+        fit(*begun(impatient=False), config.fit, resume=state, subject="another")
+    resumed, whole = begun(impatient=False), begun(impatient=False)
+    assert fit(*resumed, config.fit, resume=state, subject="it").steps == 24
+    fit(*whole, config.fit)
+    for mine, theirs in zip(resumed[0].parameters(), whole[0].parameters(), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 @pytest.mark.parametrize(("activation", "scale"), [("staf", 10.0), ("gaussian", 20.0), ("filter", 1.0), ("relu", 1.0)])

@@ -71,6 +71,7 @@ class NerfBenchmark:
 def run(benchmark: NerfBenchmark) -> dict[str, Any]:
     """Runs what is missing and returns all rows, with the means and deviations over seeds."""
     shared = {
+        "data": benchmark.data.name,
         "budget": benchmark.budget,
         "amount": benchmark.amount,
         "rays": benchmark.rays,

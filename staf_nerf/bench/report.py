@@ -1,4 +1,4 @@
-"""Results of the benchmarks of fits, as a page of Markdown with plots."""
+"""Results of the benchmarks of fits and of radiance fields, as a page of Markdown with plots."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from staf_nerf.bench.signals import COLUMNS, table_rows
 from staf_nerf.jobs.figures import new_figure, save_figure
 from staf_nerf.jobs.fitting import PEAKS
 
+VIEW_COLUMNS = ("method", "budget", "psnr", "ssim", "weights", "steps", "seconds", "rays per second")
+"""Of a summary of radiance fields."""
+
 
 @dataclass(frozen=True)
 class Report:
-    """Tables and plots of the JSON files that `staf bench image` and its like write."""
+    """Tables and plots of the JSON files that `staf bench image` and its like, and `staf bench nerf`, write."""
 
     files: Positional[tuple[Path, ...]]
     """The results."""
@@ -38,8 +41,8 @@ def run(job: Report) -> Path:
     parts = ["# Results", ""]
     for path, result in results.items():
         picture = job.output / f"{path.stem}.png"
-        parts += [f"## {path.stem}", "", *table(result), "", f"![PSNR while learning]({picture.name})", ""]
-        draw_curves(picture, result)
+        parts += [f"## {path.stem}", "", *table(result), "", f"![PSNR against steps and seconds]({picture.name})", ""]
+        draw_curves(picture, result) if "task" in result else draw_views(picture, result)
         parts += [footer(result), ""]
     page = job.output / "report.md"
     page.write_text("\n".join(parts), encoding="utf-8")
@@ -48,21 +51,63 @@ def run(job: Report) -> Path:
 
 def table(result: dict[str, Any]) -> list[str]:
     """Lines of a Markdown table: one for each method and budget, the best first."""
-    columns = [result["score"] if name == "score" else name for name in COLUMNS]
-    lines = [columns, ["---"] * len(columns), *table_rows(result)]
+    if "task" in result:
+        columns, rows = [result["score"] if name == "score" else name for name in COLUMNS], table_rows(result)
+    else:
+        columns, rows = list(VIEW_COLUMNS), [_view_row(entry) for entry in _by_score(result)]
+    lines = [columns, ["---"] * len(columns), *rows]
     return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _by_score(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The summary of views, by budget, the best first."""
+    return sorted(result["summary"], key=lambda entry: (entry["budget"], entry["amount"], -entry["psnr"]))
+
+
+def _view_row(entry: dict[str, Any]) -> list[str]:
+    def with_deviation(name: str, digits: int) -> str:
+        std = entry[f"{name}_std"]
+        return f"{entry[name]:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "")
+
+    scores = [with_deviation("psnr", 2), with_deviation("ssim", 3)]
+    counts = [f"{entry[name]:,.0f}" for name in ("parameters", "steps", "seconds", "rays_per_second")]
+    return [entry["method"], f"{entry['amount']:g} {entry['budget']}", *scores, *counts]
 
 
 def footer(result: dict[str, Any]) -> str:
     """What it takes to repeat the measurement."""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    files = sorted({row["file"] for row in result["rows"]})
-    seeds = sorted({row["seed"] for row in result["rows"]})
+    rows = result["rows"]
+    subjects = sorted({row["file"] for row in rows}) if "task" in result else [f"the views of {result['data']}"]
+    seeds = sorted({row["seed"] for row in rows})
+    commits = sorted({row.get("commit") or "unknown" for row in rows})
+    machines = sorted({_machine(row, result) for row in rows})
     return (
-        f"Mean over {', '.join(files)} and seeds {', '.join(map(str, seeds))}, ± deviation over seeds; final weights. "
-        f"`{result['command']}`; commit {result['commit'] or 'unknown'}; {versions}; {result['cpu']}, "
-        f"{result['threads']} threads."
+        f"Mean over {', '.join(subjects)} and seeds {', '.join(map(str, seeds))}, ± deviation over seeds; final "
+        f"weights. `{result['command']}`; commit {', '.join(commits)}; {versions}; {'; '.join(machines)}."
     )
+
+
+def _machine(row: dict[str, Any], result: dict[str, Any]) -> str:
+    """Where a run was, as it says itself, or else the file of results does."""
+    device = f", {row['device']}" if row.get("device", "cpu") != "cpu" else ""
+    return f"{row.get('cpu') or result.get('cpu') or result['machine']}{device}, {row['threads']} threads"
+
+
+def draw_views(path: Path, result: dict[str, Any]) -> None:
+    """PSNR of held-out views against steps and seconds of training: a point a budget, with the deviation over seeds."""
+    figure, axes = new_figure(1, 2, (12.0, 4.5))
+    for axis, name in zip(axes[0], ("steps", "seconds"), strict=True):
+        for method in dict.fromkeys(entry["method"] for entry in _by_score(result)):
+            found = [entry for entry in _by_score(result) if entry["method"] == method]
+            deviations = [entry["psnr_std"] or 0.0 for entry in found]
+            places, scores = ([entry[key] for entry in found] for key in (name, "psnr"))
+            axis.errorbar(places, scores, yerr=deviations, marker="o", label=method, linewidth=1.2, capsize=3)
+        axis.set_xlabel(name)
+        axis.set_ylabel("PSNR of held-out views, dB")
+        axis.grid(alpha=0.3)
+    axes[0][0].legend(fontsize=7)
+    save_figure(figure, path)
 
 
 def draw_curves(path: Path, result: dict[str, Any]) -> None:
@@ -74,7 +119,7 @@ def draw_curves(path: Path, result: dict[str, Any]) -> None:
     figure, axes = new_figure(1, 2, (12.0, 4.5))
     peak = PEAKS.get(result["task"])
     for method in dict.fromkeys(row["method"] for row in result["summary"]):
-        rows = [row for row in result["rows"] if row["method"] == method and "failed" not in row]
+        rows = [row for row in result["rows"] if row["method"] == method and "curve" in row]
         if not rows:
             continue
         most = max(row["steps"] for row in rows)
@@ -92,7 +137,8 @@ def draw_curves(path: Path, result: dict[str, Any]) -> None:
         axis.grid(alpha=0.3)
         if not peak:
             axis.set_yscale("log")
-    axes[0][0].legend(fontsize=7)
+    if axes[0][0].lines:
+        axes[0][0].legend(fontsize=7)
     save_figure(figure, path)
 
 
@@ -107,8 +153,9 @@ def _read(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as results: {error}") from error
-    if not isinstance(result, dict) or not {"task", "score", "summary", "rows"} <= set(result):
-        raise ValueError(f"{path} holds no results of a benchmark of fits")
+    of_fits, of_views = {"task", "score", "summary", "rows"}, {"data", "summary", "rows"}
+    if not isinstance(result, dict) or not (of_fits <= set(result) or of_views <= set(result)):
+        raise ValueError(f"{path} holds no results of a benchmark of fits or of radiance fields")
     return result
 
 

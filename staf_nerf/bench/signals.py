@@ -96,8 +96,8 @@ class SignalBenchmark:
 class ImageBenchmark(SignalBenchmark):
     """Fits images by several methods at equal cost."""
 
-    methods: tuple[str, ...] = ("image", "image+sine")
-    """Presets, each with changes after "+": an activation ("image+sine") or a key ("image+band=0.2")."""
+    methods: tuple[str, ...] = ("image", "image-sine")
+    """Presets, each with changes after "+": an activation ("image+finer") or a key ("image+band=0.2")."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class AudioBenchmark(SignalBenchmark):
     """Fits sounds by several methods at equal cost."""
 
     task: ClassVar[Task] = "audio"
-    methods: tuple[str, ...] = ("audio", "audio+sine")
+    methods: tuple[str, ...] = ("audio", "audio-sine")
     """Presets, each with changes after "+"."""
 
 
@@ -219,6 +219,8 @@ def run(benchmark: SignalBenchmark) -> Row:
     """Times steps, runs what is missing, and returns rows, the times, and a summary."""
     if not benchmark.files:
         raise ValueError("files must name one or more, got none")
+    if len({file.name for file in benchmark.files}) < len(benchmark.files):
+        raise ValueError(f"files must have different names, got {[str(file) for file in benchmark.files]}")
     configs = {name: configuration(benchmark.task, name, benchmark.weights) for name in benchmark.names}
     known = _known_times(benchmark.output)
     if not benchmark.steps and not set(configs) <= set(known):

@@ -11,8 +11,17 @@ from tyro.conf import OmitArgPrefixes
 
 from staf_nerf.checkpoint import FIELD_FILE, Checkpoint, save_field
 from staf_nerf.config import AudioConfig
-from staf_nerf.jobs.figures import SinusoidTrace, draw_spectrograms, draw_waves
-from staf_nerf.jobs.fitting import SCORE, FitFiles, Processes, fit_signal, processes, write_results
+from staf_nerf.jobs.figures import draw_spectrograms, draw_waves
+from staf_nerf.jobs.fitting import (
+    SCORE,
+    FitFiles,
+    Processes,
+    fit_signal,
+    processes,
+    say_left,
+    trace_of,
+    write_results,
+)
 from staf_nerf.jobs.progress import Stages
 from staf_nerf.memory import keep_freed_memory
 from staf_nerf.presets import load_preset
@@ -39,19 +48,24 @@ def run(job: FitAudio) -> list[dict[str, Any]]:
     """Does the job and returns what each file's `metrics.json` holds (under torchrun: of this process's files)."""
     keep_freed_memory()
     with processes(len(job.files)) as mine:
-        pairs = mine.share(job.files, job.folders("audio", mine))
-        found = [fit_sound(job, *pair, mine) for pair in pairs]
-    return [results for results in found if results is not None]
+        found, pairs = [], job.work("audio", mine)
+        for number, (file, output) in enumerate(pairs, 1):
+            results, is_interrupted = fit_sound(job, file, output, mine)
+            found += results
+            if is_interrupted:
+                say_left(len(pairs) - number, mine.console)
+                break
+    return found
 
 
-def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> dict[str, Any] | None:
-    """One sound; None in a process that does not write."""
+def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> tuple[list[dict[str, Any]], bool]:
+    """One sound's results (in a process that writes), and whether it was interrupted."""
     sound, track = read_sound(file)
     console = mine.console
     console.print(f"{file}: {track.samples / track.rate:.2f} s at {track.rate} Hz, {track.channels} channels")
     signal = AudioSignal(sound, track, job.config, device=job.where)
     model = audio_field(job.config, track, generator=Generator().manual_seed(job.seed)).to(job.where)
-    trace = SinusoidTrace(model)
+    trace = trace_of(model, output, resume=job.resume)
 
     def score(field: nn.Module) -> dict[str, float]:
         return {SCORE: sound_psnr(render_sound(field, track, device=job.where), sound)}
@@ -64,12 +78,13 @@ def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> dict[
                 job.config,
                 output,
                 seed=job.seed,
+                subject=file.name,
                 traces=[trace],
                 report=report,
                 score=score if job.score_passes else None,
             )
         if not mine.writes:
-            return None
+            return [], history.interrupted
         save_field(output / FIELD_FILE, Checkpoint(model, job.config, track, str(file), job.seed))
         with stages("measures"):
             found = render_sound(model, track, device=job.where)
@@ -80,7 +95,7 @@ def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> dict[
             draw_spectrograms(figures[1][1], found, sound, track.rate)
             made = found if job.scale == 1.0 else render_sound(model, track, scale=job.scale, device=job.where)
             write_sound(output / "sound.wav", made, track.scaled(job.scale))
-    return write_results(
+    results = write_results(
         output,
         file,
         job.config,
@@ -93,3 +108,4 @@ def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> dict[
         figures=figures,
         console=console,
     )
+    return [results], history.interrupted

@@ -34,13 +34,21 @@ class SinusoidTrace:
         self.values: dict[str, list[list[np.ndarray]]] = {name: [] for name in self.NAMES}
 
     def record(self, step: int) -> None:
-        """Keeps what they are now."""
+        """Keeps what they are now, and nothing of this step and later ones before."""
         if not self.activations:
             return
-        self.steps.append(step)
+        kept = sum(s < step for s in self.steps)
+        self.steps = [*self.steps[:kept], step]
         for name in self.NAMES:
             now = [getattr(activation, name).detach().cpu() for activation in self.activations]
-            self.values[name].append([(v.mean(1) if v.ndim == 2 else v).numpy().copy() for v in now])
+            values = [(v.mean(1) if v.ndim == 2 else v).numpy().copy() for v in now]
+            self.values[name] = [*self.values[name][:kept], values]
+
+    def load(self, path: Path) -> None:
+        """Reads what `save` wrote."""
+        with np.load(path) as saved:
+            self.steps = saved["step"].tolist()
+            self.values = {name: [list(row) for row in saved[name]] for name in self.NAMES}
 
     def save(self, path: Path) -> None:
         """Writes an NPZ: "step" (n,) and "amplitude", "frequency" and "phase" (n, layers, τ)."""

@@ -25,6 +25,8 @@ from staf_nerf.signals.image import psnr
 
 STATE = "state.pt"
 """File of a fit that can be resumed."""
+TRACE = "sinusoids.npz"
+"""File of what the sinusoids were on the way."""
 LOSS = "squared error"
 """What the signals of files call theirs."""
 SCORE = "psnr"
@@ -73,8 +75,8 @@ class FitFiles:
         """The device to compute on."""
         return choose_device(self.device)
 
-    def folders(self, task: str, mine: Processes) -> list[Path]:
-        """The folder of each file, made by the process that writes there.
+    def work(self, task: str, mine: Processes) -> list[tuple[Path, Path]]:
+        """This process's files that are to be fitted, each with its folder, made by the process that writes there.
 
         Raises:
             ValueError: If a file is named twice.
@@ -88,12 +90,20 @@ class FitFiles:
             found = [self.output]
         else:
             found = [(self.output or Path("outputs") / task) / name for name in names]
-        if mine.writes:
-            for _, folder in mine.share(self.files, found):
-                prepare_folder(folder, overwrite=self.overwrite or self.resume)
-                if not self.resume:
-                    (folder / STATE).unlink(missing_ok=True)
-        return found
+        pairs = mine.share(self.files, found)
+        if self.resume:
+            for file, folder in pairs:
+                if is_finished(folder):
+                    mine.console.print(f"{file} is finished already, in {folder}")
+            pairs = [(file, folder) for file, folder in pairs if not is_finished(folder)]
+        for _, folder in pairs if mine.writes else []:
+            may_replace = self.overwrite or self.resume
+            if (folder / STATE).is_file() and not may_replace:
+                raise FileExistsError(f"{folder} holds a fit that --resume goes on with; --overwrite replaces it")
+            prepare_folder(folder, overwrite=may_replace)
+            if not self.resume:
+                (folder / STATE).unlink(missing_ok=True)
+        return pairs
 
 
 @dataclass(frozen=True)
@@ -137,6 +147,20 @@ def processes(files: int) -> Iterator[Processes]:
         distributed.destroy_process_group()
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds the results of a fit that was not interrupted."""
+    try:
+        return not json.loads((folder / "metrics.json").read_text())["interrupted"]
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def say_left(left: int, console: Console) -> None:
+    """Says how many files an interrupt has kept from being fitted."""
+    if left:
+        console.print(f"[yellow]{left} more were not fitted: --resume goes on with them")
+
+
 def distinct_names(files: Sequence[Path]) -> list[str]:
     """A name for each file's folder: its stem, or where two have the same, the whole name.
 
@@ -157,6 +181,7 @@ def fit_signal(
     output: Path,
     *,
     seed: int,
+    subject: str,
     traces: Sequence[SinusoidTrace],
     report: Callable[..., None],
     criterion: Callable[[nn.Module], float] | None = None,
@@ -180,7 +205,16 @@ def fit_signal(
         criterion=criterion,
         score=score,
         resume=output / STATE,
+        subject=subject,
     )
+
+
+def trace_of(model: nn.Module, output: Path, *, resume: bool) -> SinusoidTrace:
+    """A trace of a model's sinusoids, which goes on from that of an interrupted fit in the folder."""
+    trace = SinusoidTrace(model)
+    if resume and (output / TRACE).is_file():
+        trace.load(output / TRACE)
+    return trace
 
 
 def history_of(whole: History, number: int) -> History:
@@ -230,7 +264,7 @@ def write_results(
         figures = [*figures, ("how it was learned", output / "curve.png")]
     if trace.steps:
         trace.draw(output / "sinusoids.png")
-        trace.save(output / "sinusoids.npz")
+        trace.save(output / TRACE)
         figures = [*figures, ("the trained sinusoids of each layer", output / "sinusoids.png")]
     settings = {name: found[name] for name in ("config", "first_omega", "seed")}
     write_page(output / "report.html", f"{file.name}: {config.task}", shown(found), figures, settings)

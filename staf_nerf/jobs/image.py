@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,17 @@ from staf_nerf.config import ImageConfig
 from staf_nerf.fields import FieldStack, NeuralField
 from staf_nerf.fit import History, steps_of_a_pass
 from staf_nerf.jobs.figures import SinusoidTrace, draw_error_map, draw_picture
-from staf_nerf.jobs.fitting import SCORE, FitFiles, Processes, fit_signal, history_of, processes, write_results
+from staf_nerf.jobs.fitting import (
+    SCORE,
+    FitFiles,
+    Processes,
+    fit_signal,
+    history_of,
+    processes,
+    say_left,
+    trace_of,
+    write_results,
+)
 from staf_nerf.jobs.progress import Stages
 from staf_nerf.memory import keep_freed_memory
 from staf_nerf.presets import load_preset
@@ -109,17 +119,26 @@ class _Work:
 def run(job: Job) -> list[dict[str, Any]]:
     """Does the job and returns what each file's `metrics.json` holds (under torchrun: of this process's files)."""
     keep_freed_memory()
-    results = []
+    results, fitted = [], 0
     with processes(len(job.files)) as mine:
-        for group in _groups(job, mine):
-            results += _fit_together(job, group, mine)
+        pairs = job.work(job.config.task, mine)
+        for group in _groups(job, pairs, mine):
+            found, is_interrupted = _fit_together(job, group, mine)
+            results += found
+            fitted += len(group)
+            if is_interrupted:
+                say_left(len(pairs) - fitted, mine.console)
+                break
     return results
 
 
-def _groups(job: Job, mine: Processes) -> Iterator[list[_Work]]:
-    """Images that fit together, one after the other: never more of them are read than a group has."""
+def _groups(job: Job, pairs: Sequence[tuple[Path, Path]], mine: Processes) -> Iterator[list[_Work]]:
+    """Images that fit together, one after the other: never more of them are read than a group has.
+
+    Where pixels are held out each is alone, as each has weights that predict those best.
+    """
     group: list[_Work] = []
-    for file, output in mine.share(job.files, job.folders(job.config.task, mine)):
+    for file, output in pairs:
         work = _read(job, file, output, mine.console)
         if group and (work.kind(job) != group[0].kind(job) or len(group) == job.together or job.config.held_out):
             yield group
@@ -137,11 +156,14 @@ def _read(job: Job, file: Path, output: Path, console: Console) -> _Work:
     console.print(f"{file}: {pixels.shape[1]} x {pixels.shape[0]}, {pixels.shape[2]} channels, {pixels.dtype.name}")
     signal = ImageSignal(task.given, job.config, raster=task.given_raster, seed=job.seed, device=job.where)
     model = image_field(job.config, task.given_raster, generator=Generator().manual_seed(job.seed)).to(job.where)
-    return _Work(file, output, task, signal, model, SinusoidTrace(model))
+    return _Work(file, output, task, signal, model, trace_of(model, output, resume=job.resume))
 
 
-def _fit_together(job: Job, group: list[_Work], mine: Processes) -> list[dict[str, Any]]:
-    """Fits a group, in as many minutes as its images would take one by one, and writes each image's results."""
+def _fit_together(job: Job, group: list[_Work], mine: Processes) -> tuple[list[dict[str, Any]], bool]:
+    """Fits a group, in as many minutes as its images would take one by one, and writes each image's results.
+
+    Returns those, and whether the fit was interrupted.
+    """
     config, first, alone = job.config, group[0], len(group) == 1
     stages = Stages(mine.console)
 
@@ -156,15 +178,16 @@ def _fit_together(job: Job, group: list[_Work], mine: Processes) -> list[dict[st
             dataclasses.replace(config, fit=dataclasses.replace(config.fit, minutes=len(group) * config.fit.minutes)),
             first.output,
             seed=job.seed,
+            subject=", ".join(work.file.name for work in group),
             traces=[work.trace for work in group],
             report=report,
             criterion=first.signal.held_out_error if config.held_out else None,
             score=score if job.score_passes else None,
         )
     if not mine.writes:
-        return []
+        return [], whole.interrupted
     histories = [whole] if alone else [history_of(whole, number) for number in range(len(group))]
-    return [_finish(job, *one, stages, mine) for one in zip(group, histories, strict=True)]
+    return [_finish(job, *one, stages, mine) for one in zip(group, histories, strict=True)], whole.interrupted
 
 
 def _finish(job: Job, work: _Work, history: History, fitting: Stages, mine: Processes) -> dict[str, Any]:

@@ -38,10 +38,13 @@ def prepare_folder(path: Path, *, overwrite: bool = False) -> None:
         raise FileExistsError(f"{path} is a file, a folder is needed")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
         raise FileExistsError(f"{path} holds results already; --overwrite replaces them")
-    path.mkdir(parents=True, exist_ok=True)
-    probe = path / ".probe"
-    probe.touch()
-    probe.unlink()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"the folder {path} cannot be written to: {error.strerror}") from error
 
 
 def write_page(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Generator, Tensor, nn
 from staf_nerf.config import AudioConfig
 from staf_nerf.fields import NeuralField
 from staf_nerf.signals.image import psnr
-from staf_nerf.signals.sampling import Passes, choose, first_omega, in_chunks
+from staf_nerf.signals.sampling import Passes, choose, first_omega, in_chunks, to_learn
 
 Sound = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -89,7 +90,8 @@ class AudioSignal:
         self.track, self.config, self.device = track, config, device
         self._values = torch.from_numpy(sound)
         self.samples = len(sound)
-        self._choose = Passes(self.samples).choose if config.fit.passes else functools.partial(choose, self.samples)
+        self.passes = [Passes(self.samples)] if config.fit.passes else []
+        self._choose = self.passes[0].choose if self.passes else functools.partial(choose, self.samples)
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Times (count, 1) and values (count, channels) in [-1, 1]; see `choose` for the count."""
@@ -100,7 +102,7 @@ class AudioSignal:
     def losses(self, field: nn.Module, batch: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
         """The mean squared error, of values in [-1, 1]."""
         points, values = batch
-        return {"squared error": (field(points) - values).square().mean()}
+        return {"squared error": (to_learn(field, points) - values).square().mean()}
 
 
 def audio_field(config: AudioConfig, track: Track, *, generator: Generator | None = None) -> NeuralField:
@@ -156,6 +158,8 @@ def log_power(sound: Sound) -> np.ndarray:
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
+STREAMED = 0x7FFFF000
+"""Bytes that programs promise which do not know yet how many will come, at least."""
 SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif", ".mp3")
 
 
@@ -177,9 +181,30 @@ def read_sound(path: Path) -> tuple[Sound, Track]:
         raise ValueError(f"{path} cannot be read as a sound: {error}") from error
     sound = np.asarray(found, dtype=np.float32)
     try:
+        _refuse_cut_off(path)
         return sound, Track.of(sound, rate, subtype)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _refuse_cut_off(path: Path) -> None:
+    """Refuses a WAV that ends before its samples do, which libsndfile takes for a shorter sound.
+
+    Raises:
+        ValueError: If its header promises more bytes than there are.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
+            return
+        while len(head := file.read(8)) == 8:
+            name, length = struct.unpack("<4sI", head)
+            if name == b"data":
+                there = size - file.tell()
+                if length > there and length < STREAMED:
+                    raise ValueError(f"the file is cut off: {there} of {length} bytes of samples are there")
+                return
+            file.seek(length + length % 2, 1)
 
 
 def write_sound(path: Path, sound: Sound, track: Track) -> None:

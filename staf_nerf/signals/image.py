@@ -22,7 +22,7 @@ from torch import Generator, Tensor, nn
 
 from staf_nerf.config import FieldConfig, ImageConfig
 from staf_nerf.fields import NeuralField
-from staf_nerf.signals.sampling import Passes, choose, first_omega, in_chunks
+from staf_nerf.signals.sampling import Passes, choose, first_omega, in_chunks, to_learn
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
@@ -141,7 +141,8 @@ class ImageSignal:
             if not len(self._learned) or not len(self._held_out):
                 raise ValueError(f"held_out {config.held_out} of {len(out)} pixels leaves none on one side")
         self.samples = len(self._values) if self._learned is None else len(self._learned)
-        self._choose = Passes(self.samples).choose if config.fit.passes else functools.partial(choose, self.samples)
+        self.passes = [Passes(self.samples)] if config.fit.passes else []
+        self._choose = self.passes[0].choose if self.passes else functools.partial(choose, self.samples)
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Coordinates (count, k, 2) of k points in each pixel, and values (count, channels), as `choose` counts."""
@@ -153,7 +154,8 @@ class ImageSignal:
     def losses(self, field: nn.Module, batch: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
         """The mean squared error, of values in [-1, 1]."""
         points, values = batch
-        return {"squared error": self.raster.squared_error(field(points).mean(1), values).mean()}
+        found = to_learn(field, points.flatten(0, 1)).unflatten(0, points.shape[:2]).mean(1)
+        return {"squared error": self.raster.squared_error(found, values).mean()}
 
     def held_out_error(self, field: nn.Module) -> float:
         """The mean squared error on the pixels (at most 2¹⁵ of them) that are never learned."""
@@ -185,6 +187,7 @@ class ImagesSignal:
     def __init__(self, signals: Sequence[ImageSignal]) -> None:
         self.signals = signals
         self.samples = max(signal.samples for signal in signals)
+        self.passes = [order for signal in signals for order in signal.passes]
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Coordinates (b, count, k, 2) and values (b, count, channels)."""
@@ -195,7 +198,7 @@ class ImagesSignal:
     def losses(self, field: nn.Module, batch: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
         """Each image's mean squared error, by its number: what one image learns leaves the others alone."""
         points, values = batch
-        found = field(points.flatten(1, 2)).unflatten(1, points.shape[1:3]).mean(2)
+        found = to_learn(field, points.flatten(1, 2)).unflatten(1, points.shape[1:3]).mean(2)
         errors = self.signals[0].raster.squared_error(found, values).mean((1, 2))
         return {str(number): error for number, error in enumerate(errors)}
 

@@ -7,11 +7,14 @@ import math
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from staf_nerf.config import FieldConfig
 
 CHUNK = 2**13
 """Points that a field is asked for at a time: what the layers hand on stays in the cache."""
+PIECE, LARGE = 2**18, 2**19
+"""Points of a piece of a step that has a large number of them: what 4 layers of 256 keep of a piece is 2 GB."""
 
 
 def first_omega(config: FieldConfig, *, in_features: int, samples: int, band: float) -> FieldConfig:
@@ -36,16 +39,28 @@ class Passes:
     """Numbers of samples, each drawn once before any comes again; the last draw of a pass takes what is left."""
 
     def __init__(self, there: int) -> None:
-        self.there, self._left = there, torch.arange(0)
+        self.there, self.left = there, torch.arange(0)
 
     def choose(self, count: int, generator: Generator) -> Tensor:
         """The next numbers, at most `count`; all in order for a count of 0, or of as many as there are."""
         if not 0 < count < self.there:
             return torch.arange(self.there)
-        if not len(self._left):
-            self._left = torch.randperm(self.there, generator=generator)
-        chosen, self._left = self._left[:count], self._left[count:]
+        if not len(self.left):
+            self.left = torch.randperm(self.there, generator=generator)
+        chosen, self.left = self.left[:count], self.left[count:]
         return chosen
+
+
+def to_learn(field: nn.Module, points: Tensor) -> Tensor:
+    """A field's values (…, n, k) at points (…, n, d), for their gradients.
+
+    Of very many the layers' values are not kept for the gradients but computed again, a piece at a time.
+    """
+    if points[..., 0].numel() <= LARGE:
+        return field(points)
+    size = max(PIECE // points[..., 0, 0].numel(), 1)
+    pieces = [checkpoint(field, piece, use_reentrant=False) for piece in points.split(size, dim=-2)]
+    return torch.cat(pieces, dim=-2)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 @torch.no_grad()

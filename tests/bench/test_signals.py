@@ -1,6 +1,7 @@
 """The benchmark of fits, in small: equal weights, equal cost, and every run once."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from staf_nerf.signals.image import write_image
 from tests.mesh.shapes import sphere
 
 TINY = "+fit.points=256"
+RESULTS = Path(signals.__file__).parent / "results"
 
 
 @pytest.fixture
@@ -149,6 +151,18 @@ def test_a_file_that_holds_no_results_is_named(tmp_path):
         report.run(report.Report((tmp_path / "b.json",)))
 
 
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*_*.json")), ids=lambda path: path.stem)
+def test_committed_results_make_a_page(path, tmp_path):
+    result = json.loads(path.read_text())
+    if "summary" not in result:
+        pytest.skip("it is about times")
+    text = report.run(report.Report((path,), tmp_path)).read_text()
+    assert text.count("\n| ") == len(result["summary"]) + 2
+    for entry in result["summary"]:
+        assert f"| {entry['method']} | {entry['amount']:g} {entry['budget']} |" in text
+    assert (tmp_path / f"{path.stem}.png").stat().st_size > 10_000
+
+
 def test_wrong_names_are_told_with_the_known_ones(photos):
     with pytest.raises(ValueError, match=r"methods must start with one of \[.*'image'"):
         signals.run(signals.ImageBenchmark(files=photos, methods=("photo",)))
@@ -156,6 +170,8 @@ def test_wrong_names_are_told_with_the_known_ones(photos):
         signals.run(signals.ImageBenchmark(files=photos, methods=("image+bandwidth=1",)))
     with pytest.raises(ValueError, match="files must name one or more"):
         signals.run(signals.ImageBenchmark(files=()))
+    with pytest.raises(ValueError, match="files must have different names"):
+        signals.run(signals.ImageBenchmark(files=(photos[0], photos[0].parent / "other" / photos[0].name)))
     with pytest.raises(ValueError, match="no width gives 10 weights"):
         signals.run(signals.ImageBenchmark(files=photos, weights=10))
     assert changed(ImageConfig(), ["relu", "band=0.5"]).field.activation == "relu"

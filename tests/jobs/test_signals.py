@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -63,12 +64,13 @@ def test_an_image_becomes_a_field_and_the_field_the_image(photo, tmp_path):
     assert 'src="http' not in page
 
 
-def test_super_resolution_is_better_than_a_constant_and_reports_bicubic(photo, tmp_path):
-    config = dataclasses.replace(SMALL, task="superres", factor=2, pixel_samples=2, band=0.05)
+@pytest.mark.parametrize(("factor", "least"), [(2, 20.0), (4, 16.0), (6, 14.0)])
+def test_super_resolution_is_better_than_a_constant_and_reports_bicubic(photo, factor, least, tmp_path):
+    config = dataclasses.replace(SMALL, task="superres", factor=factor, pixel_samples=2, band=0.1 / factor)
     (found,) = image.run(image.FitSuperResolution((photo,), output=tmp_path / "out", config=config))
-    assert found["measures"]["psnr"] > 20.0
-    assert found["measures"]["bicubic_psnr"] > 20.0
-    assert read_image(tmp_path / "out" / "image.png").shape == (64, 96, 3)
+    assert found["measures"]["psnr"] > least
+    assert found["measures"]["bicubic_psnr"] > least
+    assert read_image(tmp_path / "out" / "image.png").shape == (64 // factor * factor, 96, 3)  # whole blocks
     again = evaluate.run(evaluate.Evaluate(tmp_path / "out" / "field.safetensors"))
     assert again["measures"] == found["measures"]
 
@@ -79,9 +81,11 @@ def test_denoising_removes_noise_and_stops_by_held_out_pixels(photo, tmp_path):
     measures = found["measures"]
     assert measures["psnr"] > measures["noisy_psnr"] + 3.0
     assert len(found["held_out"]) == 9
+    assert evaluate.run(evaluate.Evaluate(tmp_path / "out"))["measures"] == measures
     own = dataclasses.replace(config, photons=0.0)
     (found,) = image.run(image.FitNoisyImage((photo,), output=tmp_path / "own", config=own))
     assert set(found["measures"]) == {"psnr_to_noisy", "psnr_held_out"}
+    assert evaluate.run(evaluate.Evaluate(tmp_path / "own"))["measures"] == found["measures"]
 
 
 def test_a_sound_becomes_a_field_and_the_field_the_sound(sound, tmp_path):
@@ -125,6 +129,8 @@ def test_results_are_not_overwritten_unless_asked(photo, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError, match="file is a file, a folder is needed"):
         image.run(image.FitImage((photo,), output=tmp_path / "file", config=config))
+    with pytest.raises(OSError, match="the folder /proc/here cannot be written to: No such file or directory"):
+        image.run(image.FitImage((photo,), output=Path("/proc/here"), config=config))
 
 
 def test_several_files_get_a_folder_each(photo, tmp_path):
@@ -159,16 +165,18 @@ def torchrun(*arguments: str) -> None:
     assert done.returncode == 0
 
 
-def test_two_processes_share_one_image_and_follow_the_curve_of_one(photo, tmp_path):
-    options = ["--steps", "40", "--minutes", "0", "--points", "1023", "--optimizer", "adam", "--hidden-features", "32"]
+@pytest.mark.parametrize(("optimizer", "rounding"), [("adam", 1e-3), ("muon", 0.03)])  # float32; Muon's bfloat16
+def test_two_processes_share_one_image_and_follow_the_curve_of_one(photo, optimizer, rounding, tmp_path):
+    options = ["--steps", "40", "--minutes", "0", "--points", "1023", "--hidden-features", "32"]
+    options += ["--optimizer", optimizer]
     torchrun("fit", "image", str(photo), "--output", str(tmp_path / "two"), *options)
     config = load_preset("image", "cpu", ImageConfig())
-    fit = dataclasses.replace(config.fit, steps=40, minutes=0.0, points=1023, optimizer="adam")
+    fit = dataclasses.replace(config.fit, steps=40, minutes=0.0, points=1023, optimizer=optimizer)
     config = dataclasses.replace(config, fit=fit, field=dataclasses.replace(config.field, hidden_features=32))
     (alone,) = image.run(image.FitImage((photo,), output=tmp_path / "one", config=config))
     found = json.loads((tmp_path / "two" / "metrics.json").read_text())
     for mine, theirs in zip(found["losses"], alone["losses"], strict=True):
-        assert mine["squared error"] == pytest.approx(theirs["squared error"], rel=1e-3)  # float32
+        assert mine["squared error"] == pytest.approx(theirs["squared error"], rel=rounding)
 
 
 def test_two_processes_divide_a_set_of_images(photo, tmp_path):
@@ -203,6 +211,48 @@ def test_an_interrupted_fit_writes_what_it_has_and_resumes(photo, tmp_path, monk
     assert found["steps"] == 250
     assert [row["step"] for row in found["losses"]] == list(range(0, 250, 10))
     assert len(found["psnr_of_passes"]) == 250 // 3  # 6144 pixels, 2048 a step
+
+
+def test_an_interrupt_ends_all_and_what_is_finished_is_not_fitted_again(photo, tmp_path, monkeypatch):
+    from staf_nerf.jobs.figures import SinusoidTrace
+
+    write_image(tmp_path / "grey.png", read_image(photo)[..., :1])
+    config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=250, passes=0))
+    record, calls = SinusoidTrace.record, []
+
+    def impatient(self, step):
+        calls.append(step)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        record(self, step)
+
+    monkeypatch.setattr(SinusoidTrace, "record", impatient)
+    job = image.FitImage((photo, tmp_path / "grey.png"), output=tmp_path / "out", config=config)
+    (found,) = image.run(job)  # the second is not begun
+    assert found["interrupted"]
+    with pytest.raises(FileExistsError, match=r"photo holds a fit that --resume goes on with"):
+        image.run(job)
+    with pytest.raises(ValueError, match=r"is the state of a fit of photo.png seed 0, not of photo.png seed 1"):
+        image.run(dataclasses.replace(job, resume=True, seed=1))
+    found = image.run(dataclasses.replace(job, resume=True))
+    assert [(one["file"], one["steps"], one["interrupted"]) for one in found] == [
+        ("photo.png", 250, False), ("grey.png", 250, False),
+    ]  # fmt: skip
+    traces = [np.load(tmp_path / "out" / name / "sinusoids.npz")["step"].tolist() for name in ("photo", "grey")]
+    assert traces[0][0] == traces[1][0] == 1  # as if it had not been interrupted
+    assert sorted(set(traces[0])) == traces[0]
+    before = (tmp_path / "out" / "photo" / "metrics.json").stat().st_mtime_ns
+    assert image.run(dataclasses.replace(job, resume=True)) == []
+    assert (tmp_path / "out" / "photo" / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_sixteen_channels_of_sound_are_fitted(tmp_path):
+    waves = np.sin(np.linspace(0, 60, 800)[:, None] * np.arange(1, 17) / 16)
+    soundfile.write(tmp_path / "many.wav", waves, 8000)
+    config = AudioConfig(field=FIELD, fit=FIT, band=0.1)
+    (found,) = audio.run(audio.FitAudio((tmp_path / "many.wav",), tmp_path / "out", config=config))
+    assert found["measures"]["snr"] > 20.0
+    assert soundfile.info(tmp_path / "out" / "sound.wav").channels == 16
 
 
 def test_another_file_than_the_fitted_one_is_refused(photo, tmp_path):

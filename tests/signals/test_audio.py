@@ -116,6 +116,19 @@ def test_silence_and_a_single_sample_are_sounds(generator):
         assert not any(math.isnan(value) for value in found.values())
 
 
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])
+def test_a_file_that_is_cut_off_is_refused_and_one_of_unknown_length_is_not(subtype, tmp_path):
+    path = tmp_path / "cut.wav"
+    soundfile.write(path, tones(), 8000, subtype=subtype)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"cut.wav: the file is cut off: \d+ of \d+ bytes of samples are there"):
+        read_sound(path)
+    place = whole.index(b"data") + 4
+    path.write_bytes(whole[:place] + b"\xff\xff\xff\xff" + whole[place + 4 :])  # as a program streams it
+    assert read_sound(path)[1].samples == 4000
+
+
 def test_bad_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no sound"):
         read_sound(tmp_path / "none.wav")

@@ -9,7 +9,9 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 from staf_nerf.config import FieldConfig, ImageConfig
+from staf_nerf.fields import NeuralField
 from staf_nerf.fit import steps_of_a_pass
+from staf_nerf.signals import sampling
 from staf_nerf.signals.image import (
     ImageSignal,
     ImageTask,
@@ -114,6 +116,31 @@ def test_published_coordinates_and_values(generator):
     # The loss is that of values that span [-1, 1], so that it means the same decibels.
     assert float(task.raster.squared_error(torch.tensor(0.0), torch.tensor(0.5))) == 1.0
     assert Raster.of(picture(1, 1)).coordinates(torch.tensor(0.5), torch.tensor(0.5)).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("points", [(300, 2), (4, 75, 2)])
+def test_a_step_of_very_many_points_is_taken_in_pieces_with_the_same_gradients(points, generator, monkeypatch):
+    class Counted(torch.nn.Module):
+        def __init__(self, field):
+            super().__init__()
+            self.field, self.largest = field, 0
+
+        def forward(self, x):
+            self.largest = max(self.largest, x[..., 0].numel())
+            return self.field(x)
+
+    field = Counted(NeuralField(2, 3, FieldConfig(hidden_features=8, hidden_layers=2), generator=generator))
+    x = torch.rand(points, generator=generator)
+    gradients = []
+    for large in (1000, 100):
+        monkeypatch.setattr(sampling, "LARGE", large)
+        monkeypatch.setattr(sampling, "PIECE", large // 2)
+        field.largest = 0
+        loss = sampling.to_learn(field, x).square().mean()
+        gradients.append(torch.autograd.grad(loss, list(field.parameters())))
+        assert field.largest == (300 if large == 1000 else 50 if len(points) == 2 else 48)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
 
 
 def test_in_a_pass_each_pixel_comes_once(generator):
@@ -273,6 +300,11 @@ def test_bad_files_are_named(tmp_path):
     for path in (text, cut, empty):
         with pytest.raises(ValueError, match=f"{path.name} cannot be read as an image"):
             read_image(path)
+    for suffix, dtype in ((".png", np.uint8), (".tiff", np.uint16), (".exr", np.float32), (".hdr", np.float32)):
+        write_image(whole := tmp_path / f"short{suffix}", picture(64, 64, dtype=dtype))
+        whole.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+        with pytest.raises(ValueError, match=f"short{suffix} cannot be read as an image"):
+            read_image(whole)
     broken = picture(dtype=np.float32)
     broken[0, 0, 0], broken[1, 1, 1] = np.nan, np.inf
     write_image(tmp_path / "nan.tiff", broken)
