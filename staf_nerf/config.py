@@ -234,6 +234,8 @@ class RadianceConfig:
     """One line for `ns-train --help`."""
     geometry: Literal["density", "signed-distance"] = "density"
     """What the field says about space: a density, or the distance to a surface."""
+    background_color: Literal["auto", "random", "last_sample", "black", "white"] = "auto"
+    """Colour behind the scene. "auto": random where the photos have transparency, else the last sample's."""
     surface: SurfaceConfig = dataclasses.field(default_factory=SurfaceConfig)
     """For a signed distance: how it starts and learns."""
     field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
@@ -260,6 +262,7 @@ class RadianceConfig:
 
     def __post_init__(self) -> None:
         _check_choice(self, task=("radiance",), geometry=("density", "signed-distance"))
+        _check_choice(self, background_color=("auto", "random", "last_sample", "black", "white"))
 
 
 @dataclass(frozen=True)
@@ -348,12 +351,6 @@ class ShapeConfig:
             raise ValueError(f"near must be two positive numbers, got {self.near}")
 
 
-def _refuse_unused_frequency(field: FieldConfig, band: float) -> None:
-    """Refuses a first frequency that the samples' would take the place of."""
-    if band and field.encoding == "identity" and field.first_omega != FieldConfig.first_omega:
-        raise ValueError(f"field.first_omega has no effect where the band is not 0, got {field.first_omega} and {band}")
-
-
 @dataclass(frozen=True)
 class ImageConfig:
     """An image fitted as it is, from a smaller one, or from a noisy one: presets `image`, `superres`, `denoise`."""
@@ -395,7 +392,6 @@ class ImageConfig:
 
     def __post_init__(self) -> None:
         _check_choice(self, task=("image", "superres", "denoise"))
-        _refuse_unused_frequency(self.field, self.band)
         _check_range(self, band=(0, 100), photons=(0, math.inf), readout=(0, math.inf), held_out=(0, 0.9))
         _check_range(self, factor=(1, 1024), pixel_samples=(1, 64))
 
@@ -424,7 +420,6 @@ class AudioConfig:
 
     def __post_init__(self) -> None:
         _check_choice(self, task=("audio",))
-        _refuse_unused_frequency(self.field, self.band)
         _check_range(self, band=(0, 100))
 
 

@@ -4,7 +4,6 @@ import math
 import pytest
 
 from staf_nerf.config import (
-    AudioConfig,
     FieldConfig,
     ImageConfig,
     RadianceConfig,
@@ -80,13 +79,6 @@ def test_bad_presets_are_refused_with_what_is_accepted(tmp_path, text, message):
 def test_a_preset_of_another_task_is_refused():
     with pytest.raises(ValueError, match="the preset is for the task 'image', 'superres' is needed"):
         load_preset("paper-image", "cpu", ImageConfig(task="superres"))
-
-
-def test_a_first_frequency_without_effect_is_refused():
-    with pytest.raises(ValueError, match=r"first_omega has no effect where the band is not 0, got 60.0 and 0.1"):
-        ImageConfig(field=FieldConfig(first_omega=60.0))
-    assert ImageConfig(field=FieldConfig(first_omega=60.0), band=0.0).field.first_omega == 60.0
-    assert AudioConfig(field=FieldConfig(first_omega=60.0, encoding="hash")).field.encoding == "hash"
 
 
 def test_unknown_preset_lists_the_known_ones():

@@ -33,6 +33,7 @@ from staf_nerf.mesh.triangles import read_mesh
 from staf_nerf.presets import load_preset, preset_names
 from staf_nerf.signals.audio import AudioSignal, audio_field, measure_sound, read_sound, render_sound
 from staf_nerf.signals.image import ImageSignal, ImageTask, image_field, measure_image, read_image
+from staf_nerf.signals.sampling import refuse_unused_frequency
 from staf_nerf.signals.shape import ShapeSignal, make_field
 
 Task = Literal["image", "superres", "denoise", "audio", "shape"]
@@ -189,6 +190,8 @@ def configuration(task: Task, method: str, weights: int) -> Config:
     if name not in (known := preset_names(task)) and not name.endswith(".toml"):
         raise ValueError(f"methods must start with one of {known} or a .toml file, got {name!r}")
     config = changed(load_preset(name, "cpu", DEFAULTS[task]), changes)
+    if not isinstance(config, ShapeConfig):
+        refuse_unused_frequency(config.field, band=config.band)
     return _as_wide_as(config, weights) if weights else config
 
 

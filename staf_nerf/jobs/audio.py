@@ -34,6 +34,7 @@ from staf_nerf.signals.audio import (
     sound_psnr,
     write_sound,
 )
+from staf_nerf.signals.sampling import refuse_unused_frequency
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class FitAudio(FitFiles):
 
 def run(job: FitAudio) -> list[dict[str, Any]]:
     """Does the job and returns what each file's `metrics.json` holds (under torchrun: of this process's files)."""
+    refuse_unused_frequency(job.config.field, band=job.config.band)
     keep_freed_memory()
     with processes(len(job.files)) as mine:
         found, pairs = [], job.work("audio", mine)

@@ -46,6 +46,7 @@ from staf_nerf.signals.image import (
     render_and_measure,
     write_image,
 )
+from staf_nerf.signals.sampling import refuse_unused_frequency
 
 
 def _preset(task: Literal["image", "superres", "denoise"]) -> ImageConfig:
@@ -118,6 +119,7 @@ class _Work:
 
 def run(job: Job) -> list[dict[str, Any]]:
     """Does the job and returns what each file's `metrics.json` holds (under torchrun: of this process's files)."""
+    refuse_unused_frequency(job.config.field, band=job.config.band)
     keep_freed_memory()
     results, fitted = [], 0
     with processes(len(job.files)) as mine:

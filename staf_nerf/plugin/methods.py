@@ -93,6 +93,7 @@ def _model_config(preset: RadianceConfig) -> StafModelConfig:
         "color": preset.color,
         "proposal": preset.proposal,
         "sampling": preset.sampling,
+        "background_color": preset.background_color,
         "camera_optimizer": CameraOptimizerConfig(mode=camera_mode),
         "eval_num_rays_per_chunk": preset.training.rays_per_chunk,
     }

@@ -30,6 +30,16 @@ def first_omega(config: FieldConfig, *, in_features: int, samples: int, band: fl
     return dataclasses.replace(config, first_omega=band * in_features * math.pi * samples / 2.0)
 
 
+def refuse_unused_frequency(config: FieldConfig, *, band: float) -> None:
+    """Refuses a first frequency of one's own that `first_omega` would replace.
+
+    Raises:
+        ValueError: If it has no effect.
+    """
+    if band and config.encoding == "identity" and config.first_omega != FieldConfig.first_omega:
+        raise ValueError(f"first_omega has no effect where the band is not 0, got {config.first_omega} and {band}")
+
+
 def choose(there: int, count: int, generator: Generator) -> Tensor:
     """Numbers (count,) of samples, drawn from those there are; for a count of 0, or of as many: all, in order."""
     return torch.randint(there, (count,), generator=generator) if 0 < count < there else torch.arange(there)

@@ -170,6 +170,8 @@ def test_wrong_names_are_told_with_the_known_ones(photos):
         signals.run(signals.ImageBenchmark(files=photos, methods=("image+bandwidth=1",)))
     with pytest.raises(ValueError, match="files must name one or more"):
         signals.run(signals.ImageBenchmark(files=()))
+    with pytest.raises(ValueError, match=r"first_omega has no effect where the band is not 0, got 60.0 and 0.1"):
+        signals.run(signals.ImageBenchmark(files=photos, methods=("image+field.first_omega=60.0",)))
     with pytest.raises(ValueError, match="files must have different names"):
         signals.run(signals.ImageBenchmark(files=(photos[0], photos[0].parent / "other" / photos[0].name)))
     with pytest.raises(ValueError, match="no width gives 10 weights"):

@@ -25,7 +25,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "sine, odd widths": {"activation": "sine", "hidden_features": 23, "hidden_layers": 2},
     "finer": {"activation": "finer"},
     "gaussian": {"activation": "gaussian", "gaussian_width": 0.5},
-    "sinc": {"activation": "sinc", "hidden_omega": 5.0, "first_omega": 5.0},
+    "sinc": {"activation": "sinc", "hidden_omega": 5.0},
     "relu of octaves": {"activation": "relu", "encoding": "octaves", "encoding_frequencies": 6},
     "linear": {"hidden_layers": 0},
 }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from staf_nerf.evaluation import field_bound
+from staf_nerf.evaluation import CUBE, distance_bound
 from staf_nerf.export.network import network_of
 from staf_nerf.export.page import image_page, largest_difference, rounded, shape_page
 from staf_nerf.signals.image import render
@@ -37,7 +37,7 @@ def shown(browser, page: str, folder, *, width: int = WIDTH, height: int = HEIGH
 def page_of(checkpoint, **options) -> str:
     field, config = checkpoint.field, checkpoint.config
     if config.task == "shape":
-        return shape_page(network_of(field), field, field_bound(field, config), "a potato", **options)
+        return shape_page(network_of(field), field, distance_bound(field, CUBE, "cpu"), "a potato", **options)
     return image_page(network_of(field), field, checkpoint.frame, checkpoint.file, **options)
 
 

@@ -246,6 +246,16 @@ def test_an_interrupt_ends_all_and_what_is_finished_is_not_fitted_again(photo, t
     assert (tmp_path / "out" / "photo" / "metrics.json").stat().st_mtime_ns == before
 
 
+def test_a_first_frequency_without_effect_is_refused(photo, sound, tmp_path):
+    message = r"first_omega has no effect where the band is not 0, got 60.0 and 0.1"
+    field = dataclasses.replace(FIELD, first_omega=60.0)
+    with pytest.raises(ValueError, match=message):
+        image.run(image.FitImage((photo,), tmp_path / "out", config=dataclasses.replace(SMALL, field=field)))
+    with pytest.raises(ValueError, match=message):
+        audio.run(audio.FitAudio((sound,), tmp_path / "out", config=AudioConfig(field=field, fit=FIT, band=0.1)))
+    assert not (tmp_path / "out").exists()
+
+
 def test_sixteen_channels_of_sound_are_fitted(tmp_path):
     waves = np.sin(np.linspace(0, 60, 800)[:, None] * np.arange(1, 17) / 16)
     soundfile.write(tmp_path / "many.wav", waves, 8000)

@@ -38,6 +38,7 @@ def test_the_device_is_detected(monkeypatch, cuda, mps, device):
 def test_the_published_protocol_has_its_layers_views_and_optimizer():
     preset = load_preset("paper-nerf", "cpu")
     config = methods.trainer_config("paper-nerf", preset, "cpu")
+    assert config.pipeline.model.background_color == "white"
     assert config.pipeline.datamanager.dataparser.train_every == 4
     assert {type(group["optimizer"]).__name__ for group in config.optimizers.values()} == {"FusedAdamConfig"}
     density, color = preset.field, preset.color

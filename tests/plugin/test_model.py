@@ -97,6 +97,11 @@ def test_the_proposal_networks_loss_stays_as_it_was_while_they_do_not_learn(tmp_
 def test_transparent_photos_train_with_a_random_background(tmp_path):
     write_capture(tmp_path / "capture", mode="RGBA")
     assert trainer(tmp_path).pipeline.model.renderer_rgb.background_color == "random"
+    white = trainer(tmp_path, changes={"background_color": "white"})
+    assert white.pipeline.model.renderer_rgb.background_color == "white"
+    clear = torch.zeros(1, 4)
+    assert white.pipeline.model.renderer_rgb.blend_background(clear).tolist() == [[1.0, 1.0, 1.0]]
+    white.train_iteration(0)
 
 
 def test_opaque_photos_train_with_the_last_sample_behind(tmp_path):
