@@ -224,6 +224,7 @@ def compare(
     from rich.table import Table
 
     from staf_nerf.bench.record import write
+    from staf_nerf.jobs.progress import Stages
     from staf_nerf.mesh import compare as module
     from staf_nerf.mesh.export import check_writable
     from staf_nerf.mesh.triangles import read_mesh
@@ -232,8 +233,15 @@ def compare(
         raise ValueError(f"points must be >= 1, got {points}")
     if output is not None:
         check_writable(output)
-    first, second = read_mesh(mesh), read_mesh(reference)
-    found = module.compare(module.align(first, second) if icp else first, second, points=points, seed=seed)
+    console = Console()
+    with Stages(console) as stages:
+        with stages("reading"):
+            first, second = read_mesh(mesh), read_mesh(reference)
+        if icp:
+            with stages("alignment"):
+                first = module.align(first, second)
+        with stages("distances"):
+            found = module.compare(first, second, points=points, seed=seed)
     table = Table("measure", "value", title=f"{mesh} against {reference}")
     for name, total, (there, back) in (
         ("L1", found.chamfer_l1, found.chamfer_l1_parts),
@@ -247,7 +255,7 @@ def compare(
     table.add_row("normal consistency", f"{found.normal_consistency:.4f}")
     open_edges = f"a surface is open: {first.boundary_edges} and {second.boundary_edges} boundary edges"
     table.add_row("intersection over union", f"{found.iou:.4f}" if found.iou is not None else open_edges)
-    Console().print(table)
+    console.print(table)
     write({"mesh": mesh.name, "reference": reference.name, "icp": icp, **asdict(found)}, output)
 
 

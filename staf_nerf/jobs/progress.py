@@ -40,17 +40,21 @@ class Stages:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[Callable[..., None]]:
-        """A stage; what it yields is called with the part that is done and, if there is any, a note."""
-        task = self._progress.add_task(name, total=1.0, note="")
+        """A stage; what it yields is called with the part that is done and, if there is any, a note.
+
+        Until it is, nobody knows the part, and the bar only moves.
+        """
+        task = self._progress.add_task(name, total=None, note="")
         start = time.perf_counter()
         try:
             yield lambda done, note="": self._update(task, done, note)
         finally:
             self.seconds[name] = time.perf_counter() - start
-        self._progress.update(task, completed=1.0)
+        self._progress.update(task, total=1.0, completed=1.0)
 
     def _update(self, task: TaskID, done: float, note: str) -> None:
-        self._progress.update(task, completed=done, note=note) if note else self._progress.update(task, completed=done)
+        more = {"note": note} if note else {}
+        self._progress.update(task, total=1.0, completed=done, **more)
 
 
 def peak_memory() -> int:

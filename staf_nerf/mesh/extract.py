@@ -4,7 +4,7 @@ The box is divided into cubes ("blocks") of cells. Where a bound is known on how
 middle is further from the level than that over half its diagonal holds no surface, and the others are divided again.
 Where none is, each of the smallest blocks is sampled: what samples around a block differ by is taken for what the field
 can change in it, and the surface is followed wherever it leaves the blocks that are left. Only their points are
-evaluated, in layers of z, so that memory grows with the square of the resolution.
+evaluated, in layers of z, so that memory grows with the square of the resolution (and a few bytes a block).
 
 Conventions: the field maps points (N, 3) to values (N,) or (N, 1). Arrays are indexed [z, y, x]. The surface's
 triangles face from inside to outside.
@@ -34,17 +34,22 @@ DEPTH = 8
 COARSEST = 8
 """Blocks along the longest axis at the start."""
 COARSE = 64
-"""Cells along the longest axis of the grid on which slopes are measured; the least samples there along it."""
+"""Cells along the longest axis of the grid on which slopes are measured, and the least samples along it."""
 CHUNK, CHUNK_ON_GPU = 2**13, 2**18
 """Points that the field is asked for at a time: on a CPU, what the cache holds of a layer of 256."""
 KEPT_OFF = 1e-3
-"""Cells by which the surface is kept off the grid's points."""
+"""Part of an edge by which the surface is kept off the grid's points: through one it would put several vertices at one
+place, and triangles without area between them."""
+LEAST = np.float32(1e-30)
+"""What a value of exactly the level counts as."""
 BYTES_PER_TRIANGLE = 200
 """Of a mesh: with its vertices, while they are welded."""
 BYTES_PER_POINT = 32
 """Of a layer: values, masks, indices, and what Open3D makes of them."""
-BYTES_PER_BLOCK = 24
-"""Of a block that is sampled: its values, and the least and largest around it."""
+BYTES_PER_BLOCK = 32
+"""Of a block that is sampled: its values, its side, and the list of those from which the surface is followed."""
+SEARCH = 0.4
+"""Part of the work that samples are, for a progress bar."""
 PART = 2**18
 """Points of a layer whose coordinates are held at a time."""
 
@@ -71,8 +76,9 @@ def extract_mesh(
         inside: "below" the level, as for a signed distance, or "above" it, as for density and occupancy.
         lipschitz: The most by which the field changes over a unit of length; 1 for an exact signed distance. Too small
             a number loses parts of the surface; infinity evaluates the whole grid. None: it is not known, and the
-            surface is found by samples, one or more in each cube of 4 x 4 x 4 cells, and followed from there: a part
-            that no sample hits, as it is smaller than such a cube, is left out. At 64 or fewer all is evaluated.
+            surface is found by samples, one or more in each cube of 4 x 4 x 4 cells, and followed from there. A part
+            that stands alone may be missed if it is small and nothing changes around it: of balls with a sharp edge
+            half of those that are four cells wide, hardly one of six. At 64 or fewer all is evaluated.
         memory: Bytes that may be used beside the field's own.
         device: Where the points are made.
         progress: Called with the part that is done.
@@ -95,11 +101,13 @@ def extract_mesh(
     evaluate = _evaluator(field, level, device)
     if lipschitz is not None and not lipschitz > 0:
         raise ValueError(f"lipschitz must be positive, got {lipschitz}")
-    slope = lipschitz if lipschitz is not None and math.isfinite(lipschitz) else _slope(evaluate, grid)
-    least = KEPT_OFF * grid.spacing * slope
-    sides = _sampled_sides(evaluate, grid) if lipschitz is None else _bounded_sides(evaluate, grid, lipschitz)
-    pieces, most = [], int(memory / BYTES_PER_TRIANGLE)
-    for done, piece in _layers(evaluate, grid, sides, least):
+    report = progress or (lambda done: None)
+    if lipschitz is None:
+        sides, searched = _sampled_sides(evaluate, grid, lambda done: report(SEARCH * done)), SEARCH
+    else:
+        sides, searched = _bounded_sides(evaluate, grid, lipschitz), 0.0
+    pieces, most = [], int((memory - needed) / BYTES_PER_TRIANGLE)
+    for done, piece in _layers(evaluate, grid, sides):
         if len(piece.triangles):
             pieces.append(piece)
             if sum(len(p.triangles) for p in pieces) > most:
@@ -107,8 +115,7 @@ def extract_mesh(
                     f"the surface has more than the {most} triangles that memory of {memory / 1e9:.2g} GB holds: is "
                     f"{level:g} a level that the field crosses once, at resolution {resolution}?"
                 )
-        if progress is not None:
-            progress(done)
+        report(searched + (1.0 - searched) * done)
     if not pieces:
         raise ValueError(_no_crossing(evaluate, grid, level))
     starts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
@@ -196,7 +203,7 @@ def _bounded_sides(
     sides = np.zeros([math.ceil(n / size) for n in grid.cells], dtype=np.int8)
     while True:
         open_blocks = np.argwhere(sides == 0)
-        values = evaluate(grid.points((open_blocks + 0.5) * size))
+        values = evaluate(grid.points(np.minimum((open_blocks + 0.5) * size, grid.cells)))
         reach = lipschitz * grid.spacing * size * math.sqrt(3.0) / 2.0
         decided = np.abs(values) > reach
         sides[tuple(open_blocks[decided].T)] = np.sign(values[decided])
@@ -207,27 +214,34 @@ def _bounded_sides(
         sides = sides.repeat(2, 0).repeat(2, 1).repeat(2, 2)[:z, :y, :x]
 
 
-def _sampled_sides(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid) -> NDArray[np.int8]:
+def _sampled_sides(
+    evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, progress: Callable[[float], None]
+) -> NDArray[np.int8]:
     """The same where no bound is known."""
-    from scipy.ndimage import maximum_filter, minimum_filter
+    from scipy.ndimage import binary_erosion, maximum_filter, minimum_filter
 
+    sides = np.zeros(grid.blocks, dtype=np.int8)
     if max(grid.cells) <= COARSE:
-        return np.zeros(grid.blocks, dtype=np.int8)
-    low, high = _samples(evaluate, grid)
-    around = minimum_filter(low, 3), maximum_filter(high, 3)
-    is_open = (around[0] < 0) & (around[1] >= 0)
-    is_open |= np.minimum(np.abs(low), np.abs(high)) <= around[1] - around[0]
-    sides = np.where(is_open, 0, np.where(low < 0, -1, 1)).astype(np.int8)
-    fresh = np.argwhere(is_open)
+        return sides
+    low, high = _samples(evaluate, grid, progress)
+    for z in range(len(sides)):
+        around = slice(max(z - 1, 0), z + 2)
+        least, most = minimum_filter(low[around].min(0), 3), maximum_filter(high[around].max(0), 3)
+        nearest = np.minimum(np.abs(low[z]), np.abs(high[z]))
+        is_decided = ((least >= 0) | (most < 0)) & (nearest > most - least)
+        sides[z, is_decided] = np.where(low[z, is_decided] < 0, -1, 1)
+    del low, high
+    is_open = sides == 0
+    has_decided_neighbour = np.logical_not(binary_erosion(is_open, border_value=1))
+    fresh = np.argwhere(is_open & has_decided_neighbour)
     while len(fresh):
-        fresh = np.concatenate(
-            [_followed(evaluate, grid, sides, fresh, axis, step) for axis in range(3) for step in (0, 1)]
-        )
+        steps = itertools.product(range(3), (0, 1))
+        fresh = np.concatenate([_followed(evaluate, grid, sides, fresh, axis, step) for axis, step in steps])
     return sides
 
 
 def _samples(
-    evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid
+    evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, progress: Callable[[float], None]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The least and largest of the samples in each of the smallest blocks, at random places: no plate lies between."""
     along = min(math.ceil(COARSE / max(grid.blocks)), BLOCK)  # samples along a block's edge
@@ -240,6 +254,7 @@ def _samples(
         _, rows, columns = grid.blocks
         by_block = values.reshape(along, rows, along, columns, along)
         low[z], high[z] = by_block.min((0, 2, 4)), by_block.max((0, 2, 4))
+        progress((z + 1) / grid.blocks[0])
     return low, high
 
 
@@ -273,12 +288,9 @@ def _followed(
 
 
 def _layers(
-    evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, sides: NDArray[np.int8], least: float
+    evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, sides: NDArray[np.int8]
 ) -> Iterator[tuple[float, TriangleMesh]]:
-    """The part that is done and the surface in each layer, in units of cells.
-
-    Values nearer to the level than `least` count as that.
-    """
+    """The part that is done and the surface in each layer, in units of cells."""
     import open3d
 
     nothing = TriangleMesh(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int64))
@@ -305,14 +317,37 @@ def _layers(
             part = np.unravel_index(missing[start : start + PART], layer.shape)
             layer[part] = evaluate(grid.points(np.stack(part, -1) + np.array([first, 0, 0])))
         top = np.where(wanted[-1], layer[-1], np.float32(np.nan))
-        # A surface through a grid point puts several vertices at one place, and triangles without area between them.
-        layer = np.where(np.abs(layer) < least, np.copysign(np.float32(least), layer), layer)
+        _keep_off_points(layer)
         surface = open3d.t.geometry.TriangleMesh.create_isosurfaces(open3d.core.Tensor.from_numpy(layer), [0.0])
         if not len(surface.triangle):
             yield done, nothing
             continue
         vertices = surface.vertex.positions.numpy().astype(np.float64) + np.array([0.0, 0.0, first])
         yield done, TriangleMesh(vertices, surface.triangle.indices.numpy())
+
+
+def _keep_off_points(layer: NDArray[np.float32]) -> None:
+    """Moves values that are next to nothing beside the largest of their neighbours beyond the surface away from 0.
+
+    Of a plane that two layers share only neighbours in it count: it is the same in both.
+    """
+    plane, size = layer[0].size, layer.size
+    flat = layer.reshape(-1)
+    flat[flat == 0] = LEAST
+    is_below = layer < 0
+    largest, crossed = np.zeros(size, dtype=np.float32), []
+    for axis, stride in enumerate((plane, layer.shape[2], 1)):
+        first, second = (is_below[(slice(None),) * axis + (part,)] for part in (slice(None, -1), slice(1, None)))
+        index = np.ravel_multi_index(np.nonzero(first != second), layer.shape)
+        for here, there in ((index, index + stride), (index + stride, index)):
+            if axis == 0:
+                is_inner = (here >= plane) & (here < size - plane)
+                here, there = here[is_inner], there[is_inner]
+            largest[here] = np.maximum(largest[here], np.abs(flat[there]))
+            crossed.append(here)
+    points = np.concatenate(crossed)
+    least = KEPT_OFF * largest[points]
+    flat[points] = np.where(np.abs(flat[points]) < least, np.copysign(least, flat[points]), flat[points])
 
 
 def _no_crossing(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, level: float) -> str:
@@ -323,8 +358,11 @@ def _no_crossing(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid,
     if low < level < high:
         return (
             f"no cell shows where the field crosses the level {level:g}, though its values go from {low:.4g} to "
-            f"{high:.4g}: what is there is thinner than a cell of {grid.spacing:.4g}, a higher resolution is needed"
+            f"{high:.4g}: what is there is thinner than a cell of {grid.spacing:.4g}, or stands alone and is no wider "
+            "than a few: a higher resolution is needed"
         )
+    if low == high:
+        return f"the field does not cross the level {level:g}: it is {low:.4g} wherever it was asked in the box"
     return (
         f"the field does not cross the level {level:g} in the box: its values go from {low:.4g} to {high:.4g}; a level "
         f"between them is needed, such as {(low + high) / 2:.4g} (the median is {middle:.4g})"

@@ -96,6 +96,17 @@ def test_points_with_normals_become_a_surface_through_them(tmp_path):
     assert made.volume == pytest.approx(4 / 3 * np.pi * 8, rel=0.05)
 
 
+def test_points_without_normals_become_a_surface_through_them(tmp_path):
+    np.savetxt(tmp_path / "ball.xyz", sphere(2.0, (5.0, 0.0, 0.0)).sample(3000, np.random.default_rng(0))[0])
+    config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=250, points=2048))
+    found = run(FitShape(tmp_path / "ball.xyz", config, output=tmp_path / "out", resolution=64))["measures"]
+    assert found["mean_distance"] < 0.03
+    assert found["stray_part"] == 0.0
+    assert found["normal_agreement"] is None
+    made = read_mesh(tmp_path / "out" / "mesh.ply")
+    assert made.volume == pytest.approx(4 / 3 * np.pi * 8, rel=0.05)  # and it faces outwards
+
+
 def test_a_surface_without_points_is_stray():
     ball, other = sphere(1.0), sphere(0.5, (5.0, 0.0, 0.0))
     cloud = PointCloud(ball.sample(5000, np.random.default_rng(0))[0])

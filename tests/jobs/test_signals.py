@@ -12,10 +12,11 @@ import pytest
 import soundfile
 from skimage import data as pictures
 
-from staf_nerf.cli import main
+from staf_nerf.cli import main, mesh
 from staf_nerf.config import AudioConfig, FieldConfig, FitConfig, ImageConfig
 from staf_nerf.jobs import audio, evaluate, image
 from staf_nerf.jobs.fitting import PEAKS
+from staf_nerf.jobs.mesh import MakeMesh
 from staf_nerf.presets import load_preset
 from staf_nerf.signals.image import psnr, read_image, write_image
 from staf_nerf.signals.sampling import in_chunks
@@ -56,6 +57,8 @@ def test_an_image_becomes_a_field_and_the_field_the_image(photo, tmp_path):
     assert np.abs(small - pixels).mean() < 15
     again = evaluate.run(evaluate.Evaluate(output))
     assert again["measures"] == found["measures"]
+    with pytest.raises(ValueError, match=r"a field of a shape is needed, .* holds one of: image"):
+        mesh(checkpoint=output, options=MakeMesh(tmp_path / "mesh.glb"))
     trace = np.load(output / "sinusoids.npz")
     assert trace["frequency"].shape == (len(trace["step"]), 2, 5)
     assert not np.array_equal(trace["amplitude"][0], trace["amplitude"][-1])

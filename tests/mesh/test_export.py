@@ -90,6 +90,9 @@ def test_a_baked_texture_has_the_surface_s_colors(suffix, tmp_path):
     # A pixel is about .02 wide, so red and green are within .01 and rounding; blue jumps at the equator.
     assert error[:, :2].max() < 0.03
     assert (error[:, 2] > 0.05).mean() < 0.03
+    other = open3d.io.read_triangle_model(str(files[0]))
+    assert [len(part.mesh.triangle_uvs) for part in other.meshes] == [3 * len(mesh.triangles)]
+    assert np.array_equal(np.asarray(other.materials[0].albedo_img)[..., :3], np.asarray(picture.convert("RGB")))
 
 
 def test_a_texture_does_not_go_to_ply(tmp_path):
