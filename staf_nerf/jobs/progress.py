@@ -53,8 +53,9 @@ class Stages:
         self._progress.update(task, total=1.0, completed=1.0)
 
     def _update(self, task: TaskID, done: float, note: str) -> None:
-        more = {"note": note} if note else {}
-        self._progress.update(task, total=1.0, completed=done, **more)
+        self._progress.update(task, total=1.0, completed=done)
+        if note:
+            self._progress.update(task, note=note)
 
 
 def peak_memory() -> int:
