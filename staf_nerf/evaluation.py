@@ -151,8 +151,9 @@ def _measure_cells(
     error = 0.0
     for done, middles in enumerate(layers, 1):
         truth, values = surface.inside(frame.outward(middles)), _values(field, middles)
-        common += int((truth & (values > where)).sum())
-        either += int((truth | (values > where)).sum())
+        found = values > where
+        common += int((truth & found).sum())
+        either += int((truth | found).sum())
         there += int(truth.sum())
         error += float(((values - truth) ** 2).sum())
         cells += len(middles)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tyro.conf import Positional
 
-from staf_nerf.bench.signals import COLUMNS, table_rows
+from staf_nerf.bench.signals import COLUMNS, table_rows, with_deviation
 from staf_nerf.jobs.figures import new_figure, save_figure
 from staf_nerf.jobs.fitting import PEAKS
 
@@ -65,11 +65,7 @@ def _by_score(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _view_row(entry: dict[str, Any]) -> list[str]:
-    def with_deviation(name: str, digits: int) -> str:
-        std = entry[f"{name}_std"]
-        return f"{entry[name]:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "")
-
-    scores = [with_deviation("psnr", 2), with_deviation("ssim", 3)]
+    scores = [with_deviation(entry, "psnr", 2), with_deviation(entry, "ssim", 3)]
     counts = [f"{entry[name]:,.0f}" for name in ("parameters", "steps", "seconds", "rays_per_second")]
     return [entry["method"], f"{entry['amount']:g} {entry['budget']}", *scores, *counts]
 
@@ -97,9 +93,10 @@ def _machine(row: dict[str, Any], result: dict[str, Any]) -> str:
 def draw_views(path: Path, result: dict[str, Any]) -> None:
     """PSNR of held-out views against steps and seconds of training: a point a budget, with the deviation over seeds."""
     figure, axes = new_figure(1, 2, (12.0, 4.5))
+    entries = _by_score(result)
     for axis, name in zip(axes[0], ("steps", "seconds"), strict=True):
-        for method in dict.fromkeys(entry["method"] for entry in _by_score(result)):
-            found = [entry for entry in _by_score(result) if entry["method"] == method]
+        for method in dict.fromkeys(entry["method"] for entry in entries):
+            found = [entry for entry in entries if entry["method"] == method]
             deviations = [entry["psnr_std"] or 0.0 for entry in found]
             places, scores = ([entry[key] for entry in found] for key in (name, "psnr"))
             axis.errorbar(places, scores, yerr=deviations, marker="o", label=method, linewidth=1.2, capsize=3)

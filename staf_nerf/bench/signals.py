@@ -371,6 +371,12 @@ COLUMNS = ("method", "budget", "score", "wins", "weights", "steps", "seconds", "
 """Of a summary on screen and in a report."""
 
 
+def with_deviation(entry: Row, name: str, digits: int) -> str:
+    """A mean of a summary, and its deviation if there is one."""
+    std = entry[f"{name}_std"]
+    return f"{entry[name]:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "")
+
+
 def table_rows(result: Row) -> list[list[str]]:
     """What `COLUMNS` name, for each method and budget of a result, the best first."""
     score, digits = result["score"], 4 if result["score"] == "field_iou" else 2
@@ -380,8 +386,8 @@ def table_rows(result: Row) -> list[list[str]]:
         if score not in row:
             rows.append([row["method"], budget, "all diverged", *[""] * 5])
             continue
-        std, diverged = row[f"{score}_std"], f", {row['failed']} of {row['runs']} diverged" if row["failed"] else ""
-        value = f"{row[score]:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "") + diverged
+        diverged = f", {row['failed']} of {row['runs']} diverged" if row["failed"] else ""
+        value = with_deviation(row, score, digits) + diverged
         counts = [f"{row['wins']} of {row['files']}", f"{row['parameters']:,}", f"{row['steps']:.0f}"]
         rows.append(
             [row["method"], budget, value, *counts, f"{row['seconds']:.0f}", f"{row['peak_memory_bytes'] / 1e9:.2f} GB"]

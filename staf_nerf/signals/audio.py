@@ -6,7 +6,6 @@ intervals. A field's values are the sound's, divided by its largest absolute one
 
 from __future__ import annotations
 
-import functools
 import math
 import struct
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from torch import Generator, Tensor, nn
 from staf_nerf.config import AudioConfig
 from staf_nerf.fields import NeuralField
 from staf_nerf.signals.image import psnr
-from staf_nerf.signals.sampling import Passes, choose, first_omega, in_chunks, to_learn
+from staf_nerf.signals.sampling import first_omega, in_chunks, order, to_learn
 
 Sound = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -90,8 +89,7 @@ class AudioSignal:
         self.track, self.config, self.device = track, config, device
         self._values = torch.from_numpy(sound)
         self.samples = len(sound)
-        self.passes = [Passes(self.samples)] if config.fit.passes else []
-        self._choose = self.passes[0].choose if self.passes else functools.partial(choose, self.samples)
+        self.passes, self._choose = order(self.samples, in_passes=bool(config.fit.passes))
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Times (count, 1) and values (count, channels) in [-1, 1]; see `choose` for the count."""

@@ -8,7 +8,6 @@ side spans [-1, 1] and a unit is as long on both axes. A field's values are the 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from torch import Generator, Tensor, nn
 
 from staf_nerf.config import FieldConfig, ImageConfig
 from staf_nerf.fields import NeuralField
-from staf_nerf.signals.sampling import Passes, choose, first_omega, in_chunks, to_learn
+from staf_nerf.signals.sampling import first_omega, in_chunks, order, to_learn
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
@@ -141,8 +140,7 @@ class ImageSignal:
             if not len(self._learned) or not len(self._held_out):
                 raise ValueError(f"held_out {config.held_out} of {len(out)} pixels leaves none on one side")
         self.samples = len(self._values) if self._learned is None else len(self._learned)
-        self.passes = [Passes(self.samples)] if config.fit.passes else []
-        self._choose = self.passes[0].choose if self.passes else functools.partial(choose, self.samples)
+        self.passes, self._choose = order(self.samples, in_passes=bool(config.fit.passes))
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Coordinates (count, k, 2) of k points in each pixel, and values (count, channels), as `choose` counts."""

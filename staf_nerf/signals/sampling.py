@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -59,6 +61,12 @@ class Passes:
             self.left = torch.randperm(self.there, generator=generator)
         chosen, self.left = self.left[:count], self.left[count:]
         return chosen
+
+
+def order(there: int, *, in_passes: bool) -> tuple[list[Passes], Callable[[int, Generator], Tensor]]:
+    """How numbers of samples are chosen, and the pass that a fit is in, if they are in passes."""
+    passes = [Passes(there)] if in_passes else []
+    return passes, passes[0].choose if passes else functools.partial(choose, there)
 
 
 def to_learn(field: nn.Module, points: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from skimage import data as pictures
 from staf_nerf.cli import main, mesh
 from staf_nerf.config import AudioConfig, FieldConfig, FitConfig, ImageConfig
 from staf_nerf.jobs import audio, evaluate, image
+from staf_nerf.jobs.figures import SinusoidTrace
 from staf_nerf.jobs.fitting import PEAKS
 from staf_nerf.jobs.mesh import MakeMesh
 from staf_nerf.presets import load_preset
@@ -191,19 +192,22 @@ def test_two_processes_divide_a_set_of_images(photo, tmp_path):
         assert json.loads((tmp_path / "out" / name / "metrics.json").read_text())["steps"] == 5
 
 
-def test_an_interrupted_fit_writes_what_it_has_and_resumes(photo, tmp_path, monkeypatch):
-    from staf_nerf.jobs.figures import SinusoidTrace
-
-    config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=250))
+def interrupt_once(monkeypatch, call: int) -> None:
+    """Ctrl-C when the sinusoids are recorded for the given time."""
     record, calls = SinusoidTrace.record, []
 
     def impatient(self, step):
         calls.append(step)
-        if len(calls) == 2:
+        if len(calls) == call:
             raise KeyboardInterrupt
         record(self, step)
 
     monkeypatch.setattr(SinusoidTrace, "record", impatient)
+
+
+def test_an_interrupted_fit_writes_what_it_has_and_resumes(photo, tmp_path, monkeypatch):
+    config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=250))
+    interrupt_once(monkeypatch, 2)
     job = image.FitImage((photo,), output=tmp_path / "out", score_passes=True, config=config)
     (found,) = image.run(job)
     assert found["interrupted"]
@@ -217,19 +221,9 @@ def test_an_interrupted_fit_writes_what_it_has_and_resumes(photo, tmp_path, monk
 
 
 def test_an_interrupt_ends_all_and_what_is_finished_is_not_fitted_again(photo, tmp_path, monkeypatch):
-    from staf_nerf.jobs.figures import SinusoidTrace
-
     write_image(tmp_path / "grey.png", read_image(photo)[..., :1])
     config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=250, passes=0))
-    record, calls = SinusoidTrace.record, []
-
-    def impatient(self, step):
-        calls.append(step)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        record(self, step)
-
-    monkeypatch.setattr(SinusoidTrace, "record", impatient)
+    interrupt_once(monkeypatch, 3)
     job = image.FitImage((photo, tmp_path / "grey.png"), output=tmp_path / "out", config=config)
     (found,) = image.run(job)  # the second is not begun
     assert found["interrupted"]
