@@ -124,11 +124,9 @@ def measure_shape(
     found["field_iou"] = _iou(_inside(known, config, frame.inward(query)), surface.inside(query))
     if config.quantity == "occupancy":
         if config.grid:
-            cells = Cells.of(frame, config.grid)
-            layers, count = cells.layers(), int(cells.counts[0])
-        else:
-            layers, count = [Cells.of(Frame((0.0, 0.0, 0.0), 1.0), PAPER_GRID).draw(points, random)], 1
-        return found | _measure_cells(known, config, frame, surface, layers, count, progress)
+            return found | measure_cells(field, config, frame, surface, progress=progress)
+        drawn = Cells.of(Frame((0.0, 0.0, 0.0), 1.0), PAPER_GRID).draw(points, random)
+        return found | _measure_layers(known, config, frame, surface, [drawn], 1, progress)
     found["eikonal_error"] = _eikonal_error(field, frame.inward(query))
     near = reference.sample(points, random)[0] + 0.01 * reference.diagonal * random.standard_normal((points, 3))
     error = _values(known, frame.inward(near)) * frame.scale - surface.signed_distance(near)
@@ -136,7 +134,20 @@ def measure_shape(
     return found
 
 
-def _measure_cells(
+def measure_cells(
+    field: nn.Module,
+    config: ShapeConfig,
+    frame: Frame,
+    surface: Surface,
+    *,
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, float | None]:
+    """ "grid_iou" and "squared_error" of an occupancy over all cells of the grid that it learned from."""
+    cells = Cells.of(frame, config.grid)
+    return _measure_layers(field, config, frame, surface, cells.layers(), int(cells.counts[0]), progress)
+
+
+def _measure_layers(
     field: nn.Module,
     config: ShapeConfig,
     frame: Frame,
@@ -145,7 +156,7 @@ def _measure_cells(
     count: int,
     progress: Callable[[float], None] | None,
 ) -> dict[str, float | None]:
-    """Of an occupancy at the middles of cells, which come in layers (N, 3)."""
+    """Measures of an occupancy at the middles of cells, which come in layers (N, 3)."""
     where, _ = level(config)
     common = either = there = cells = 0
     error = 0.0

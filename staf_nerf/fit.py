@@ -36,6 +36,8 @@ SAVE_EVERY = 60.0
 """Seconds between the files from which a fit can be resumed."""
 CRITERION_EVERY = 50
 """Steps between measurements on what is held out."""
+DURATION = {"minutes", "steps"}
+"""Settings that a fit may be resumed with other values of."""
 
 
 class Signal(Protocol):
@@ -103,7 +105,7 @@ def fit(
         score: Measures that `History.passes` keeps after each pass: as many steps as it takes all samples to come once.
             They change nothing.
         resume: File that holds the state of the fit, written every minute and at an interrupt. Where it exists
-            already, the fit goes on from it. It is removed at the end.
+            already, the fit goes on from it, as long as is asked for now. It is removed at the end.
         subject: What is fitted, such as the files' names: the state of a fit of something else is refused.
 
     Raises:
@@ -228,7 +230,7 @@ class Training:
         """Reads what `save` wrote."""
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            if state["config"] != asdict(self.config):
+            if _without_duration(state["config"]) != _without_duration(asdict(self.config)):
                 raise ValueError(f"{path} is the state of a fit with other settings: {state['config']}")
             if state["subject"] != self.subject:
                 raise ValueError(f"{path} is the state of a fit of {state['subject']}, not of {self.subject}")
@@ -317,6 +319,10 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
     fused = all(p.is_floating_point() for group in rest for p in group["params"])
     chosen.append(torch.optim.Adam(rest, fused=fused))
     return chosen
+
+
+def _without_duration(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in DURATION}
 
 
 def _part_done(config: FitConfig, history: History) -> float:

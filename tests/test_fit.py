@@ -135,10 +135,15 @@ def test_an_interrupted_fit_goes_on_as_if_nothing_had_been(tmp_path):
     assert state.is_file()
     with pytest.raises(ValueError, match=r"state.pt is the state of a fit with other settings"):
         fit(field(), signal, dataclasses.replace(STEPS, points=128), resume=state)
+    kept = state.read_bytes()
     history = fit(fresh := field(seed=5), signal, STEPS, resume=state)
     assert not history.interrupted
     assert history.steps == 150
     assert not state.exists()
+    state.write_bytes(kept)
+    assert fit(field(), signal, dataclasses.replace(STEPS, steps=200), resume=state).steps == 200
+    state.write_bytes(kept)
+    assert fit(field(), signal, dataclasses.replace(STEPS, steps=50), resume=state).steps == 72  # more is done already
     fit(whole := field(), Waves(), STEPS)
     assert torch.equal(fresh(torch.ones(1, 1)), whole(torch.ones(1, 1)))
     state.write_bytes(b"nonsense")

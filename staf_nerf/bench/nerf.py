@@ -1,6 +1,6 @@
-"""Radiance fields compared on one capture: the same images, split and rays, at equal steps or equal wall-clock.
+"""Radiance fields compared on captures: the same images, split and rays, at equal steps or equal wall-clock.
 
-Every method trains on this process's threads; PSNR and SSIM are those of the final weights on the held-out images.
+PSNR and SSIM are those of the final weights on the held-out images.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import Any, Literal
 
 import torch
 
-from staf_nerf.bench.cells import changed, parse, run_missing
+from staf_nerf.bench.cells import Row, changed, parse, run_missing
 from staf_nerf.bench.record import commit, cpu_model, environment, write
+from staf_nerf.bench.summary import Kind, shared_columns, summarize, with_deviation
 from staf_nerf.fields import count_parameters
+from staf_nerf.jobs.progress import peak_memory
 from staf_nerf.presets import load_preset, preset_names
 
 CALIBRATION_STEPS = 70
@@ -39,16 +41,18 @@ STOCK_SMALL: dict[str, Any] = {
 }
 """nerfacto's sizes for a CPU; the rest of it is stock."""
 
-SETTINGS = ("method", "budget", "amount", "rays", "downscale_factor", "held_out", "threads")
-"""What runs must have in common for a mean over their seeds."""
+KIND = Kind(("method", "budget", "amount", "rays", "downscale_factor", "held_out", "threads"), "data", ("psnr", "ssim"))
+"""How rows are summarised."""
+COLUMNS = ("method", "budget", "psnr", "ssim", "wins", "weights", "steps", "seconds", "rays per second", "memory")
+"""Of a summary on screen and in a report."""
 
 
 @dataclass(frozen=True)
 class NerfBenchmark:
     """Trains methods on a capture and reports their quality and cost."""
 
-    data: Path
-    """The capture."""
+    data: tuple[Path, ...]
+    """The captures."""
     methods: tuple[str, ...] = ("staf-nerf", "staf-nerf+relu", "nerfacto")
     """Presets, each with changes after "+": an activation ("staf-nerf+relu") or a key ("staf-nerf+field.num_levels=4");
     or "nerfacto": nerfstudio's own, at its small CPU sizes, with keys of its model's ("nerfacto+far_plane=10")."""
@@ -64,54 +68,64 @@ class NerfBenchmark:
     """Rays a step."""
     held_out: Literal["test", "val"] = "test"
     """Views to score: "val" is for choosing settings."""
+    score_every: int = 0
+    """Steps between further scores on the way, of which the best is reported too: published tables quote it, and who
+    has no truth could not choose it; 0: none. The time they take does not count."""
+    processes: int = 0
+    """Runs at a time, each with its share of the threads, in a process of its own; 0: one after the other, in this
+    one. Wall-clock time is fair where runs have the machine for themselves."""
     output: Path | None = None
     """JSON file; a run that it already holds is not run again."""
 
 
 def run(benchmark: NerfBenchmark) -> dict[str, Any]:
-    """Runs what is missing and returns all rows, with the means and deviations over seeds."""
+    """Runs what is missing and returns all rows, with their summary.
+
+    Raises:
+        ValueError: If there is no capture, two have the same name, or runs side by side are to share a wall-clock.
+    """
+    names = [data.name for data in benchmark.data]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"data must name captures with different names, got {[str(data) for data in benchmark.data]}")
+    if benchmark.processes > 1 and benchmark.budget == "minutes":
+        raise ValueError(f"processes must be 0 or 1 for a budget in minutes, got {benchmark.processes}")
     shared = {
-        "data": benchmark.data.name,
         "budget": benchmark.budget,
         "amount": benchmark.amount,
         "rays": benchmark.rays,
         "downscale_factor": benchmark.downscale_factor,
         "held_out": benchmark.held_out,
     }
-    cells = [{"method": m, "seed": seed, **shared} for seed in benchmark.seeds for m in benchmark.methods]
-    return run_missing(
-        cells,
-        lambda cell: train_one(benchmark, cell["method"], cell["seed"]),
-        lambda rows: report(benchmark, rows),
-        benchmark.output,
-    )
+    shared |= {"score_every": benchmark.score_every} if benchmark.score_every else {}
+    cells = [
+        {"method": method, "data": name, "seed": seed, **shared}
+        for seed in benchmark.seeds
+        for name in names
+        for method in benchmark.methods
+    ]
+    return run_missing(cells, _Job(benchmark), report, benchmark.output, processes=benchmark.processes)
 
 
-def report(benchmark: NerfBenchmark, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rows, their summary over seeds, and what is needed to repeat them."""
-    groups: dict[tuple, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(tuple(row[name] for name in SETTINGS), []).append(row)
-    summary = []
-    for settings, cells in groups.items():
-        entry = {**dict(zip(SETTINGS, settings, strict=True)), "runs": len(cells)}
-        for name in ("psnr", "ssim", "seconds", "steps", "rays_per_second", "parameters"):
-            values = torch.tensor([float(cell[name]) for cell in cells])
-            entry[name] = round(float(values.mean()), 4)
-            entry[f"{name}_std"] = round(float(values.std(correction=1)), 4) if len(cells) > 1 else None
-        summary.append(entry)
-    return {
-        "summary": summary,
-        "rows": rows,
-        "data": benchmark.data.name,
-        **environment("nerfstudio"),
-    }
+@dataclass(frozen=True)
+class _Job:
+    """Runs a cell, in whatever process."""
+
+    benchmark: NerfBenchmark
+
+    def __call__(self, cell: Row) -> Row:
+        data = next(data for data in self.benchmark.data if data.name == cell["data"])
+        return train_one(self.benchmark, data, cell["method"], cell["seed"])
+
+
+def report(rows: list[Row]) -> Row:
+    """Rows, their summary over captures and seeds, and what is needed to repeat them."""
+    return {"summary": summarize(rows, KIND), "rows": rows, **environment("nerfstudio")}
 
 
 def train_one(
-    benchmark: NerfBenchmark, method: str, seed: int, after: Callable[[Any], dict[str, Any]] | None = None
-) -> dict[str, Any]:
-    """Trains a method and scores it; `after(trainer)` measures more, while the run's folder is there."""
+    benchmark: NerfBenchmark, data: Path, method: str, seed: int, after: Callable[[Any], Row] | None = None
+) -> Row:
+    """Trains a method on a capture and scores it; `after(trainer)` measures more, while the run's folder is there."""
     from staf_nerf.memory import keep_freed_memory
     from staf_nerf.plugin import run as runs
 
@@ -119,12 +133,13 @@ def train_one(
     steps = int(benchmark.amount)
     with tempfile.TemporaryDirectory() as folder, without_lpips():
         if benchmark.budget == "minutes":
-            steps = _calibrate(benchmark, method, seed, Path(folder))
-        config = make_config(benchmark, method, steps, Path(folder))
+            steps = _calibrate(benchmark, data, method, seed, Path(folder))
+        config = make_config(benchmark, data, method, steps, Path(folder))
         trainer = runs.set_up(config, seed=seed, test_mode=benchmark.held_out)
+        scoring = _Scoring(benchmark.score_every)
         start = time.perf_counter()
-        runs.train(trainer)
-        seconds = time.perf_counter() - start
+        runs.train(trainer, scoring if benchmark.score_every else None)
+        seconds = time.perf_counter() - start - scoring.seconds
         scores = runs.evaluate(trainer.pipeline.model, trainer.pipeline.datamanager)
         parameters = count_parameters(trainer.pipeline.model)
         more = after(trainer) if after is not None else {}
@@ -138,12 +153,38 @@ def train_one(
         "threads": torch.get_num_threads(),
         "cpu": cpu_model(),
         "commit": commit(),
+        "peak_memory_bytes": peak_memory(),
         "views": [view["psnr"] for view in scores["views"]],
+        **scoring.found(scores["psnr"]),
         **more,
     }
 
 
-def _calibrate(benchmark: NerfBenchmark, method: str, seed: int, folder: Path) -> int:
+class _Scoring:
+    """Scores every so many steps: what is best of them, and how long they take."""
+
+    def __init__(self, every: int) -> None:
+        self.every, self.seconds = every, 0.0
+        self.on_the_way: list[list[float]] = []
+
+    def __call__(self, trainer: Any, step: int) -> None:
+        from staf_nerf.plugin import run as runs
+
+        if (step + 1) % self.every:
+            return
+        start = time.perf_counter()
+        scores = runs.evaluate(trainer.pipeline.model, trainer.pipeline.datamanager)
+        self.on_the_way.append([step + 1, scores["psnr"]])
+        self.seconds += time.perf_counter() - start
+
+    def found(self, last: float) -> Row:
+        """What a row says of them, beside the score of the final weights."""
+        if not self.every:
+            return {}
+        return {"psnr_on_the_way": self.on_the_way, "psnr_of_best": max([last, *(s for _, s in self.on_the_way)])}
+
+
+def _calibrate(benchmark: NerfBenchmark, data: Path, method: str, seed: int, folder: Path) -> int:
     """Times steps with and without updates of the proposal networks; returns how many fit into the budget.
 
     What the first steps take beyond others, such as the making of a first surface, is taken from the budget once.
@@ -152,7 +193,7 @@ def _calibrate(benchmark: NerfBenchmark, method: str, seed: int, folder: Path) -
 
     with_updates = UNTIMED_STEPS + CALIBRATION_STEPS
     total = with_updates + CALIBRATION_STEPS
-    trainer = runs.set_up(make_config(benchmark, method, total, folder), seed=seed)
+    trainer = runs.set_up(make_config(benchmark, data, method, total, folder), seed=seed)
     sampler: Any = trainer.pipeline.model.proposal_sampler
     interval, ends = sampler.update_sched, []
 
@@ -191,8 +232,8 @@ def steps_within(seconds: float, plain: float, update: float, interval: Callable
     return max(steps - 1, 1)
 
 
-def make_config(benchmark: NerfBenchmark, method: str, steps: int, folder: Path) -> Any:
-    """The configuration of a trainer for this method, its changes applied.
+def make_config(benchmark: NerfBenchmark, data: Path, method: str, steps: int, folder: Path) -> Any:
+    """The configuration of a trainer for this method and capture, its changes applied.
 
     Raises:
         ValueError: If the method or a change is unknown.
@@ -202,7 +243,7 @@ def make_config(benchmark: NerfBenchmark, method: str, steps: int, folder: Path)
     name, *changes = method.split("+")
     config: Any = _stock(steps, changes) if name == "nerfacto" else _ours(name, changes, steps)
     manager = config.pipeline.datamanager
-    manager.data = benchmark.data
+    manager.data = data
     manager.dataparser.downscale_factor = benchmark.downscale_factor
     manager.train_num_rays_per_batch = manager.eval_num_rays_per_batch = benchmark.rays
     config.max_num_iterations = steps
@@ -268,30 +309,34 @@ def without_lpips() -> Iterator[None]:
         module.LearnedPerceptualImagePatchSimilarity = original  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def table_rows(result: Row) -> list[list[str]]:
+    """What `COLUMNS` name, for each method and budget of a result, the best first."""
+    rows = []
+    for entry in summarize(result["rows"], KIND):
+        best = f" (best on the way: {entry['psnr_of_best']:.2f})" if "psnr_of_best" in entry else ""
+        cells = {
+            "method": entry["method"],
+            "budget": f"{entry['amount']:g} {entry['budget']}",
+            "psnr": with_deviation(entry, "psnr", 2) + best,
+            "ssim": with_deviation(entry, "ssim", 3),
+            "rays per second": f"{entry['rays_per_second']:,.0f}",
+            **shared_columns(entry),
+        }
+        rows.append([cells[name] for name in COLUMNS])
+    return rows
+
+
 def main(benchmark: NerfBenchmark) -> None:
     """Checks the names, runs, prints a table, and JSON where no file is given."""
     from rich.console import Console
     from rich.table import Table
 
     for method in benchmark.methods:
-        make_config(benchmark, method, 1, Path())  # a wrong key is found before the first hour of training
+        make_config(benchmark, Path(), method, 1, Path())  # a wrong key is found before the first hour of training
     result = run(benchmark)
-    table = Table(title=f"{result['data']}, {result['threads']} threads")
-    for column in ("method", "budget", "factor", "runs", "steps", "PSNR", "SSIM", "rays/s", "seconds", "parameters"):
-        table.add_column(column)
-    for row in result["summary"]:
-        deviation = f" ± {row['psnr_std']:.2f}" if row["psnr_std"] is not None else ""
-        table.add_row(
-            row["method"],
-            f"{row['amount']:g} {row['budget']}",
-            str(row["downscale_factor"]),
-            str(row["runs"]),
-            f"{row['steps']:.0f}",
-            f"{row['psnr']:.2f}{deviation}",
-            f"{row['ssim']:.3f}",
-            f"{row['rays_per_second']:.0f}",
-            f"{row['seconds']:.0f}",
-            f"{row['parameters']:,.0f}",
-        )
+    names = ", ".join(data.name for data in benchmark.data)
+    table = Table(*COLUMNS, title=f"{names}, {result['threads']} threads, mean ± deviation over seeds")
+    for row in table_rows(result):
+        table.add_row(*row)
     Console().print(table)
     write(result, benchmark.output)

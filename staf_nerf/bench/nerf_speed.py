@@ -92,9 +92,9 @@ def run(benchmark: NerfSpeedBenchmark) -> dict[str, Any]:
 def _trainer(benchmark: NerfSpeedBenchmark, name: str, folder: Path) -> Any:
     from staf_nerf.plugin import run as runs
 
-    quality = NerfBenchmark(data=benchmark.data, downscale_factor=benchmark.downscale_factor, rays=benchmark.rays)
+    quality = NerfBenchmark((benchmark.data,), downscale_factor=benchmark.downscale_factor, rays=benchmark.rays)
     method = EQUAL if name == "nerfacto-equal" else name
-    return runs.set_up(make_config(quality, method, benchmark.first_step + 1, folder / name), seed=0)
+    return runs.set_up(make_config(quality, benchmark.data, method, benchmark.first_step + 1, folder / name), seed=0)
 
 
 def _steps(trainer: Any, benchmark: NerfSpeedBenchmark) -> Callable[[], None]:

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 from tyro.conf import Positional
 
-from staf_nerf.bench.signals import COLUMNS, table_rows, with_deviation
+from staf_nerf.bench import nerf, signals
+from staf_nerf.bench.summary import summarize
 from staf_nerf.jobs.figures import new_figure, save_figure
 from staf_nerf.jobs.fitting import PEAKS
-
-VIEW_COLUMNS = ("method", "budget", "psnr", "ssim", "weights", "steps", "seconds", "rays per second")
-"""Of a summary of radiance fields."""
 
 
 @dataclass(frozen=True)
@@ -52,29 +50,19 @@ def run(job: Report) -> Path:
 def table(result: dict[str, Any]) -> list[str]:
     """Lines of a Markdown table: one for each method and budget, the best first."""
     if "task" in result:
-        columns, rows = [result["score"] if name == "score" else name for name in COLUMNS], table_rows(result)
+        columns = [result["score"] if name == "score" else name for name in signals.COLUMNS]
+        rows = signals.table_rows(result)
     else:
-        columns, rows = list(VIEW_COLUMNS), [_view_row(entry) for entry in _by_score(result)]
+        columns, rows = list(nerf.COLUMNS), nerf.table_rows(result)
     lines = [columns, ["---"] * len(columns), *rows]
     return [f"| {' | '.join(line)} |" for line in lines]
-
-
-def _by_score(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The summary of views, by budget, the best first."""
-    return sorted(result["summary"], key=lambda entry: (entry["budget"], entry["amount"], -entry["psnr"]))
-
-
-def _view_row(entry: dict[str, Any]) -> list[str]:
-    scores = [with_deviation(entry, "psnr", 2), with_deviation(entry, "ssim", 3)]
-    counts = [f"{entry[name]:,.0f}" for name in ("parameters", "steps", "seconds", "rays_per_second")]
-    return [entry["method"], f"{entry['amount']:g} {entry['budget']}", *scores, *counts]
 
 
 def footer(result: dict[str, Any]) -> str:
     """What it takes to repeat the measurement."""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     rows = result["rows"]
-    subjects = sorted({row["file"] for row in rows}) if "task" in result else [f"the views of {result['data']}"]
+    subjects = sorted({row["file"] if "task" in result else f"the views of {row['data']}" for row in rows})
     seeds = sorted({row["seed"] for row in rows})
     commits = sorted({row.get("commit") or "unknown" for row in rows})
     machines = sorted({_machine(row, result) for row in rows})
@@ -93,7 +81,7 @@ def _machine(row: dict[str, Any], result: dict[str, Any]) -> str:
 def draw_views(path: Path, result: dict[str, Any]) -> None:
     """PSNR of held-out views against steps and seconds of training: a point a budget, with the deviation over seeds."""
     figure, axes = new_figure(1, 2, (12.0, 4.5))
-    entries = _by_score(result)
+    entries = summarize(result["rows"], nerf.KIND)
     for axis, name in zip(axes[0], ("steps", "seconds"), strict=True):
         for method in dict.fromkeys(entry["method"] for entry in entries):
             found = [entry for entry in entries if entry["method"] == method]
@@ -150,8 +138,9 @@ def _read(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as results: {error}") from error
-    of_fits, of_views = {"task", "score", "summary", "rows"}, {"data", "summary", "rows"}
-    if not isinstance(result, dict) or not (of_fits <= set(result) or of_views <= set(result)):
+    rows = result.get("rows", []) if isinstance(result, dict) else []
+    of_fits = rows and {"task", "score", "summary"} <= set(result)
+    if not (of_fits or (rows and all({"data", "psnr", "budget"} <= set(row) for row in rows))):
         raise ValueError(f"{path} holds no results of a benchmark of fits or of radiance fields")
     return result
 

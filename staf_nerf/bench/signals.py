@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from torch import Generator, nn
 
 from staf_nerf.bench.cells import Row, changed, parse, run_missing
 from staf_nerf.bench.record import commit, cpu_model, environment, write
+from staf_nerf.bench.summary import Kind, shared_columns, summarize, with_deviation
 from staf_nerf.bench.timing import Spread, interleave
 from staf_nerf.checkpoint import Config
 from staf_nerf.config import AudioConfig, ImageConfig, ShapeConfig
@@ -306,92 +305,37 @@ class _Job:
         }
 
 
+def kind_of(task: Task) -> Kind:
+    """How rows of that task are summarised."""
+    return Kind(("method", "budget", "amount", "weights"), "file", (SCORES[task],))
+
+
 def report(benchmark: SignalBenchmark, rows: list[Row], times: Mapping[str, Any]) -> Row:
     """Rows with a summary of each method and budget over files and seeds, best first."""
     return {
         "task": benchmark.task,
         "score": SCORES[benchmark.task],
-        "summary": summarize(rows, SCORES[benchmark.task]),
+        "summary": summarize(rows, kind_of(benchmark.task)),
         "step_seconds": dict(times),
         "rows": rows,
         **environment(),
     }
 
 
-def summarize(rows: list[Row], score: str) -> list[Row]:
-    """Means over files of means over seeds; the deviation over seeds, its mean over files; wins: files led by a method.
-
-    Runs that diverged are counted, and their method comes last.
-    """
-    groups: dict[tuple, list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row["method"], row["budget"], row["amount"], row["weights"]), []).append(row)
-    means = {key: _by_file(found, score) for key, found in groups.items()}
-    summary = []
-    for key, found in groups.items():
-        rivals = [other for other in groups if other[1:] == key[1:]]
-        done = [row for row in found if "failed" not in row]
-        entry = {**dict(zip(("method", "budget", "amount", "weights"), key, strict=True)), "runs": len(found)}
-        entry |= {"failed": len(found) - len(done), "files": len(means[key])}
-        if done:
-            entry |= {
-                score: statistics.fmean(mean for mean, _ in means[key].values()),
-                f"{score}_std": _mean_of([std for _, std in means[key].values() if std is not None]),
-                "wins": sum(_is_first(means, rivals, key, file) for file in means[key]),
-                "parameters": done[0]["parameters"],
-                "steps": statistics.fmean(row["steps"] for row in done),
-                "seconds": statistics.fmean(row["seconds"] for row in done),
-                "peak_memory_bytes": max(row["peak_memory_bytes"] for row in done),
-            }
-        summary.append(entry)
-    return sorted(summary, key=lambda e: (e["budget"], e["amount"], e["failed"] > 0, -e.get(score, -math.inf)))
-
-
-def _by_file(rows: list[Row], score: str) -> dict[str, tuple[float, float | None]]:
-    """Mean and deviation over seeds, by file."""
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        if "failed" not in row:
-            values.setdefault(row["file"], []).append(row["measures"][score])
-    return {
-        file: (statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None)
-        for file, found in values.items()
-    }
-
-
-def _is_first(means: Mapping[tuple, Mapping[str, tuple]], rivals: list[tuple], key: tuple, file: str) -> bool:
-    return all(means[key][file][0] >= means[other][file][0] for other in rivals if file in means[other])
-
-
-def _mean_of(values: list[float]) -> float | None:
-    return statistics.fmean(values) if values else None
-
-
 COLUMNS = ("method", "budget", "score", "wins", "weights", "steps", "seconds", "memory")
 """Of a summary on screen and in a report."""
-
-
-def with_deviation(entry: Row, name: str, digits: int) -> str:
-    """A mean of a summary, and its deviation if there is one."""
-    std = entry[f"{name}_std"]
-    return f"{entry[name]:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "")
 
 
 def table_rows(result: Row) -> list[list[str]]:
     """What `COLUMNS` name, for each method and budget of a result, the best first."""
     score, digits = result["score"], 4 if result["score"] == "field_iou" else 2
     rows = []
-    for row in result["summary"]:
-        budget = f"{row['amount']:g} {row['budget']}"
-        if score not in row:
-            rows.append([row["method"], budget, "all diverged", *[""] * 5])
-            continue
-        diverged = f", {row['failed']} of {row['runs']} diverged" if row["failed"] else ""
-        value = with_deviation(row, score, digits) + diverged
-        counts = [f"{row['wins']} of {row['files']}", f"{row['parameters']:,}", f"{row['steps']:.0f}"]
-        rows.append(
-            [row["method"], budget, value, *counts, f"{row['seconds']:.0f}", f"{row['peak_memory_bytes'] / 1e9:.2f} GB"]
-        )
+    for entry in summarize(result["rows"], kind_of(result["task"])):
+        cells = {"method": entry["method"], "budget": f"{entry['amount']:g} {entry['budget']}", "score": "all diverged"}
+        if score in entry:
+            diverged = f", {entry['failed']} of {entry['runs']} diverged" if entry["failed"] else ""
+            cells |= {"score": with_deviation(entry, score, digits) + diverged, **shared_columns(entry)}
+        rows.append([cells.get(name, "") for name in COLUMNS])
     return rows
 
 

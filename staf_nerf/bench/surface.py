@@ -59,7 +59,7 @@ def run(benchmark: SurfaceBenchmark) -> dict[str, Any]:
 
     def run_one(cell: dict[str, Any]) -> dict[str, Any]:
         method, seed = cell["method"], cell["seed"]
-        return train_one(_training(benchmark), method, seed, _measure(benchmark, method, seed))
+        return train_one(_training(benchmark), benchmark.data, method, seed, _measure(benchmark, method, seed))
 
     return run_missing(cells, run_one, lambda rows: _result(benchmark, rows), benchmark.output)
 
@@ -70,7 +70,7 @@ def _result(benchmark: SurfaceBenchmark, rows: list[dict[str, Any]]) -> dict[str
 
 def _training(benchmark: SurfaceBenchmark) -> NerfBenchmark:
     return NerfBenchmark(
-        data=benchmark.data,
+        data=(benchmark.data,),
         methods=benchmark.methods,
         budget="minutes",
         amount=benchmark.minutes,
@@ -143,7 +143,7 @@ def main(benchmark: SurfaceBenchmark) -> None:
     from rich.table import Table
 
     for method in benchmark.methods:
-        make_config(_training(benchmark), method, 1, Path())
+        make_config(_training(benchmark), benchmark.data, method, 1, Path())
     read_mesh(benchmark.truth)
     result = run(benchmark)
     table = Table(title=f"{result['data']}, {benchmark.minutes:g} minutes, {result['threads']} threads")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +27,7 @@ from staf_nerf.activations import STAF
 from staf_nerf.config import ColorConfig, FieldConfig, RadianceConfig, SamplingConfig
 from staf_nerf.encodings import Implementation
 from staf_nerf.fields import parameter_groups
+from staf_nerf.perceptual import load_lpips
 from staf_nerf.plugin.field import CubeContraction, ProposalField, StafField
 from staf_nerf.plugin.losses import distortion
 
@@ -239,16 +238,3 @@ class StafModel(NerfactoModel):
         if lpips is None:
             metrics.pop("lpips")
         return metrics, images
-
-
-@functools.cache
-def load_lpips() -> nn.Module | None:
-    """LPIPS where the weights of its AlexNet are already on this disk, else None: nothing is downloaded."""
-    from torchvision.models import AlexNet_Weights
-
-    name = Path(AlexNet_Weights.IMAGENET1K_V1.url).name
-    if not (Path(torch.hub.get_dir()) / "checkpoints" / name).is_file():
-        return None
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-    return LearnedPerceptualImagePatchSimilarity(normalize=True)

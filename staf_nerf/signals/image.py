@@ -21,6 +21,7 @@ from torch import Generator, Tensor, nn
 
 from staf_nerf.config import FieldConfig, ImageConfig
 from staf_nerf.fields import NeuralField
+from staf_nerf.perceptual import load_lpips
 from staf_nerf.signals.sampling import first_omega, in_chunks, order, to_learn
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
@@ -296,11 +297,9 @@ def render_and_measure(
         "psnr": psnr(squared / pixels.size, raster.high - raster.low),
         "ssim": similarity / windows if windows else None,
     }
-    if raster.channels >= 3 and (lpips := _lpips()) is not None:
-        both = (torch.from_numpy(a[..., :3].astype(np.float32)) for a in (found, pixels))
-        measures["lpips"] = lpips(
-            *(((a - raster.low) / (raster.high - raster.low)).permute(2, 0, 1)[None] for a in both)
-        )
+    if raster.channels >= 3 and (lpips := load_lpips()) is not None:
+        both = (torch.from_numpy(a[..., :3].astype(np.float32)).permute(2, 0, 1)[None] for a in (found, pixels))
+        measures["lpips"] = float(lpips(*(((a - raster.low) / (raster.high - raster.low)).clamp(0, 1) for a in both)))
     return found, measures
 
 
@@ -316,16 +315,6 @@ def _ssim(found: Tensor, truth: Tensor, peak: float) -> float:
     _, each = ssim(first, second, data_range=peak, return_full_image=True)
     edge = SSIM_WINDOW // 2
     return float(each[..., edge:-edge, edge:-edge].mean())  # whole windows only, as its authors count
-
-
-def _lpips() -> Any:
-    """LPIPS of two images (1, 3, h, w) in [0, 1], if its network's weights are on this disk."""
-    if not list(Path(torch.hub.get_dir(), "checkpoints").glob("alexnet-*.pth")):
-        return None
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-    metric = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
-    return lambda a, b: float(metric(a.clamp(0.0, 1.0), b))
 
 
 # --- inverse problems ------------------------------------------------------------------------------------------------

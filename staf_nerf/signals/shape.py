@@ -73,6 +73,17 @@ class ShapeSignal:
         if config.cached_points:
             self._cache = self._draw(config.cached_points, np.random.default_rng(seed))
 
+    @property
+    def samples(self) -> int:
+        """Cells of the grid that points are drawn from: as many points are a pass.
+
+        Raises:
+            AttributeError: If there is no grid.
+        """
+        if not self.config.grid:
+            raise AttributeError("without a grid there are points without number")
+        return int(Cells.of(self.frame, self.config.grid).counts.prod())
+
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Points (count, 3) and the quantity (count, 1) there."""
         if self._cache is None:

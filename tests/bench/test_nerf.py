@@ -1,6 +1,7 @@
 """The benchmark of radiance fields, in small: what it reports, and that a finished run is not run again."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ def test_it_reports_each_run_the_means_and_what_is_needed_to_repeat_it(tmp_path)
     write_capture(tmp_path / "capture")
     output = tmp_path / "result.json"
     benchmark = nerf.NerfBenchmark(
-        data=tmp_path / "capture", methods=(SMALL, f"{SMALL}+relu"), amount=2, rays=32, output=output
+        data=(tmp_path / "capture",), methods=(SMALL, f"{SMALL}+relu"), amount=2, rays=32, output=output
     )
     result = nerf.run(benchmark)
     assert len(result["rows"]) == 4
@@ -33,10 +34,44 @@ def test_it_reports_each_run_the_means_and_what_is_needed_to_repeat_it(tmp_path)
     assert again["rows"] == saved["rows"]  # the seconds would differ
 
 
+def test_several_captures_run_side_by_side_and_are_summarised_together(tmp_path):
+    for name in ("first", "second"):
+        write_capture(tmp_path / name)
+    data = tuple(tmp_path / name for name in ("first", "second"))
+    benchmark = nerf.NerfBenchmark(data, (SMALL,), seeds=(0,), amount=3, rays=32, score_every=1, processes=2)
+    result = nerf.run(benchmark)
+    scores = {row["data"]: row["psnr"] for row in result["rows"]}
+    (entry,) = result["summary"]
+    assert (entry["wins"], entry["signals"], entry["runs"]) == (2, 2, 2)
+    assert entry["psnr"] == pytest.approx(sum(scores.values()) / 2, abs=1e-6)
+    assert entry["peak_memory_bytes"] > 1e8
+    for row in result["rows"]:
+        steps, on_the_way = zip(*row["psnr_on_the_way"], strict=True)
+        assert steps == (1, 2, 3)
+        assert on_the_way[-1] == pytest.approx(row["psnr"], abs=1e-4)
+        assert row["psnr_of_best"] == pytest.approx(max(on_the_way), abs=1e-4)
+    assert "best on the way" in nerf.table_rows(result)[0][2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": ()}, "data must name captures"),
+        ({"data": ("a/fox", "b/fox")}, "data must name captures with different names"),
+        ({"budget": "minutes", "processes": 2}, "processes must be 0 or 1 for a budget in minutes, got 2"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(changes, message):
+    options = {"data": ("fox",), **changes}
+    data = tuple(Path(name) for name in options.pop("data"))
+    with pytest.raises(ValueError, match=message):
+        nerf.run(nerf.NerfBenchmark(data, (SMALL,), **options))
+
+
 def test_a_budget_of_minutes_decides_the_number_of_steps(tmp_path):
     write_capture(tmp_path / "capture")
     benchmark = nerf.NerfBenchmark(
-        data=tmp_path / "capture", methods=(SMALL,), seeds=(0,), budget="minutes", amount=0.05, rays=32
+        data=(tmp_path / "capture",), methods=(SMALL,), seeds=(0,), budget="minutes", amount=0.05, rays=32
     )
     (row,) = nerf.run(benchmark)["rows"]
     assert row["steps"] >= 1
@@ -52,7 +87,7 @@ def test_steps_within_a_budget():
 
 def test_stock_nerfacto_runs_offline_at_its_small_sizes(tmp_path):
     write_capture(tmp_path / "capture", size=(48, 32))
-    benchmark = nerf.NerfBenchmark(data=tmp_path / "capture", methods=("nerfacto",), seeds=(0,), amount=1, rays=16)
+    benchmark = nerf.NerfBenchmark(data=(tmp_path / "capture",), methods=("nerfacto",), seeds=(0,), amount=1, rays=16)
     (row,) = nerf.run(benchmark)["rows"]
     assert row["psnr"] > 0
 
@@ -68,4 +103,4 @@ def test_stock_nerfacto_runs_offline_at_its_small_sizes(tmp_path):
 def test_wrong_methods_are_named_before_anything_is_trained(tmp_path, method, message):
     write_capture(tmp_path / "capture")
     with pytest.raises(ValueError, match=message):
-        nerf.main(nerf.NerfBenchmark(data=tmp_path / "capture", methods=(method,), amount=1))
+        nerf.main(nerf.NerfBenchmark(data=(tmp_path / "capture",), methods=(method,), amount=1))

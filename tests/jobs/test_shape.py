@@ -64,7 +64,11 @@ def test_a_mesh_becomes_a_field_whose_surface_is_the_mesh(ring, quantity, tmp_pa
 
 def test_what_learned_of_the_box_alone_has_nothing_outside_of_it(ring, tmp_path):
     config = dataclasses.replace(SMALL, quantity="occupancy", grid=64, surface_part=0.0, near_part=0.0)
-    found = run(FitShape(ring, config, output=tmp_path / "out", resolution=96))["measures"]
+    result = run(FitShape(ring, config, output=tmp_path / "out", resolution=96, score_passes=True))
+    found, a_pass = result["measures"], -(-64 * 64 * 16 // config.fit.points)
+    assert [row["step"] for row in result["passes"]] == list(range(a_pass, config.fit.steps + 1, a_pass))
+    assert found["grid_iou_of_best_pass"] == max(row["grid_iou"] for row in result["passes"])
+    assert abs(found["grid_iou_of_best_pass"] - found["grid_iou"]) < 0.02
     assert found["iou"] is not None
     assert found["iou"] > 0.9
     assert abs(found["grid_iou"] - found["field_iou"]) < 0.03
@@ -80,6 +84,13 @@ def test_what_learned_of_the_box_alone_has_nothing_outside_of_it(ring, tmp_path)
     assert (made.bounds[0] > truth.bounds[0] - 0.2).all()
     assert (made.bounds[1] < truth.bounds[1] + 0.2).all()
     np.testing.assert_allclose(np.array(frame.size) * frame.scale, [16.0, 16.0, 4.0], atol=0.1)
+
+
+def test_passes_are_scored_where_they_can_be_counted(ring, tmp_path):
+    for changes in ({"quantity": "occupancy"}, {"grid": 64}):
+        with pytest.raises(ValueError, match="score_passes needs a mesh, an occupancy and a grid"):
+            run(FitShape(ring, dataclasses.replace(SMALL, **changes), output=tmp_path / "out", score_passes=True))
+    assert not (tmp_path / "out").exists()
 
 
 def test_points_with_normals_become_a_surface_through_them(tmp_path):

@@ -19,7 +19,7 @@ from staf_nerf.jobs.figures import SinusoidTrace
 from staf_nerf.jobs.fitting import PEAKS
 from staf_nerf.jobs.mesh import MakeMesh
 from staf_nerf.presets import load_preset
-from staf_nerf.signals.image import psnr, read_image, write_image
+from staf_nerf.signals.image import ImageSignal, psnr, read_image, write_image
 from staf_nerf.signals.sampling import in_chunks
 
 FIELD = FieldConfig(hidden_features=64, hidden_layers=2)
@@ -241,6 +241,34 @@ def test_an_interrupt_ends_all_and_what_is_finished_is_not_fitted_again(photo, t
     before = (tmp_path / "out" / "photo" / "metrics.json").stat().st_mtime_ns
     assert image.run(dataclasses.replace(job, resume=True)) == []
     assert (tmp_path / "out" / "photo" / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_a_loss_that_is_no_number_is_said_and_survived(photo, tmp_path, monkeypatch, capsys):
+    losses, calls = ImageSignal.losses, []
+
+    def broken(self, field, batch):
+        calls.append(None)
+        found = losses(self, field, batch)
+        return {name: value * float("nan") for name, value in found.items()} if len(calls) == 121 else found
+
+    monkeypatch.setattr(ImageSignal, "losses", broken)
+    config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=200))
+    (found,) = image.run(image.FitImage((photo,), tmp_path / "out", config=config))
+    assert found["rollbacks"] == [120]
+    assert found["steps"] == 200
+    assert found["measures"]["psnr"] > 15.0
+    said = "".join(capsys.readouterr().out.split())
+    assert "thelosswasnonumberatstep120:backtobeforeit,withhalfthelearningrates" in said
+
+
+def test_an_interrupted_fit_goes_on_for_longer_than_was_asked_first(photo, tmp_path, monkeypatch):
+    config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=250, passes=0))
+    interrupt_once(monkeypatch, 2)
+    job = image.FitImage((photo,), tmp_path / "out", config=config)
+    assert image.run(job)[0]["interrupted"]
+    longer = dataclasses.replace(config, fit=dataclasses.replace(config.fit, steps=300))
+    (found,) = image.run(dataclasses.replace(job, resume=True, config=longer))
+    assert (found["steps"], found["interrupted"]) == (300, False)
 
 
 def test_a_first_frequency_without_effect_is_refused(photo, sound, tmp_path):

@@ -8,7 +8,6 @@ from nerfstudio.model_components.losses import lossfun_distortion
 
 from staf_nerf.plugin.field import CubeContraction
 from staf_nerf.plugin.losses import distortion
-from staf_nerf.plugin.model import load_lpips
 from tests.conftest import write_capture
 from tests.plugin.test_checkpoints import trainer
 
@@ -133,10 +132,3 @@ def test_equal_seeds_give_equal_weights(tmp_path, method):
         run.train(made)
         weights.append([p.detach().clone() for p in made.pipeline.model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
-
-
-def test_lpips_is_absent_without_its_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    load_lpips.cache_clear()
-    assert load_lpips() is None
-    load_lpips.cache_clear()

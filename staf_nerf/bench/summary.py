@@ -1,0 +1,94 @@
+"""What the benchmarks of fits and of radiance fields make of their rows: a line a method and budget."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from staf_nerf.bench.cells import Row
+
+MEANS = ("parameters", "steps", "seconds", "rays_per_second", "psnr_of_best")
+"""Of these a mean over runs is given, where rows have them."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What tells a benchmark's rows apart, and what they are worth."""
+
+    settings: tuple[str, ...]
+    """What runs must have in common for a mean over signals and seeds: the method, the budget, …"""
+    signal: str
+    """What names the signal of a row: a mean over all is one of the means over each one's seeds."""
+    scores: tuple[str, ...]
+    """Measures, more of which is better; the first decides."""
+
+
+def summarize(rows: Sequence[Row], kind: Kind) -> list[Row]:
+    """A line for each method and budget, the best first.
+
+    Scores are means over signals of means over seeds, their deviations ("…_std") those over seeds, in the mean over
+    signals. "wins" counts signals that no method with the same settings is better on; "signals" is how many there are.
+    Runs that diverged are counted, and their method comes last.
+    """
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in kind.settings), []).append(row)
+    first = kind.scores[0]
+    leading = {key: by_signal(found, kind.signal, first) for key, found in groups.items()}
+    summary = []
+    for key, found in groups.items():
+        done = [row for row in found if "failed" not in row]
+        entry = {**dict(zip(kind.settings, key, strict=True)), "runs": len(found)}
+        entry |= {"failed": len(found) - len(done), "signals": len(leading[key])}
+        if done:
+            rivals = [leading[other] for other in groups if other[1:] == key[1:]]
+            for score in kind.scores:
+                values = by_signal(found, kind.signal, score).values()
+                entry[score] = statistics.fmean(mean for mean, _ in values)
+                entry[f"{score}_std"] = _mean_of([std for _, std in values if std is not None])
+            entry["wins"] = sum(_is_first(leading[key], rivals, signal) for signal in leading[key])
+            entry |= {name: statistics.fmean(row[name] for row in done) for name in MEANS if name in done[0]}
+            if all("peak_memory_bytes" in row for row in done):
+                entry["peak_memory_bytes"] = max(row["peak_memory_bytes"] for row in done)
+        summary.append(entry)
+    return sorted(summary, key=lambda e: (e["budget"], e["amount"], e["failed"] > 0, -e.get(first, -math.inf)))
+
+
+def by_signal(rows: Sequence[Row], signal: str, score: str) -> dict[str, tuple[float, float | None]]:
+    """Mean and deviation over seeds, by signal; without the runs that diverged."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if "failed" not in row:
+            values.setdefault(row[signal], []).append(row.get("measures", row)[score])
+    return {
+        name: (statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None)
+        for name, found in values.items()
+    }
+
+
+def _is_first(own: Mapping[str, tuple], rivals: Sequence[Mapping[str, tuple]], signal: str) -> bool:
+    return all(own[signal][0] >= other[signal][0] for other in rivals if signal in other)
+
+
+def _mean_of(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def with_deviation(entry: Row, name: str, digits: int) -> str:
+    """A mean of a summary, and its deviation if there is one."""
+    std = entry[f"{name}_std"]
+    return f"{entry[name]:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "")
+
+
+def shared_columns(entry: Row) -> dict[str, str]:
+    """What a table says of any line of a summary: "wins", "weights", "steps", "seconds", "memory"."""
+    memory = f"{entry['peak_memory_bytes'] / 1e9:.2f} GB" if "peak_memory_bytes" in entry else ""
+    return {
+        "wins": f"{entry['wins']} of {entry['signals']}",
+        "weights": f"{entry['parameters']:,.0f}",
+        "steps": f"{entry['steps']:,.0f}",
+        "seconds": f"{entry['seconds']:,.0f}",
+        "memory": memory,
+    }
