@@ -36,8 +36,8 @@ SAVE_EVERY = 60.0
 """Seconds between the files from which a fit can be resumed."""
 CRITERION_EVERY = 50
 """Steps between measurements on what is held out."""
-DURATION = {"minutes", "steps"}
-"""Settings that a fit may be resumed with other values of."""
+DURATION = {"minutes", "steps", "passes"}
+"""Settings that a fit may be resumed with other values of, but not with passes where there were none."""
 
 
 class Signal(Protocol):
@@ -103,7 +103,7 @@ def fit(
         progress: Called every tenth step with the part that is done, in [0, 1], and what was so far.
         criterion: An error on what is held out; the weights with the least one are kept.
         score: Measures that `History.passes` keeps after each pass: as many steps as it takes all samples to come once.
-            They change nothing.
+            They change nothing, and their time does not count.
         resume: File that holds the state of the fit, written every minute and at an interrupt. Where it exists
             already, the fit goes on from it, as long as is asked for now. It is removed at the end.
         subject: What is fitted, such as the files' names: the state of a fit of something else is refused.
@@ -128,7 +128,9 @@ def fit(
             if recorded and progress is not None:
                 progress(done, history)
             if score is not None and history.steps % a_pass == 0:
+                before = time.perf_counter()
                 history.passes.append({"step": history.steps, **score(model)})
+                start += time.perf_counter() - before
             if resume is not None and time.perf_counter() - saved > SAVE_EVERY:
                 training.save(resume)
                 saved = time.perf_counter()
@@ -322,7 +324,8 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
 
 
 def _without_duration(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in DURATION}
+    others = {name: value for name, value in settings.items() if name not in DURATION}
+    return {**others, "in passes": settings["passes"] > 0}
 
 
 def _part_done(config: FitConfig, history: History) -> float:

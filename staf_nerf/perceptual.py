@@ -10,7 +10,7 @@ from torch import nn
 
 
 @functools.cache
-def load_lpips() -> nn.Module | None:
+def load_lpips(device: torch.device | str = "cpu") -> nn.Module | None:
     """The distance of two images (1, 3, h, w) in [0, 1] by AlexNet, or None without its weights in torch's cache."""
     from torchvision.models import AlexNet_Weights
 
@@ -19,4 +19,4 @@ def load_lpips() -> nn.Module | None:
         return None
     from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
-    return LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
+    return LearnedPerceptualImagePatchSimilarity("alex", normalize=True).to(device)

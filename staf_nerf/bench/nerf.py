@@ -21,7 +21,7 @@ import torch
 
 from staf_nerf.bench.cells import Row, changed, parse, run_missing
 from staf_nerf.bench.record import commit, cpu_model, environment, write
-from staf_nerf.bench.summary import Kind, shared_columns, summarize, with_deviation
+from staf_nerf.bench.summary import Grouping, shared_columns, summarize, with_deviation
 from staf_nerf.fields import count_parameters
 from staf_nerf.jobs.progress import peak_memory
 from staf_nerf.presets import load_preset, preset_names
@@ -41,7 +41,8 @@ STOCK_SMALL: dict[str, Any] = {
 }
 """nerfacto's sizes for a CPU; the rest of it is stock."""
 
-KIND = Kind(("method", "budget", "amount", "rays", "downscale_factor", "held_out", "threads"), "data", ("psnr", "ssim"))
+SETTINGS = ("method", "budget", "amount", "rays", "downscale_factor", "held_out", "score_every", "threads")
+GROUPING = Grouping(SETTINGS, "data", ("psnr", "ssim"))
 """How rows are summarised."""
 COLUMNS = ("method", "budget", "psnr", "ssim", "wins", "weights", "steps", "seconds", "rays per second", "memory")
 """Of a summary on screen and in a report."""
@@ -49,7 +50,7 @@ COLUMNS = ("method", "budget", "psnr", "ssim", "wins", "weights", "steps", "seco
 
 @dataclass(frozen=True)
 class NerfBenchmark:
-    """Trains methods on a capture and reports their quality and cost."""
+    """Trains methods on captures and reports their quality and cost."""
 
     data: tuple[Path, ...]
     """The captures."""
@@ -59,7 +60,7 @@ class NerfBenchmark:
     downscale_factor: int | None = None
     """Whole factor by which the images are made smaller."""
     seeds: tuple[int, ...] = (0, 1)
-    """One run a seed and method."""
+    """One run a seed, capture and method."""
     budget: Literal["steps", "minutes"] = "steps"
     """What is equal."""
     amount: float = 900.0
@@ -73,7 +74,7 @@ class NerfBenchmark:
     has no truth could not choose it; 0: none. The time they take does not count."""
     processes: int = 0
     """Runs at a time, each with its share of the threads, in a process of its own; 0: one after the other, in this
-    one. Wall-clock time is fair where runs have the machine for themselves."""
+    one, whose peak of memory is not that of a run. Wall-clock time is fair only where a run is alone."""
     output: Path | None = None
     """JSON file; a run that it already holds is not run again."""
 
@@ -119,7 +120,7 @@ class _Job:
 
 def report(rows: list[Row]) -> Row:
     """Rows, their summary over captures and seeds, and what is needed to repeat them."""
-    return {"summary": summarize(rows, KIND), "rows": rows, **environment("nerfstudio")}
+    return {"summary": summarize(rows, GROUPING), "rows": rows, **environment("nerfstudio")}
 
 
 def train_one(
@@ -153,7 +154,7 @@ def train_one(
         "threads": torch.get_num_threads(),
         "cpu": cpu_model(),
         "commit": commit(),
-        "peak_memory_bytes": peak_memory(),
+        **({"peak_memory_bytes": peak_memory()} if benchmark.processes else {}),
         "views": [view["psnr"] for view in scores["views"]],
         **scoring.found(scores["psnr"]),
         **more,
@@ -312,11 +313,9 @@ def without_lpips() -> Iterator[None]:
 def table_rows(result: Row) -> list[list[str]]:
     """What `COLUMNS` name, for each method and budget of a result, the best first."""
     rows = []
-    for entry in summarize(result["rows"], KIND):
+    for entry in summarize(result["rows"], GROUPING):
         best = f" (best on the way: {entry['psnr_of_best']:.2f})" if "psnr_of_best" in entry else ""
         cells = {
-            "method": entry["method"],
-            "budget": f"{entry['amount']:g} {entry['budget']}",
             "psnr": with_deviation(entry, "psnr", 2) + best,
             "ssim": with_deviation(entry, "ssim", 3),
             "rays per second": f"{entry['rays_per_second']:,.0f}",
@@ -335,7 +334,8 @@ def main(benchmark: NerfBenchmark) -> None:
         make_config(benchmark, Path(), method, 1, Path())  # a wrong key is found before the first hour of training
     result = run(benchmark)
     names = ", ".join(data.name for data in benchmark.data)
-    table = Table(*COLUMNS, title=f"{names}, {result['threads']} threads, mean ± deviation over seeds")
+    threads = "/".join(str(number) for number in sorted({row["threads"] for row in result["rows"]}))
+    table = Table(*COLUMNS, title=f"{names}, {threads} threads a run, mean ± deviation over seeds")
     for row in table_rows(result):
         table.add_row(*row)
     Console().print(table)

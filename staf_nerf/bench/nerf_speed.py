@@ -22,10 +22,11 @@ from staf_nerf.fields import count_parameters
 EQUAL = (
     'nerfacto+proposal_net_args_list=[{"hidden_dim":16,"log2_hashmap_size":13,"num_levels":5,"max_res":128,'
     '"use_linear":false},{"hidden_dim":16,"log2_hashmap_size":13,"num_levels":5,"max_res":256,"use_linear":false}]'
+    "+num_proposal_samples_per_ray=[32,16]+num_nerf_samples_per_ray=16"
     "+camera_optimizer.mode=off+eval_num_rays_per_chunk=2048"
 )
-"""nerfacto with what costs time as in ours: the proposal networks' tables (stock's have 2^17 rows a level), no camera
-optimiser, and views in chunks for a CPU's caches."""
+"""nerfacto with what costs time as in ours: the proposal networks' tables (stock's have 2^17 rows a level), the samples
+of a ray, no camera optimiser, and views in chunks for a CPU's caches."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class NerfSpeedBenchmark:
     data: Path
     """The capture."""
     methods: tuple[str, ...] = ("staf-nerf", "staf-nerf+relu", "nerfacto-equal", "nerfacto")
-    """As for `nerf`; ratios refer to the last. "nerfacto-equal": with tables of our sizes and no camera optimiser."""
+    """As for `nerf`; ratios refer to the last. "nerfacto-equal": with our tables, samples and no camera optimiser."""
     downscale_factor: int | None = None
     """Whole factor by which the images are made smaller."""
     rays: int = 1024

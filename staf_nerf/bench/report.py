@@ -81,7 +81,7 @@ def _machine(row: dict[str, Any], result: dict[str, Any]) -> str:
 def draw_views(path: Path, result: dict[str, Any]) -> None:
     """PSNR of held-out views against steps and seconds of training: a point a budget, with the deviation over seeds."""
     figure, axes = new_figure(1, 2, (12.0, 4.5))
-    entries = summarize(result["rows"], nerf.KIND)
+    entries = summarize(result["rows"], nerf.GROUPING)
     for axis, name in zip(axes[0], ("steps", "seconds"), strict=True):
         for method in dict.fromkeys(entry["method"] for entry in entries):
             found = [entry for entry in entries if entry["method"] == method]

@@ -19,7 +19,7 @@ from torch import Generator, nn
 
 from staf_nerf.bench.cells import Row, changed, parse, run_missing
 from staf_nerf.bench.record import commit, cpu_model, environment, write
-from staf_nerf.bench.summary import Kind, shared_columns, summarize, with_deviation
+from staf_nerf.bench.summary import Grouping, shared_columns, summarize, with_deviation
 from staf_nerf.bench.timing import Spread, interleave
 from staf_nerf.checkpoint import Config
 from staf_nerf.config import AudioConfig, ImageConfig, ShapeConfig
@@ -305,9 +305,9 @@ class _Job:
         }
 
 
-def kind_of(task: Task) -> Kind:
+def grouping_of(task: Task) -> Grouping:
     """How rows of that task are summarised."""
-    return Kind(("method", "budget", "amount", "weights"), "file", (SCORES[task],))
+    return Grouping(("method", "budget", "amount", "weights"), "file", (SCORES[task],))
 
 
 def report(benchmark: SignalBenchmark, rows: list[Row], times: Mapping[str, Any]) -> Row:
@@ -315,7 +315,7 @@ def report(benchmark: SignalBenchmark, rows: list[Row], times: Mapping[str, Any]
     return {
         "task": benchmark.task,
         "score": SCORES[benchmark.task],
-        "summary": summarize(rows, kind_of(benchmark.task)),
+        "summary": summarize(rows, grouping_of(benchmark.task)),
         "step_seconds": dict(times),
         "rows": rows,
         **environment(),
@@ -330,11 +330,11 @@ def table_rows(result: Row) -> list[list[str]]:
     """What `COLUMNS` name, for each method and budget of a result, the best first."""
     score, digits = result["score"], 4 if result["score"] == "field_iou" else 2
     rows = []
-    for entry in summarize(result["rows"], kind_of(result["task"])):
-        cells = {"method": entry["method"], "budget": f"{entry['amount']:g} {entry['budget']}", "score": "all diverged"}
+    for entry in summarize(result["rows"], grouping_of(result["task"])):
+        cells = {"score": "all diverged", **shared_columns(entry)}
         if score in entry:
             diverged = f", {entry['failed']} of {entry['runs']} diverged" if entry["failed"] else ""
-            cells |= {"score": with_deviation(entry, score, digits) + diverged, **shared_columns(entry)}
+            cells["score"] = with_deviation(entry, score, digits) + diverged
         rows.append([cells.get(name, "") for name in COLUMNS])
     return rows
 

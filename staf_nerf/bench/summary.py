@@ -14,7 +14,7 @@ MEANS = ("parameters", "steps", "seconds", "rays_per_second", "psnr_of_best")
 
 
 @dataclass(frozen=True)
-class Kind:
+class Grouping:
     """What tells a benchmark's rows apart, and what they are worth."""
 
     settings: tuple[str, ...]
@@ -25,7 +25,7 @@ class Kind:
     """Measures, more of which is better; the first decides."""
 
 
-def summarize(rows: Sequence[Row], kind: Kind) -> list[Row]:
+def summarize(rows: Sequence[Row], grouping: Grouping) -> list[Row]:
     """A line for each method and budget, the best first.
 
     Scores are means over signals of means over seeds, their deviations ("…_std") those over seeds, in the mean over
@@ -34,29 +34,30 @@ def summarize(rows: Sequence[Row], kind: Kind) -> list[Row]:
     """
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[name] for name in kind.settings), []).append(row)
-    first = kind.scores[0]
-    leading = {key: by_signal(found, kind.signal, first) for key, found in groups.items()}
+        groups.setdefault(tuple(row.get(name) for name in grouping.settings), []).append(row)
+    first = grouping.scores[0]
+    leading = {key: _by_signal(found, grouping.signal, first) for key, found in groups.items()}
     summary = []
     for key, found in groups.items():
         done = [row for row in found if "failed" not in row]
-        entry = {**dict(zip(kind.settings, key, strict=True)), "runs": len(found)}
+        entry = {**dict(zip(grouping.settings, key, strict=True)), "runs": len(found)}
         entry |= {"failed": len(found) - len(done), "signals": len(leading[key])}
         if done:
             rivals = [leading[other] for other in groups if other[1:] == key[1:]]
-            for score in kind.scores:
-                values = by_signal(found, kind.signal, score).values()
+            for score in grouping.scores:
+                values = _by_signal(found, grouping.signal, score).values()
                 entry[score] = statistics.fmean(mean for mean, _ in values)
                 entry[f"{score}_std"] = _mean_of([std for _, std in values if std is not None])
             entry["wins"] = sum(_is_first(leading[key], rivals, signal) for signal in leading[key])
-            entry |= {name: statistics.fmean(row[name] for row in done) for name in MEANS if name in done[0]}
-            if all("peak_memory_bytes" in row for row in done):
+            known = set.intersection(*(set(row) for row in done))
+            entry |= {name: statistics.fmean(row[name] for row in done) for name in MEANS if name in known}
+            if "peak_memory_bytes" in known:
                 entry["peak_memory_bytes"] = max(row["peak_memory_bytes"] for row in done)
         summary.append(entry)
     return sorted(summary, key=lambda e: (e["budget"], e["amount"], e["failed"] > 0, -e.get(first, -math.inf)))
 
 
-def by_signal(rows: Sequence[Row], signal: str, score: str) -> dict[str, tuple[float, float | None]]:
+def _by_signal(rows: Sequence[Row], signal: str, score: str) -> dict[str, tuple[float, float | None]]:
     """Mean and deviation over seeds, by signal; without the runs that diverged."""
     values: dict[str, list[float]] = {}
     for row in rows:
@@ -83,9 +84,15 @@ def with_deviation(entry: Row, name: str, digits: int) -> str:
 
 
 def shared_columns(entry: Row) -> dict[str, str]:
-    """What a table says of any line of a summary: "wins", "weights", "steps", "seconds", "memory"."""
+    """What a table says of any line of a summary: its method and budget, and of runs that did not all diverge "wins",
+    "weights", "steps", "seconds", "memory".
+    """
+    common = {"method": entry["method"], "budget": f"{entry['amount']:g} {entry['budget']}"}
+    if "wins" not in entry:
+        return common
     memory = f"{entry['peak_memory_bytes'] / 1e9:.2f} GB" if "peak_memory_bytes" in entry else ""
     return {
+        **common,
         "wins": f"{entry['wins']} of {entry['signals']}",
         "weights": f"{entry['parameters']:,.0f}",
         "steps": f"{entry['steps']:,.0f}",

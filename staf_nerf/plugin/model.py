@@ -231,9 +231,9 @@ class StafModel(NerfactoModel):
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        lpips = load_lpips()
+        lpips = load_lpips(self.device)
         # The method of nerfacto calls self.lpips: without its weights a number that is dropped again.
-        self.__dict__["lpips"] = lpips.to(self.device) if lpips is not None else lambda *_: torch.nan
+        self.__dict__["lpips"] = lpips if lpips is not None else lambda *_: torch.nan
         metrics, images = super().get_image_metrics_and_images(outputs, batch)
         if lpips is None:
             metrics.pop("lpips")

@@ -77,7 +77,7 @@ def _call_back(trainer: Trainer, number: int, location: TrainingCallbackLocation
 
 @torch.no_grad()
 def evaluate(model: Model, manager: DataManager, on_view: OnView | None = None) -> dict[str, Any]:
-    """PSNR and SSIM over all held-out views, with the weights as they are.
+    """PSNR and SSIM over all held-out views, with the weights as they are. A training goes on as if without it.
 
     Args:
         model: A trained model.
@@ -90,11 +90,16 @@ def evaluate(model: Model, manager: DataManager, on_view: OnView | None = None) 
     model.eval()
     views = []
     held_out: Any = manager.fixed_indices_eval_dataloader
-    for i, (camera, batch) in enumerate(held_out):
-        outputs = model.get_outputs_for_camera(camera)
-        metrics, _ = model.get_image_metrics_and_images(outputs, batch)
-        views.append({name: float(value) for name, value in metrics.items()})
-        if on_view is not None:
-            on_view(i, outputs, batch)
+    sampler: Any = getattr(model, "proposal_sampler", None)
+    since_update = getattr(sampler, "_steps_since_update", 0)
+    with torch.random.fork_rng():
+        for i, (camera, batch) in enumerate(held_out):
+            outputs = model.get_outputs_for_camera(camera)
+            metrics, _ = model.get_image_metrics_and_images(outputs, batch)
+            views.append({name: float(value) for name, value in metrics.items()})
+            if on_view is not None:
+                on_view(i, outputs, batch)
+    if sampler is not None:  # it takes a rendered view for an update of its networks, and would leave the next one out
+        sampler._steps_since_update = since_update
     model.train()
     return {**{name: float(np.mean([view[name] for view in views])) for name in views[0]}, "views": views}

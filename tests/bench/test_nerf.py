@@ -1,5 +1,6 @@
 """The benchmark of radiance fields, in small: what it reports, and that a finished run is not run again."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -38,19 +39,33 @@ def test_several_captures_run_side_by_side_and_are_summarised_together(tmp_path)
     for name in ("first", "second"):
         write_capture(tmp_path / name)
     data = tuple(tmp_path / name for name in ("first", "second"))
-    benchmark = nerf.NerfBenchmark(data, (SMALL,), seeds=(0,), amount=3, rays=32, score_every=1, processes=2)
-    result = nerf.run(benchmark)
-    scores = {row["data"]: row["psnr"] for row in result["rows"]}
-    (entry,) = result["summary"]
-    assert (entry["wins"], entry["signals"], entry["runs"]) == (2, 2, 2)
-    assert entry["psnr"] == pytest.approx(sum(scores.values()) / 2, abs=1e-6)
-    assert entry["peak_memory_bytes"] > 1e8
-    for row in result["rows"]:
-        steps, on_the_way = zip(*row["psnr_on_the_way"], strict=True)
-        assert steps == (1, 2, 3)
-        assert on_the_way[-1] == pytest.approx(row["psnr"], abs=1e-4)
-        assert row["psnr_of_best"] == pytest.approx(max(on_the_way), abs=1e-4)
-    assert "best on the way" in nerf.table_rows(result)[0][2]
+    methods = (SMALL, f"{SMALL}+relu")
+    result = nerf.run(nerf.NerfBenchmark(data, methods, seeds=(0,), amount=3, rays=32, processes=2))
+    scores = {(row["data"], row["method"]): row["psnr"] for row in result["rows"]}
+    for entry, other in zip(result["summary"], result["summary"][::-1], strict=True):
+        mine, theirs = ([scores[name, found["method"]] for name in ("first", "second")] for found in (entry, other))
+        assert entry["psnr"] == pytest.approx(sum(mine) / 2, abs=1e-6)
+        assert entry["wins"] == sum(a >= b for a, b in zip(mine, theirs, strict=True))
+        assert (entry["signals"], entry["runs"]) == (2, 2)
+        assert entry["peak_memory_bytes"] > 1e8
+
+
+def test_scores_on_the_way_change_nothing(tmp_path):
+    write_capture(tmp_path / "capture")
+    plain = nerf.NerfBenchmark(
+        (tmp_path / "capture",), (SMALL,), seeds=(0,), amount=24, rays=32, output=tmp_path / "result.json"
+    )
+    scored = dataclasses.replace(plain, score_every=8)
+    nerf.run(plain)
+    result = nerf.run(scored)
+    without, row = result["rows"]
+    steps, on_the_way = zip(*row["psnr_on_the_way"], strict=True)
+    assert steps == (8, 16, 24)
+    assert on_the_way[-1] == pytest.approx(row["psnr"], abs=1e-4)
+    assert row["psnr_of_best"] == max(*on_the_way, row["psnr"])
+    assert without["psnr"] == row["psnr"]
+    assert [entry["runs"] for entry in result["summary"]] == [1, 1]
+    assert sum("best on the way" in line[2] for line in nerf.table_rows(result)) == 1
 
 
 @pytest.mark.parametrize(

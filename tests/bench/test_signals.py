@@ -117,7 +117,7 @@ def test_a_method_that_diverges_is_a_result_and_comes_last():
 
     rows = [row("a", "x", 0, 30.0), row("a", "x", 1, 32.0), row("a", "y", 0, 20.0), row("a", "y", 1, 20.0)]
     rows += [row("b", "x", 0, 40.0), row("b", "x", 1), row("b", "y", 0, 25.0), row("b", "y", 1, 15.0)]
-    first, last = signals.summarize(rows, signals.kind_of("image"))
+    first, last = signals.summarize(rows, signals.grouping_of("image"))
     assert (first["method"], first["failed"], first["psnr"]) == ("a", 0, 25.5)
     assert first["psnr_std"] == pytest.approx(2**0.5 / 2)
     assert (last["method"], last["failed"], last["psnr"]) == ("b", 1, 30.0)

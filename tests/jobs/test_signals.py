@@ -271,6 +271,19 @@ def test_an_interrupted_fit_goes_on_for_longer_than_was_asked_first(photo, tmp_p
     assert (found["steps"], found["interrupted"]) == (300, False)
 
 
+def test_a_fit_in_passes_goes_on_for_more_of_them(photo, tmp_path, monkeypatch):
+    fit = dataclasses.replace(FIT, steps=0, passes=60)
+    interrupt_once(monkeypatch, 2)
+    job = image.FitImage((photo,), tmp_path / "out", config=dataclasses.replace(SMALL, fit=fit))
+    assert image.run(job)[0]["interrupted"]
+    without = dataclasses.replace(job, resume=True, config=dataclasses.replace(SMALL, fit=FIT))
+    with pytest.raises(ValueError, match="is the state of a fit with other settings"):
+        image.run(without)
+    longer = dataclasses.replace(SMALL, fit=dataclasses.replace(fit, passes=80))
+    (found,) = image.run(dataclasses.replace(job, resume=True, config=longer))
+    assert (found["steps"], found["interrupted"]) == (240, False)  # 6144 pixels, 2048 a step
+
+
 def test_a_first_frequency_without_effect_is_refused(photo, sound, tmp_path):
     message = r"first_omega has no effect where the band is not 0, got 60.0 and 0.1"
     field = dataclasses.replace(FIELD, first_omega=60.0)

@@ -23,6 +23,7 @@ def weights(tmp_path, monkeypatch):
 def test_it_is_absent_without_its_weights(weights):
     assert load_lpips() is None
     (weights.parent / "alexnet-of-somebody.pth").write_bytes(b"")  # other weights would be a download
+    load_lpips.cache_clear()
     assert load_lpips() is None
 
 
