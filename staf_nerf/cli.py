@@ -46,7 +46,7 @@ def demo(
     *,
     method: str = "staf-nerf",
     data: Path | None = None,
-    steps: int = 3000,
+    steps: int = 3800,
     output: Path = Path("outputs/demo"),
     seed: int = 0,
     frames: int = 40,
@@ -56,7 +56,7 @@ def demo(
     Args:
         method: Preset to train.
         data: Capture to train on; the scene that is shipped, if not given.
-        steps: Training steps; 3000 take two to four minutes of two cores.
+        steps: Training steps; 3800 take two to four minutes of two cores.
         output: Folder for the results.
         seed: Of all random numbers.
         frames: Frames of the turntable film; 0: no film.

@@ -22,7 +22,7 @@ from staf_nerf.fields import count_parameters
 EQUAL = (
     'nerfacto+proposal_net_args_list=[{"hidden_dim":16,"log2_hashmap_size":13,"num_levels":5,"max_res":128,'
     '"use_linear":false},{"hidden_dim":16,"log2_hashmap_size":13,"num_levels":5,"max_res":256,"use_linear":false}]'
-    "+num_proposal_samples_per_ray=[32,16]+num_nerf_samples_per_ray=16"
+    "+num_proposal_samples_per_ray=[48,24]+num_nerf_samples_per_ray=16"
     "+camera_optimizer.mode=off+eval_num_rays_per_chunk=2048"
 )
 """nerfacto with what costs time as in ours: the proposal networks' tables (stock's have 2^17 rows a level), the samples
