@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional
 
 from staf_nerf import initialization as init
 from staf_nerf.activations import FINER, STAF, Activation, ActivationFactory, Sine, activation_factory
+from staf_nerf.kernels.linear import linear as linear_map
 
 
 class CoordinateMLP(nn.Module):
@@ -96,7 +96,7 @@ class CoordinateMLP(nn.Module):
             *parts: The input; or several tensors whose last dimensions add up to `in_features` and whose other ones
                 broadcast. What is the same for many points is then multiplied once, and nothing is concatenated.
         """
-        x = self.output(self.hidden(*parts)) if len(self.linears) else _linear(self.output, parts)
+        x = _linear(self.output, (self.hidden(*parts),) if len(self.linears) else parts)
         return x.real if x.is_complex() else x
 
     def hidden(self, *parts: Tensor) -> Tensor:
@@ -124,8 +124,8 @@ def _layer(
 def _linear(linear: Any, parts: tuple[Tensor, ...], *, biased: bool = True) -> Tensor:
     """The linear map of the parts' concatenation, with or without its bias."""
     first, *others = linear.weight.split([part.shape[-1] for part in parts], dim=1)
-    rest = [functional.linear(part, weight) for part, weight in zip(parts[1:], others, strict=True)]
-    return sum(rest, functional.linear(parts[0], first, linear.bias if biased else None))
+    rest = [linear_map(part, weight) for part, weight in zip(parts[1:], others, strict=True)]
+    return sum(rest, linear_map(parts[0], first, linear.bias if biased else None))
 
 
 def _initialize_output_(linear: nn.Linear, last: Activation | None, generator: Generator | None) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from types import ModuleType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from staf_nerf.kernels import native, reference
+from staf_nerf.kernels.library import is_plain
 from staf_nerf.kernels.precision import HALF
 
 
@@ -109,8 +110,7 @@ def evaluate(*inputs: Tensor) -> Tensor:
 
     An operator in Python costs three times as much as these functions, which on a GPU is most of a small layer's time.
     """
-    plain = not torch.compiler.is_compiling() and not torch._C._len_torch_dispatch_stack()
-    if plain and all(type(x) in (Tensor, nn.Parameter) for x in inputs):
+    if is_plain(*inputs):
         return _Forward.apply(*inputs)
     return fourier_sum(*inputs)
 

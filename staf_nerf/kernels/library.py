@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 LEVELS = ("the compiler's default instructions", "AVX2", "AVX-512")
@@ -130,6 +130,15 @@ def operators_serve() -> bool:
 def forward_mode() -> bool:
     """Whether forward-mode differentiation is going on, by `torch.func` or `torch.autograd.forward_ad`."""
     return forward_ad._current_level >= 0
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Whether torch need not see an operator: nothing is compiled or dispatched elsewhere, no tensor is special."""
+    return (
+        not torch.compiler.is_compiling()
+        and not torch._C._len_torch_dispatch_stack()
+        and all(type(x) in (Tensor, nn.Parameter) for x in tensors)
+    )
 
 
 @functools.cache

@@ -1,0 +1,193 @@
+"""The products of a linear layer; on a CPU by whichever of torch's two libraries is quicker at them there.
+
+torch multiplies matrices by MKL, which on other makers' processors takes twice as long as oneDNN or more. Its
+convolutions ask oneDNN: a linear map of rows is one with a 1 x 1 filter over images whose pixels are the rows, their
+channels last, so that nothing is copied. Both compute in float32; which is quicker is measured, for each shape once.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from staf_nerf.kernels import library
+
+Implementation = Literal["auto", "torch", "convolution"]
+IMPLEMENTATIONS = ("auto", "torch", "convolution")
+
+IMAGES = 16
+"""Images among which rows are shared: with fewer, torch does not ask oneDNN for 1 x 1 filters on one thread."""
+LEAST_ROWS = 1024
+"""Below, what a convolution costs beside its arithmetic decides."""
+MEASURED_ROWS = 4096
+MEASURED_PRODUCTS = 2**27
+"""A measurement takes at most so many rows, and multiplies at most so often: it is over in some 50 ms."""
+ROUNDS = 5
+GAIN = 0.9
+"""Of torch's own time; a convolution is chosen below, so that noise does not choose where both are as quick."""
+
+
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, implementation: Implementation = "auto"
+) -> Tensor:
+    """x Wᵀ + b, differentiable as often as wished.
+
+    Args:
+        x: (..., in).
+        weight: W, (out, in).
+        bias: b, (out,).
+        implementation: "torch": `torch.nn.functional.linear`, for anything. "convolution": convolutions, for the three
+            products of x, W and their gradients, any real type. "auto": for each product the quicker one, by a
+            measurement at the first use of its shape, for float32 on a CPU; else, and for few rows, torch's. Also
+            torch's under torch.compile, `torch.func`, forward-mode differentiation and autocast, where
+            `torch.backends.mkldnn` is disabled or may round its factors, and with `torch.use_deterministic_algorithms`,
+            as what a measurement chooses may differ, in rounding, from one process to the next.
+
+    Returns:
+        (..., out).
+
+    Raises:
+        ValueError: If the implementation is unknown.
+    """
+    if implementation not in IMPLEMENTATIONS:
+        raise ValueError(f"implementation must be one of {list(IMPLEMENTATIONS)}, got {implementation!r}")
+    forced = implementation == "convolution" and x.numel() > 0
+    if not forced and not (implementation == "auto" and _fits(x, weight) and _gains(x, weight)):
+        return functional.linear(x, weight, bias)
+    return _Product.apply(x.reshape(-1, x.shape[-1]), weight, bias, forced).view(*x.shape[:-1], len(weight))
+
+
+def _fits(x: Tensor, weight: Tensor) -> bool:
+    return (
+        library.is_plain(x, weight)
+        and x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() >= LEAST_ROWS * x.shape[-1] > 0
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and torch.backends.mkldnn.conv.fp32_precision in ("none", "ieee")
+        and not torch.are_deterministic_algorithms_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and library.operators_serve()
+    )
+
+
+def _gains(x: Tensor, weight: Tensor) -> bool:
+    """Whether a convolution is the quicker way for any of the products that will be asked for."""
+    rows, (n_out, n_in) = x.numel() // x.shape[-1], weight.shape
+    gains = _is_quicker(convolve, rows, n_in, n_out)
+    if torch.is_grad_enabled() and weight.requires_grad:
+        gains |= _is_quicker(convolve_outer, rows, n_in, n_out)
+    if torch.is_grad_enabled() and x.requires_grad:
+        gains |= _is_quicker(convolve, rows, n_out, n_in)
+    return gains
+
+
+# --- the two products, each by either library ------------------------------------------------------------------------
+
+
+class _Product(torch.autograd.Function):
+    """a Bᵀ + b."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, bias: Tensor | None, forced: bool) -> Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.forced = forced
+        if forced or _is_quicker(convolve, len(a), *reversed(b.shape)):
+            return convolve(a, b, bias)
+        return functional.linear(a, b, bias)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        a, b = ctx.saved_tensors
+        to_a, to_b, to_bias, _ = ctx.needs_input_grad
+        return (
+            _Product.apply(grad, b.T, None, ctx.forced) if to_a else None,
+            _Outer.apply(grad, a, ctx.forced) if to_b else None,
+            grad.sum(0) if to_bias else None,
+            None,
+        )
+
+
+class _Outer(torch.autograd.Function):
+    """aᵀ B, a sum over rows."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, forced: bool) -> Tensor:
+        ctx.save_for_backward(a, b)
+        ctx.forced = forced
+        if forced or _is_quicker(convolve_outer, len(a), b.shape[1], a.shape[1]):
+            return convolve_outer(a, b)
+        return a.T @ b
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        a, b = ctx.saved_tensors
+        to_a, to_b, _ = ctx.needs_input_grad
+        return (
+            _Product.apply(b, grad, None, ctx.forced) if to_a else None,
+            _Product.apply(a, grad.T, None, ctx.forced) if to_b else None,
+            None,
+        )
+
+
+def convolve(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """a Bᵀ + b by a convolution: (rows, in), (out, in), (out,) -> (rows, out)."""
+    found = functional.conv2d(_images(a), b[:, :, None, None], bias)
+    return found.permute(0, 2, 3, 1).reshape(-1, len(b))[: len(a)]
+
+
+def convolve_outer(a: Tensor, b: Tensor) -> Tensor:
+    """aᵀ B by the gradient of a convolution: (rows, out), (rows, in) -> (out, in)."""
+    shape = (a.shape[1], b.shape[1])
+    return torch.nn.grad.conv2d_weight(_images(b), (*shape, 1, 1), _images(a)).view(shape)
+
+
+def _images(rows: Tensor) -> Tensor:
+    """(n, channels) -> (IMAGES, channels, 1, ⌈n / IMAGES⌉): the same memory, unless rows of zeros must fill it up."""
+    missing = -len(rows) % IMAGES
+    full = functional.pad(rows, (0, 0, 0, missing)) if missing else rows.contiguous()
+    return full.view(IMAGES, 1, -1, rows.shape[1]).permute(0, 3, 1, 2)
+
+
+# --- which is quicker ------------------------------------------------------------------------------------------------
+
+
+def _is_quicker(convolve: Callable[..., Tensor], rows: int, n_in: int, n_out: int) -> bool:
+    if rows < LEAST_ROWS:
+        return False
+    measured = min(1 << rows.bit_length() - 1, MEASURED_ROWS, max(IMAGES, MEASURED_PRODUCTS // (n_in * n_out)))
+    return relative_time(convolve is convolve_outer, measured, n_in, n_out, torch.get_num_threads()) < GAIN
+
+
+@functools.cache
+def relative_time(outer: bool, rows: int, n_in: int, n_out: int, threads: int) -> float:
+    """Time of a product by a convolution, of that by torch's own function, measured now on torch's current threads.
+
+    Args:
+        outer: Whether the product is a weight's gradient; else it is a linear map of `rows`.
+        rows: Of the input.
+        n_in: Its features.
+        n_out: Features of the output.
+        threads: What `torch.get_num_threads` says.
+    """
+    x, y, weight = torch.ones(rows, n_in), torch.ones(rows, n_out), torch.ones(n_out, n_in)
+    ways: tuple[Callable[[], Tensor], ...] = (
+        (lambda: convolve_outer(y, x), lambda: y.T @ x)
+        if outer
+        else (lambda: convolve(x, weight), lambda: functional.linear(x, weight))
+    )
+    best = [float("inf")] * 2
+    with torch.no_grad():
+        for at in range(ROUNDS + 1):
+            for i, way in enumerate(ways):
+                start = time.perf_counter()
+                way()
+                best[i] = min(best[i], time.perf_counter() - start) if at else best[i]
+    return best[0] / best[1]
