@@ -25,9 +25,9 @@ IMAGES = 16
 """Images among which rows are shared: with fewer, torch does not ask oneDNN for 1 x 1 filters on one thread."""
 LEAST_ROWS = 1024
 """Below, what a convolution costs beside its arithmetic decides."""
-MEASURED_ROWS = 4096
-MEASURED_PRODUCTS = 2**27
-"""A measurement takes at most so many rows, and multiplies at most so often: it is over in some 50 ms."""
+MEASURED_ROWS = 2**16
+MEASURED_PRODUCTS = 2**26
+"""A measurement takes at most so many rows, and multiplies at most so often: it is over in some 20 ms."""
 ROUNDS = 5
 GAIN = 0.9
 """Of torch's own time; a convolution is chosen below, so that noise does not choose where both are as quick."""

@@ -15,8 +15,17 @@
 typedef float F __attribute__((vector_size(4 * GROUP)));
 typedef int32_t I __attribute__((vector_size(4 * GROUP)));
 typedef uint32_t U __attribute__((vector_size(4 * GROUP)));
-typedef float PAIR __attribute__((vector_size(8)));
+typedef float QUAD __attribute__((vector_size(16)));
 #define INLINE static inline __attribute__((always_inline))
+
+/* Two pairs of floats; as doubles, compilers load them in one instruction each. */
+INLINE QUAD two_pairs(const float *a, const float *b) {
+    typedef double halves __attribute__((vector_size(16)));
+    double low, high;
+    memcpy(&low, a, sizeof low);
+    memcpy(&high, b, sizeof high);
+    return (QUAD)(halves){low, high};
+}
 
 typedef struct {
     const float *points, *table, *grad, *scales;

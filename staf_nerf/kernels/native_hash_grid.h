@@ -11,22 +11,21 @@ typedef struct {
 
 #define CELLS NAME(cells)
 
-/* One coordinate of the group's points, or `dims` apart; beyond the end, the last point's. */
-INLINE F NAME(gather)(const grid *g, const float *points, ptrdiff_t first, int dims, int axis) {
-    F x;
+/* The coordinates of the group's points, or of vectors beside them; beyond the end, the last point's. */
+INLINE void NAME(gather)(const grid *g, const float *points, ptrdiff_t first, int dims, F *x) {
     ptrdiff_t last = g->count - 1;
-    if (first + GROUP <= g->count)
-        for (int i = 0; i < GROUP; i++) x[i] = points[(first + i) * dims + axis];
-    else
-        for (int i = 0; i < GROUP; i++) x[i] = points[(first + i < last ? first + i : last) * dims + axis];
-    return x;
+    for (int axis = 0; axis < dims; axis++)
+        if (first + GROUP <= g->count)
+            for (int i = 0; i < GROUP; i++) x[axis][i] = points[(first + i) * dims + axis];
+        else
+            for (int i = 0; i < GROUP; i++) x[axis][i] = points[(first + i < last ? first + i : last) * dims + axis];
 }
 
-INLINE void NAME(find)(const grid *g, ptrdiff_t level, ptrdiff_t first, int dims, CELLS *found) {
+INLINE void NAME(find)(const grid *g, ptrdiff_t level, const F *points, int dims, CELLS *found) {
     U low[3], high[3];
     uint32_t rows = (uint32_t)g->rows[level];
     for (int axis = 0; axis < dims; axis++) {
-        F position = NAME(gather)(g, g->points, first, dims, axis) * g->scales[level] + 0.5f;
+        F position = points[axis] * g->scales[level] + 0.5f;
         F number = (F)((I)position & (position == position)); /* NaN has no cell: its fraction shows it */
         I corner = __builtin_convertvector(number, I);
         corner += __builtin_convertvector(corner, F) > number; /* down, not towards zero */
@@ -46,8 +45,9 @@ INLINE void NAME(find)(const grid *g, ptrdiff_t level, ptrdiff_t first, int dims
             index &= rows - 1;
         } else {
             I beyond = (I)(index >= rows);
-            int any = 0;
-            for (int i = 0; i < GROUP; i++) any |= beyond[i];
+            uint64_t words[GROUP / 2], any = 0;
+            memcpy(words, &beyond, sizeof words);
+            for (int i = 0; i < GROUP / 2; i++) any |= words[i];
             if (any) index %= rows;
         }
         found->row[c] = (I)index;
@@ -94,11 +94,8 @@ INLINE ptrdiff_t NAME(end)(const grid *g, ptrdiff_t first) {
 /* to += w * from, for a row's features. */
 INLINE void NAME(add)(float *to, float w, const float *from, ptrdiff_t features) {
     if (features == 2) {
-        PAIR a, b;
-        memcpy(&a, to, sizeof a);
-        memcpy(&b, from, sizeof b);
-        a += w * b;
-        memcpy(to, &a, sizeof a);
+        QUAD sum = two_pairs(to, to) + w * two_pairs(from, from);
+        memcpy(to, &sum, sizeof sum / 2);
     } else {
         for (ptrdiff_t f = 0; f < features; f++) to[f] += w * from[f];
     }
@@ -112,17 +109,30 @@ INLINE float NAME(dot)(const float *a, const float *b, ptrdiff_t features) {
 
 INLINE void NAME(forward_group)(const grid *g, ptrdiff_t unit, int dims, ptrdiff_t features) {
     ptrdiff_t first = unit * GROUP, many = NAME(end)(g, first);
+    F x[3];
+    NAME(gather)(g, g->points, first, dims, x);
     for (ptrdiff_t level = 0; level < g->levels; level++) {
         CELLS at;
         F weights[8];
         const float *table = g->table + g->offsets[level] * features;
-        NAME(find)(g, level, first, dims, &at);
+        NAME(find)(g, level, x, dims, &at);
         for (int c = 0; c < 1 << dims; c++) weights[c] = NAME(weight)(&at, c, dims);
         for (ptrdiff_t i = 0; i < many; i++) {
             float *out = g->out + ((first + i) * g->levels + level) * features;
-            for (ptrdiff_t f = 0; f < features; f++) out[f] = 0.0f;
-            for (int c = 0; c < 1 << dims; c++)
-                NAME(add)(out, weights[c][i], table + at.row[c][i] * features, features);
+            if (features == 2) { /* two corners at a time */
+                QUAD sum = {0};
+                for (int c = 0; c < 1 << dims; c += 2) {
+                    float low = weights[c][i], high = weights[c + 1][i];
+                    sum += (QUAD){low, low, high, high} * two_pairs(table + at.row[c][i] * 2, table + at.row[c + 1][i] * 2);
+                }
+                out[0] = sum[0] + sum[2], out[1] = sum[1] + sum[3];
+                continue;
+            }
+            for (ptrdiff_t f = 0; f < features; f++) {
+                float sum = 0.0f;
+                for (int c = 0; c < 1 << dims; c++) sum += weights[c][i] * table[at.row[c][i] * features + f];
+                out[f] = sum;
+            }
         }
     }
 }
@@ -131,9 +141,10 @@ INLINE void NAME(table_level)(const grid *g, ptrdiff_t level, int dims, ptrdiff_
     float *table = g->to_table + g->offsets[level] * features;
     for (ptrdiff_t first = 0; first < g->count; first += GROUP) {
         CELLS at;
-        F weights[8];
+        F x[3], weights[8];
         ptrdiff_t many = NAME(end)(g, first);
-        NAME(find)(g, level, first, dims, &at);
+        NAME(gather)(g, g->points, first, dims, x);
+        NAME(find)(g, level, x, dims, &at);
         for (int c = 0; c < 1 << dims; c++) weights[c] = NAME(weight)(&at, c, dims);
         for (ptrdiff_t i = 0; i < many; i++) {
             const float *grad = g->grad + ((first + i) * g->levels + level) * features;
@@ -164,10 +175,11 @@ INLINE void NAME(store_points)(const grid *g, ptrdiff_t first, int dims, const F
 
 INLINE void NAME(points_group)(const grid *g, ptrdiff_t unit, int dims, ptrdiff_t features) {
     ptrdiff_t first = unit * GROUP;
-    F sums[3] = {{0}, {0}, {0}}, agreement[8];
+    F x[3], sums[3] = {{0}, {0}, {0}}, agreement[8];
+    NAME(gather)(g, g->points, first, dims, x);
     for (ptrdiff_t level = 0; level < g->levels; level++) {
         CELLS at;
-        NAME(find)(g, level, first, dims, &at);
+        NAME(find)(g, level, x, dims, &at);
         NAME(agree)(g, g->table, level, first, &at, dims, features, agreement);
         for (int axis = 0; axis < dims; axis++)
             for (int c = 0; c < 1 << dims; c++)
@@ -180,12 +192,13 @@ INLINE void NAME(points_group)(const grid *g, ptrdiff_t unit, int dims, ptrdiff_
  * sum over levels and corners of (row . grad) (weight along v_points) + weight (row of v_table . grad). */
 INLINE void NAME(second_group)(const grid *g, ptrdiff_t unit, int dims, ptrdiff_t features) {
     ptrdiff_t first = unit * GROUP, many = NAME(end)(g, first);
-    F sums[3] = {{0}, {0}, {0}}, v[3] = {{0}, {0}, {0}}, agreement[8], moved[8], weights[8];
-    for (int axis = 0; axis < dims && g->v_points; axis++) v[axis] = NAME(gather)(g, g->v_points, first, dims, axis);
+    F x[3], sums[3] = {{0}, {0}, {0}}, v[3] = {{0}, {0}, {0}}, agreement[8], moved[8], weights[8];
+    NAME(gather)(g, g->points, first, dims, x);
+    if (g->v_points) NAME(gather)(g, g->v_points, first, dims, v);
     for (ptrdiff_t level = 0; level < g->levels; level++) {
         CELLS at;
         float scale = g->scales[level];
-        NAME(find)(g, level, first, dims, &at);
+        NAME(find)(g, level, x, dims, &at);
         NAME(agree)(g, g->table, level, first, &at, dims, features, agreement);
         for (int c = 0; c < 1 << dims; c++) {
             moved[c] = NAME(along)(&at, c, dims, v, scale);
@@ -217,10 +230,11 @@ INLINE void NAME(second_table_level)(const grid *g, ptrdiff_t level, int dims, p
     float *table = g->to_table + g->offsets[level] * features;
     for (ptrdiff_t first = 0; first < g->count; first += GROUP) {
         CELLS at;
-        F v[3], moved[8];
+        F x[3], v[3], moved[8];
         ptrdiff_t many = NAME(end)(g, first);
-        NAME(find)(g, level, first, dims, &at);
-        for (int axis = 0; axis < dims; axis++) v[axis] = NAME(gather)(g, g->v_points, first, dims, axis);
+        NAME(gather)(g, g->points, first, dims, x);
+        NAME(gather)(g, g->v_points, first, dims, v);
+        NAME(find)(g, level, x, dims, &at);
         for (int c = 0; c < 1 << dims; c++) moved[c] = NAME(along)(&at, c, dims, v, g->scales[level]);
         for (ptrdiff_t i = 0; i < many; i++) {
             const float *grad = g->grad + ((first + i) * g->levels + level) * features;
