@@ -77,7 +77,10 @@ def test_inputs_and_gradients_need_not_be_contiguous(change, generator):
         "sliced": lambda v: torch.cat([v, v], 1)[:, : v.shape[1]],
     }[change]
     grad = other(torch.randn(48, 6, generator=generator, dtype=torch.float64))
-    y = [f(other(x), other(weight), bias) for f in (functional.linear, lambda *v: linear(*v, implementation="convolution"))]
+    y = [
+        f(other(x), other(weight), bias)
+        for f in (functional.linear, lambda *v: linear(*v, implementation="convolution"))
+    ]
     torch.testing.assert_close(y[0], y[1])
     torch.testing.assert_close(
         torch.autograd.grad(y[1], (x, weight, bias), grad), torch.autograd.grad(y[0], (x, weight, bias), grad)
@@ -153,7 +156,8 @@ def test_a_shape_is_measured_once_for_a_number_of_threads_and_draws_no_random_nu
     for threads in (1, 2):
         with on_threads(threads):
             first = module.relative_time(*shape, threads)
-            assert first > 0 and module.relative_time(*shape, threads) == first
+            assert first > 0
+            assert module.relative_time(*shape, threads) == first
     assert torch.equal(torch.get_rng_state(), state)
 
 

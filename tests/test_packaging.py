@@ -1,6 +1,7 @@
 """What an installation holds, beside the code."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,7 @@ def test_doctor_names_the_device_the_kernels_and_the_methods(tmp_path):
     assert torch.__version__ in printed
     assert "staf-nerf-mlp" in printed
     assert ("native" in printed) == (library.library() is not None)
+    assert re.search(r"linear layers\W+(torch's own|1 x 1 convolutions): as convolutions they take \d+\.\d\d", printed)
 
 
 def test_it_installs_without_a_compiler_and_with_one_holds_the_kernels(tmp_path):

@@ -1,7 +1,8 @@
 """The matrix products of a linear layer: torch's default library against oneDNN, which torch ships and seldom asks.
 
-Which is quicker depends on the processor's maker. The ways to oneDNN are a private operator of torch's, and tensors in
-oneDNN's own layout (`Tensor.to_mkldnn`), which are public and copy. Both compute in float32.
+Which is quicker depends on the processor's maker. The ways to oneDNN are convolutions with a 1 x 1 filter, which our
+networks use where they are quicker (`staf_nerf.kernels.linear`); a private operator of torch's; and tensors in oneDNN's
+own layout (`Tensor.to_mkldnn`), which copy. All compute in float32.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from staf_nerf.bench.record import environment, settings, write
 from staf_nerf.bench.timing import Spread, interleave, on_threads, ratios
+from staf_nerf.kernels.linear import convolve, convolve_outer
 
 DEFAULT = "torch"
 PRODUCTS = ("forward", "gradient of inputs", "gradient of weights")
@@ -41,6 +43,11 @@ class LinearBenchmark:
     """JSON file."""
 
 
+def by_convolution(a: Tensor, b: Tensor) -> Tensor:
+    """a bᵀ by oneDNN, as a convolution or, where the sum is over rows, as the gradient of one."""
+    return convolve(a, b) if a.is_contiguous() else convolve_outer(a.T, b.T)
+
+
 def by_operator(a: Tensor, b: Tensor) -> Tensor:
     """a bᵀ by oneDNN, through an operator of torch's that is private."""
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
@@ -53,6 +60,7 @@ def by_tensors(a: Tensor, b: Tensor) -> Tensor:
 
 WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     DEFAULT: torch.nn.functional.linear,
+    "oneDNN, convolution": by_convolution,
     "oneDNN, private operator": by_operator,
     "oneDNN, its tensors": by_tensors,
 }

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from staf_nerf.bench.peers import BASELINE, Peer, broadcast_name, is_fused, peers, staf_name
 from staf_nerf.bench.record import environment, settings, write
@@ -19,6 +19,8 @@ from staf_nerf.mlp import CoordinateMLP
 
 HIDDEN_LAYERS = 4
 MEASURES = ("train", "eikonal")
+TORCH_ALONE = "sine, torch alone"
+"""The baseline with torch's own linear layers. The other networks have `staf_nerf.kernels.linear`'s, all alike."""
 
 BATCHES = (1024, 4096, 16384, 65536, 262144)
 WIDTHS = (32, 64, 128, 256, 512, 1024)
@@ -69,12 +71,13 @@ def run(benchmark: MlpBenchmark) -> dict[str, Any]:
     """Measures, and returns rows with medians and quartiles in seconds, and ratios to torch's eager sine."""
     rows = []
     found = peers(benchmark.num_frequencies, compiled=benchmark.compiled)
+    found = {TORCH_ALONE: found[BASELINE], **found}
     for threads in benchmark.threads if benchmark.device == "cpu" else benchmark.threads[:1]:
         for measure in MEASURES:
             # torch.compile does not differentiate twice; ReLU's second derivative is zero.
             names = [n for n, p in found.items() if measure == "train" or not (p.compiled or n == "ReLU")]
             with on_threads(threads):
-                steps = {name: make_step(measure, found[name], benchmark) for name in names}
+                steps = {n: make_step(measure, found[n], benchmark, torch_alone=n == TORCH_ALONE) for n in names}
                 times = interleave(steps, rounds=benchmark.rounds, warmup=1)
             for name in names:
                 fused = is_fused(found[name], benchmark.device, torch.float32)
@@ -84,20 +87,34 @@ def run(benchmark: MlpBenchmark) -> dict[str, Any]:
     return {**environment(), **settings(benchmark), "baseline": BASELINE, "rows": rows}
 
 
-def make_step(measure: str, peer: Peer, benchmark: MlpBenchmark) -> Callable[[], object]:
-    """A function that trains a new network by one step of Adam.
+class _Plain(nn.Module):
+    """The network as one would write it in torch."""
+
+    def __init__(self, network: CoordinateMLP) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        for linear, sigma in zip(self.network.linears, self.network.activations, strict=True):
+            x = sigma(linear(x))
+        return self.network.output(x)
+
+
+def make_step(measure: str, peer: Peer, benchmark: MlpBenchmark, *, torch_alone: bool = False) -> Callable[[], object]:
+    """A function that trains a new network, with linear layers by torch or by us, by one step of Adam.
 
     "train": mean squared error of 3 values of 2 coordinates. "eikonal": of 3 coordinates, a value and the length of its
     gradient, as for a signed distance.
     """
     generator = torch.Generator().manual_seed(0)
-    network: nn.Module = CoordinateMLP(
+    network = CoordinateMLP(
         *((2, 3) if measure == "train" else (3, 1)),
         hidden_features=benchmark.width,
         hidden_layers=HIDDEN_LAYERS,
         activation=lambda layer: peer.make(benchmark.width),
         generator=generator,
     ).to(benchmark.device)
+    model = _Plain(network) if torch_alone else network
     x = 2 * torch.rand(benchmark.batch, 2 if measure == "train" else 3, generator=generator).to(benchmark.device) - 1
     target = torch.rand(benchmark.batch, 3, generator=generator).to(benchmark.device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
@@ -105,14 +122,14 @@ def make_step(measure: str, peer: Peer, benchmark: MlpBenchmark) -> Callable[[],
         network.compile()
 
     def train() -> None:
-        loss = (network(x) - target).square().mean()
+        loss = (model(x) - target).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
     def eikonal() -> None:
         points = x.requires_grad_()
-        value = network(points)
+        value = model(points)
         gradient = torch.autograd.grad(value.sum(), points, create_graph=True)[0]
         loss = value.abs().mean() + (gradient.norm(dim=-1) - 1.0).square().mean()
         optimizer.zero_grad()

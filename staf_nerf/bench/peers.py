@@ -58,7 +58,7 @@ class Peer:
 
 
 BASELINE = "sine, eager"
-"""The peer that ratios refer to."""
+"""The peer that ratios refer to; in a network, one whose linear layers are those of ours."""
 
 
 def is_fused(peer: Peer, device: str, dtype: torch.dtype) -> bool:

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.grad import conv2d_weight
 
 from staf_nerf.kernels import library
 
@@ -37,9 +38,7 @@ GAIN = 0.9
 """Of torch's own time; a convolution is chosen below, so that noise does not choose where both are as quick."""
 
 
-def linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, implementation: Implementation = "auto"
-) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, implementation: Implementation = "auto") -> Tensor:
     """x Wᵀ + b, differentiable as often as wished.
 
     Args:
@@ -75,7 +74,7 @@ def _fits(x: Tensor, weight: Tensor) -> bool:
         and x.numel() >= LEAST_ROWS * x.shape[-1] > 0
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
-        and torch.backends.mkldnn.conv.fp32_precision in ("none", "ieee")
+        and torch.backends.mkldnn.conv.fp32_precision in ("none", "ieee")  # pyright: ignore[reportAttributeAccessIssue]
         and not torch.are_deterministic_algorithms_enabled()
         and not torch.is_autocast_enabled("cpu")
         and library.operators_serve()
@@ -151,7 +150,7 @@ def convolve_outer(a: Tensor, b: Tensor) -> Tensor:
     """aᵀ B by the gradient of a convolution: (rows, out), (rows, in) -> (out, in)."""
     shape = (a.shape[1], b.shape[1])
     images = max(IMAGES, len(a) // (FEW_PIXELS if math.prod(shape) <= SMALL else PIXELS))
-    return torch.nn.grad.conv2d_weight(_images(b, images), (*shape, 1, 1), _images(a, images)).view(shape)
+    return conv2d_weight(_images(b, images), (*shape, 1, 1), _images(a, images)).view(shape)
 
 
 def _images(rows: Tensor, images: int = IMAGES) -> Tensor:

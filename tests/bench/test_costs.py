@@ -56,6 +56,7 @@ def test_the_network_benchmark_trains_and_reports_both_kinds_of_step(tmp_path):
     benchmark = mlp.MlpBenchmark(batch=32, width=8, num_frequencies=(2,), threads=(1,), rounds=2, compiled=False)
     rows = mlp.run(benchmark)["rows"]
     assert {row["measure"] for row in rows} == {"train", "eikonal"}
+    assert {mlp.TORCH_ALONE, BASELINE, staf_name(2), broadcast_name(2)} < {row["name"] for row in rows}
     for row in rows:
         assert row["seconds"]["low"] <= row["seconds"]["median"] <= row["seconds"]["high"]
 
@@ -68,6 +69,20 @@ def test_the_steps_that_are_timed_train_a_network(measure, monkeypatch):
     for _ in range(60):
         function()
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("measure", mlp.MEASURES)
+def test_torch_alone_takes_the_same_steps_as_the_baseline(measure, monkeypatch):
+    losses, step = [], torch.Tensor.backward
+    monkeypatch.setattr(torch.Tensor, "backward", lambda x, **k: (losses.append(float(x.detach())), step(x, **k))[1])
+    for alone in (False, True):
+        function = mlp.make_step(
+            measure, peers((5,))[BASELINE], mlp.MlpBenchmark(batch=2048, width=32), torch_alone=alone
+        )
+        for _ in range(3):
+            function()
+    assert losses[:3] == pytest.approx(losses[3:], rel=1e-4)
+    assert losses[2] < losses[0]
 
 
 def test_the_ways_of_a_linear_layer_agree_and_are_compared():
