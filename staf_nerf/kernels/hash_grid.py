@@ -25,7 +25,8 @@ def hash_grid(
     if all(x.device == points.device and x.dtype == torch.float32 for x in (points, table, scales)) and (
         library.serves() if points.device.type == "cpu" else _triton_fits(points, table)
     ):
-        return hash_grid_features(points, table, scales, multipliers, rows, offsets, num_dense)
+        evaluate = _Features.apply if library.is_plain(points, table) else hash_grid_features
+        return evaluate(points, table, scales, multipliers, rows, offsets, num_dense)
     return reference_hash_grid(points, table, scales, multipliers, rows, offsets, num_dense)
 
 
@@ -126,6 +127,12 @@ def hash_grid_features(
     points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
 ) -> Tensor:
     """`hash_grid` for float32."""
+    return _native(points, table, scales, multipliers, rows, offsets, num_dense)
+
+
+def _native(
+    points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
+) -> Tensor:
     out = points.new_empty(len(points), len(rows) * table.shape[1])
     sizes = _sizes(points, table, rows, num_dense)
     _call("forward", sizes, points, table, scales, multipliers, rows, offsets, out)
@@ -246,6 +253,19 @@ def _third(ctx, *directions: Tensor):
     gradients = torch.func.vjp(second, *along, grad, points, table)[1](directions)
     wanted = ctx.needs_input_grad[:5]
     return *(g if w else None for g, w in zip(gradients, wanted, strict=True)), *([None] * 5)
+
+
+class _Features(torch.autograd.Function):
+    """`hash_grid_features` without the dispatcher, which would take as long as the features of a thousand points."""
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        _save(ctx, inputs, None)
+        return (_native if inputs[0].device.type == "cpu" else _triton().forward)(*inputs)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor):
+        return _backward(ctx, *grads)
 
 
 hash_grid_features.register_autograd(_backward, setup_context=_save)

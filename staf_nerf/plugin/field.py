@@ -46,16 +46,14 @@ class _SpaceField(Field):
         self.register_buffer("aabb", aabb)
         self.contraction = contraction
 
-    def coordinates(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor]:
-        """Coordinates (..., 3) in [-1, 1], and whether a sample lies in the scene (..., 1)."""
-        return self.coordinates_of(ray_samples.frustums.get_positions())
+    def coordinates_of(self, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Coordinates (..., 3) in [-1, 1] of positions (..., 3), and whether they lie in the scene (..., 1).
 
-    def coordinates_of(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for positions (..., 3) in the scene."""
+        The second is None where all do, as with a contraction.
+        """
         if self.contraction is not None:
-            coordinates = 0.5 * self.contraction(positions)
-        else:
-            coordinates = 2.0 * SceneBox.get_normalized_positions(positions, self.aabb) - 1.0
+            return 0.5 * self.contraction(positions), None
+        coordinates = 2.0 * SceneBox.get_normalized_positions(positions, self.aabb) - 1.0
         inside = (coordinates.abs() < 1.0).all(-1, keepdim=True)
         return coordinates * inside, inside
 
@@ -75,8 +73,9 @@ class ProposalField(_SpaceField):
         self.field = NeuralField(3, 1, config, implementation=implementation)
 
     def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, None]:
-        coordinates, inside = self.coordinates(ray_samples)
-        return truncated_exp(self.field(coordinates)) * inside, None
+        coordinates, inside = self.coordinates_of(ray_samples.frustums.get_positions())
+        density = truncated_exp(self.field(coordinates))
+        return density if inside is None else density * inside, None
 
     def get_outputs(self, ray_samples: RaySamples, density_embedding: Tensor | None = None) -> dict:
         return {}
@@ -104,9 +103,13 @@ class StafField(_SpaceField):
         self.appearance = make_appearance(num_images, color)
 
     def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor]:
-        coordinates, inside = self.coordinates(ray_samples)
+        return self.density_of(ray_samples.frustums.get_positions())
+
+    def density_of(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Density (..., 1) at positions (..., 3) in the scene, and the features that the colour network reads."""
+        coordinates, inside = self.coordinates_of(positions)
         density, features = self.field.density(coordinates)
-        return density * inside, features
+        return density if inside is None else density * inside, features
 
     def get_outputs(
         self, ray_samples: RaySamples, density_embedding: Tensor | None = None
@@ -132,8 +135,7 @@ class StafField(_SpaceField):
 
     def surface_color(self, positions: Tensor, directions: Tensor) -> Tensor:
         """Colour (..., 3) at positions (..., 3) seen along unit directions (..., 3), with the mean appearance."""
-        coordinates, _ = self.coordinates_of(positions)
-        _, features = self.field.density(coordinates)
+        _, features = self.density_of(positions)
         return self._color(features, directions, None)
 
     def _color(self, features: Tensor, directions: Tensor, appearance: Tensor | None) -> Tensor:

@@ -170,13 +170,12 @@ class StafSurfaceField(Field):
     def _behind(self, ray_samples: RaySamples, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Opacity (N, 1) and colour (N, 3) of the samples outside the cube."""
         field, frustums = self.background, ray_samples.frustums
-        coordinates, within = field.coordinates_of(frustums.get_positions()[chosen])
-        density, features = field.field.density(coordinates)
+        density, features = field.density_of(frustums.get_positions()[chosen])
         deltas = ray_samples.deltas
         assert deltas is not None
         appearance = _appearance(field, ray_samples, chosen)
         color = field.field.color(features, frustums.directions[chosen], appearance)
-        return 1.0 - torch.exp(-density * within * deltas[chosen]), color
+        return 1.0 - torch.exp(-density * deltas[chosen]), color
 
     def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor]:
         """The logistic density of the signed distance, whatever the direction, for what asks a field for a density."""
