@@ -146,7 +146,8 @@ class SignedDistanceField(nn.Module):
     def distance(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Signed distance (..., 1) and features (..., g) at x (..., 3)."""
         raw = self.geometry(x)
-        return raw[..., :1] + self.first_distance(x), raw[..., 1:]
+        departure, features = raw.split([1, raw.shape[-1] - 1], dim=-1)
+        return departure + self.first_distance(x), features
 
     def first_distance(self, x: Tensor) -> Tensor:
         """What the distance starts as, (..., 1) at x (..., 3)."""
@@ -236,7 +237,8 @@ class RadianceField(_ColorField):
     def density(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Density (..., 1) at positions (..., 3), and the geometry features (..., g) that `color` reads."""
         raw = self.geometry(positions)
-        return self.average_density * truncated_exp(raw[..., :1]), raw[..., 1:]
+        logarithm, features = raw.split([1, raw.shape[-1] - 1], dim=-1)
+        return self.average_density * truncated_exp(logarithm), features
 
     def forward(self, positions: Tensor, directions: Tensor, appearance: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Density (..., 1) and colour (..., 3)."""

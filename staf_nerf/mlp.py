@@ -123,9 +123,12 @@ def _layer(
 
 def _linear(linear: Any, parts: tuple[Tensor, ...], *, biased: bool = True) -> Tensor:
     """The linear map of the parts' concatenation, with or without its bias."""
+    bias = linear.bias if biased else None
+    if len(parts) == 1:
+        return linear_map(parts[0], linear.weight, bias)
     first, *others = linear.weight.split([part.shape[-1] for part in parts], dim=1)
     rest = [linear_map(part, weight) for part, weight in zip(parts[1:], others, strict=True)]
-    return sum(rest, linear_map(parts[0], first, linear.bias if biased else None))
+    return sum(rest, linear_map(parts[0], first, bias))
 
 
 def _initialize_output_(linear: nn.Linear, last: Activation | None, generator: Generator | None) -> None:

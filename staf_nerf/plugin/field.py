@@ -57,6 +57,17 @@ class _SpaceField(Field):
         inside = (coordinates.abs() < 1.0).all(-1, keepdim=True)
         return coordinates * inside, inside
 
+    def density_fn(self, positions: Tensor, times: Tensor | None = None) -> Tensor:
+        """Density (..., 1) at positions (..., 3); nerfstudio's own makes rays of them first, which takes as long."""
+        return self.density_of(positions)[0]
+
+    def density_of(self, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Density (..., 1) at positions (..., 3) in the scene, and what a colour network reads, where there is one."""
+        raise NotImplementedError
+
+    def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor | None]:
+        return self.density_of(ray_samples.frustums.get_positions())
+
 
 class ProposalField(_SpaceField):
     """A small density field that tells where along a ray it is worth looking."""
@@ -72,8 +83,8 @@ class ProposalField(_SpaceField):
         super().__init__(aabb, contraction)
         self.field = NeuralField(3, 1, config, implementation=implementation)
 
-    def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, None]:
-        coordinates, inside = self.coordinates_of(ray_samples.frustums.get_positions())
+    def density_of(self, positions: Tensor) -> tuple[Tensor, None]:
+        coordinates, inside = self.coordinates_of(positions)
         density = truncated_exp(self.field(coordinates))
         return density if inside is None else density * inside, None
 
@@ -102,11 +113,7 @@ class StafField(_SpaceField):
         self.field = RadianceField(config, color, implementation=implementation)
         self.appearance = make_appearance(num_images, color)
 
-    def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor]:
-        return self.density_of(ray_samples.frustums.get_positions())
-
     def density_of(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Density (..., 1) at positions (..., 3) in the scene, and the features that the colour network reads."""
         coordinates, inside = self.coordinates_of(positions)
         density, features = self.field.density(coordinates)
         return density if inside is None else density * inside, features
@@ -126,7 +133,7 @@ class StafField(_SpaceField):
         """Density and colour; at evaluation, colour only where a sample is seen."""
         if self.training or compute_normals:
             return super().forward(ray_samples, compute_normals=compute_normals)
-        density, features = self.get_density(ray_samples)
+        density, features = self.density_of(ray_samples.frustums.get_positions())
         seen = ray_samples.get_weights(density)[..., 0] > UNSEEN_WEIGHT
         seen[..., -1] = True  # the last sample's colour may be the background's
         rgb = features.new_zeros(*seen.shape, 3)
