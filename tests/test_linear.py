@@ -10,7 +10,7 @@ from staf_nerf.bench.timing import on_threads
 from staf_nerf.kernels import linear as module
 from staf_nerf.kernels.linear import LEAST_ROWS, linear
 
-ROWS = LEAST_ROWS + 5
+ROWS = LEAST_ROWS + 64
 
 
 @pytest.fixture
@@ -68,6 +68,20 @@ def test_rounding_is_that_of_torch(n_in, n_out, threads, generator):
         assert ours < 3 * theirs + 1e-7
 
 
+def test_convolutions_of_many_numbers_of_rows_have_few_sizes(monkeypatch, generator):
+    sizes, conv2d = set(), functional.conv2d
+    monkeypatch.setattr(functional, "conv2d", lambda x, *o: (sizes.add((len(x), x.shape[-1])), conv2d(x, *o))[1])
+    weight = torch.randn(4, 3, generator=generator)
+    for rows in range(1024, 4096, 7):
+        x = torch.randn(rows, 3, generator=generator)
+        torch.testing.assert_close(linear(x, weight, implementation="convolution"), functional.linear(x, weight))
+    assert len(sizes) <= 33
+    for rows in (1024, 1536, 4096, 49_152, 768 * 512):  # and the usual numbers are taken as they are
+        sizes.clear()
+        linear(torch.zeros(rows, 3), weight, implementation="convolution")
+        assert {images * pixels for images, pixels in sizes} == {rows}
+
+
 @pytest.mark.parametrize("change", ["expanded", "transposed", "sliced"])
 def test_inputs_and_gradients_need_not_be_contiguous(change, generator):
     x, weight, bias = draw((48, 6), 6, generator, torch.float64)
@@ -102,6 +116,13 @@ def test_each_product_is_by_the_quicker_way(calls, monkeypatch, generator):
         found = torch.autograd.grad(linear(x, weight, bias).square().sum(), (x, weight, bias))
         assert sorted(calls) == left
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_rows_of_zeros_are_added_only_for_large_matrices(calls, generator):
+    for width, count in ((127, 0), (128, 1)):
+        x, weight, _ = (v.detach() for v in draw((ROWS + 1, width), width, generator))
+        torch.testing.assert_close(linear(x, weight), functional.linear(x, weight), rtol=1e-4, atol=1e-4)
+        assert len(calls) == count
 
 
 def test_what_is_not_asked_for_is_not_computed(calls, generator):

@@ -36,6 +36,9 @@ MEASURED_PRODUCTS = 2**26
 ROUNDS = 5
 GAIN = 0.9
 """Of torch's own time; a convolution is chosen below, so that noise does not choose where both are as quick."""
+GAIN_FILLED, LARGE = 0.7, 128 * 128
+"""The same where rows of zeros must be added, which is a copy that only matrices of so many elements are worth. oneDNN
+compiles a program for each number of rows, in a millisecond, so that a convolution is only asked for some of them."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, implementation: Implementation = "auto") -> Tensor:
@@ -149,15 +152,21 @@ def convolve(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 def convolve_outer(a: Tensor, b: Tensor) -> Tensor:
     """aᵀ B by the gradient of a convolution: (rows, out), (rows, in) -> (out, in)."""
     shape = (a.shape[1], b.shape[1])
-    images = max(IMAGES, len(a) // (FEW_PIXELS if math.prod(shape) <= SMALL else PIXELS))
+    images = max(IMAGES, _whole(len(a)) // (FEW_PIXELS if math.prod(shape) <= SMALL else PIXELS))
     return conv2d_weight(_images(b, images), (*shape, 1, 1), _images(a, images)).view(shape)
 
 
 def _images(rows: Tensor, images: int = IMAGES) -> Tensor:
-    """(n, channels) -> (images, channels, 1, ⌈n / images⌉): the same memory, unless rows of zeros must fill it up."""
-    missing = -len(rows) % images
+    """(n, channels) -> (images, channels, 1, pixels): the same memory, unless rows of zeros must fill it up."""
+    missing = _whole(len(rows)) - len(rows)
     full = functional.pad(rows, (0, 0, 0, missing)) if missing else rows.contiguous()
     return full.view(images, 1, -1, rows.shape[1]).permute(0, 3, 1, 2)
+
+
+def _whole(rows: int) -> int:
+    """Rows that a convolution has for so many: at most a sixteenth more, so that there are few sizes to compile for."""
+    step = max(IMAGES, 1 << max(rows.bit_length() - 5, 0))
+    return -(-rows // step) * step
 
 
 # --- which is quicker ------------------------------------------------------------------------------------------------
@@ -167,7 +176,8 @@ def _is_quicker(convolve: Callable[..., Tensor], rows: int, n_in: int, n_out: in
     if rows < LEAST_ROWS:
         return False
     measured = min(1 << rows.bit_length() - 1, MEASURED_ROWS, max(IMAGES, MEASURED_PRODUCTS // (n_in * n_out)))
-    return relative_time(convolve is convolve_outer, measured, n_in, n_out, torch.get_num_threads()) < GAIN
+    needed = GAIN if _whole(rows) == rows else GAIN_FILLED if n_in * n_out >= LARGE else 0.0
+    return relative_time(convolve is convolve_outer, measured, n_in, n_out, torch.get_num_threads()) < needed
 
 
 @functools.cache
