@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 from staf_nerf.bench.peers import BASELINE, Peer, broadcast_name, is_fused, peers, staf_name
 from staf_nerf.bench.record import environment, settings, write
@@ -87,19 +88,6 @@ def run(benchmark: MlpBenchmark) -> dict[str, Any]:
     return {**environment(), **settings(benchmark), "baseline": BASELINE, "rows": rows}
 
 
-class _Plain(nn.Module):
-    """The network as one would write it in torch."""
-
-    def __init__(self, network: CoordinateMLP) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        for linear, sigma in zip(self.network.linears, self.network.activations, strict=True):
-            x = sigma(linear(x))
-        return self.network.output(x)
-
-
 def make_step(measure: str, peer: Peer, benchmark: MlpBenchmark, *, torch_alone: bool = False) -> Callable[[], object]:
     """A function that trains a new network, with linear layers by torch or by us, by one step of Adam.
 
@@ -114,7 +102,8 @@ def make_step(measure: str, peer: Peer, benchmark: MlpBenchmark, *, torch_alone:
         activation=lambda layer: peer.make(benchmark.width),
         generator=generator,
     ).to(benchmark.device)
-    model = _Plain(network) if torch_alone else network
+    layers = itertools.chain.from_iterable(zip(network.linears, network.activations, strict=True))
+    model = nn.Sequential(*layers, network.output) if torch_alone else network
     x = 2 * torch.rand(benchmark.batch, 2 if measure == "train" else 3, generator=generator).to(benchmark.device) - 1
     target = torch.rand(benchmark.batch, 3, generator=generator).to(benchmark.device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)

@@ -122,21 +122,17 @@ def _weight_gradient(fraction: Tensor, agreement: Tensor) -> Tensor:
 # --- as operators, which torch.compile knows and autograd differentiates ---------------------------------------------
 
 
-@torch.library.custom_op("staf_nerf::hash_grid", mutates_args=(), device_types="cpu")
-def hash_grid_features(
-    points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
-) -> Tensor:
-    """`hash_grid` for float32."""
-    return _native(points, table, scales, multipliers, rows, offsets, num_dense)
-
-
 def _native(
     points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
 ) -> Tensor:
+    """`hash_grid` for float32 on a CPU."""
     out = points.new_empty(len(points), len(rows) * table.shape[1])
     sizes = _sizes(points, table, rows, num_dense)
     _call("forward", sizes, points, table, scales, multipliers, rows, offsets, out)
     return out
+
+
+hash_grid_features = torch.library.custom_op("staf_nerf::hash_grid", _native, mutates_args=(), device_types="cpu")
 
 
 @torch.library.custom_op("staf_nerf::hash_grid_backward", mutates_args=(), device_types="cpu")

@@ -87,11 +87,11 @@ def _fits(x: Tensor, weight: Tensor) -> bool:
 def _gains(x: Tensor, weight: Tensor) -> bool:
     """Whether a convolution is the quicker way for any of the products that will be asked for."""
     rows, (n_out, n_in) = x.numel() // x.shape[-1], weight.shape
-    gains = _is_quicker(convolve, rows, n_in, n_out)
+    gains = _is_quicker(rows, n_in, n_out)
     if torch.is_grad_enabled() and weight.requires_grad:
-        gains |= _is_quicker(convolve_outer, rows, n_in, n_out)
+        gains |= _is_quicker(rows, n_in, n_out, outer=True)
     if torch.is_grad_enabled() and x.requires_grad:
-        gains |= _is_quicker(convolve, rows, n_out, n_in)
+        gains |= _is_quicker(rows, n_out, n_in)
     return gains
 
 
@@ -105,7 +105,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx, a: Tensor, b: Tensor, bias: Tensor | None, forced: bool) -> Tensor:
         ctx.save_for_backward(a, b)
         ctx.forced = forced
-        if forced or _is_quicker(convolve, len(a), *reversed(b.shape)):
+        if forced or _is_quicker(len(a), *reversed(b.shape)):
             return convolve(a, b, bias)
         return functional.linear(a, b, bias)
 
@@ -128,7 +128,7 @@ class _Outer(torch.autograd.Function):
     def forward(ctx, a: Tensor, b: Tensor, forced: bool) -> Tensor:
         ctx.save_for_backward(a, b)
         ctx.forced = forced
-        if forced or _is_quicker(convolve_outer, len(a), b.shape[1], a.shape[1]):
+        if forced or _is_quicker(len(a), b.shape[1], a.shape[1], outer=True):
             return convolve_outer(a, b)
         return a.T @ b
 
@@ -172,12 +172,13 @@ def _whole(rows: int) -> int:
 # --- which is quicker ------------------------------------------------------------------------------------------------
 
 
-def _is_quicker(convolve: Callable[..., Tensor], rows: int, n_in: int, n_out: int) -> bool:
+def _is_quicker(rows: int, n_in: int, n_out: int, *, outer: bool = False) -> bool:
+    """Whether a product that `relative_time` describes is to be a convolution."""
     if rows < LEAST_ROWS:
         return False
     measured = min(1 << rows.bit_length() - 1, MEASURED_ROWS, max(IMAGES, MEASURED_PRODUCTS // (n_in * n_out)))
     needed = GAIN if _whole(rows) == rows else GAIN_FILLED if n_in * n_out >= LARGE else 0.0
-    return relative_time(convolve is convolve_outer, measured, n_in, n_out, torch.get_num_threads()) < needed
+    return relative_time(outer, measured, n_in, n_out, torch.get_num_threads()) < needed
 
 
 @functools.cache
