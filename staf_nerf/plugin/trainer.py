@@ -23,6 +23,7 @@ from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from staf_nerf.memory import keep_freed_memory
+from staf_nerf.muon import PreciseMuon
 
 
 @dataclass
@@ -42,7 +43,8 @@ class MuonConfig(OptimizerConfig):
     """Added to the norm of a gradient before it is made orthogonal."""
 
     def setup(self, params: list[torch.nn.Parameter]) -> torch.optim.Muon:
-        return torch.optim.Muon(params, lr=self.lr, weight_decay=0.0, eps=self.eps)
+        kind = PreciseMuon if all(parameter.device.type == "cpu" for parameter in params) else torch.optim.Muon
+        return kind(params, lr=self.lr, weight_decay=0.0, eps=self.eps)
 
 
 @dataclass
