@@ -24,7 +24,7 @@ LEVELS = ("the compiler's default instructions", "AVX2", "AVX-512")
 
 NUMBER, REAL, SIZE, ADDRESS = ctypes.c_int, ctypes.c_double, ctypes.c_ssize_t, ctypes.c_void_p
 
-VERSION = 4
+VERSION = 5
 """Of the library's signatures; `staf_version` in native.c."""
 
 ARGUMENTS = {
@@ -34,6 +34,12 @@ ARGUMENTS = {
     "staf_backward": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 11,
     "staf_second": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 17,
     "staf_pointwise": [NUMBER] * 5 + [REAL, SIZE] + [ADDRESS] * 3,
+    "ray_weights": [NUMBER] * 3 + [SIZE] * 2 + [ADDRESS] * 3,
+    "ray_weights_backward": [NUMBER] * 3 + [SIZE] * 2 + [ADDRESS] * 3,
+    "ray_resample": [NUMBER] * 3 + [SIZE] * 3 + [REAL] + [ADDRESS] * 4,
+    "ray_distortion": [NUMBER] * 3 + [SIZE] * 2 + [ADDRESS] * 4,
+    "ray_points": [NUMBER] * 3 + [SIZE] * 2 + [ADDRESS] * 5,
+    "cube_contraction": [NUMBER] * 3 + [SIZE] + [ADDRESS] * 2,
     "hash_grid_forward": [NUMBER] * 2 + [SIZE] * 5 + [ADDRESS] * 7,
     "hash_grid_backward": [NUMBER] * 2 + [SIZE] * 5 + [ADDRESS] * 9,
     "hash_grid_second": [NUMBER] * 2 + [SIZE] * 5 + [ADDRESS] * 12,

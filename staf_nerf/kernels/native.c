@@ -1,5 +1,6 @@
 /* Activations on a CPU. The trainable Fourier sum, sigma(z) = sum_i C_i sin(W_i z + P_i), its gradients, and the gradients
- * of those; and activations without parameters (native_pointwise.h), to their third derivatives.
+ * of those; activations without parameters (native_pointwise.h), to their third derivatives; and what is done with the
+ * samples of rays (native_rays.h).
  *
  * z has `rows` rows of `n` values. With shared parameters (`per_feature` 0) C, W and P have `terms` values, one for each
  * sinusoid; with `per_feature` 1 they have terms rows of n values, a set for each feature. Where they are shared, a bias of
@@ -36,6 +37,17 @@ typedef struct {
     int kind, order;
 } call;
 
+/* What a call about `count` rays works on; a unit is RAYS of them. Tensors are (count, samples), edges a sample longer. */
+typedef struct {
+    const void *depth, *grad, *edges, *weights, *starts, *ends;
+    const void *shift, *origins, *directions; /* (count,), and (count, 3) */
+    void *through, *out;
+    ptrdiff_t count, samples, bins;
+    double padding;
+} rays;
+
+#define RAYS 16
+
 enum { FORWARD, BACKWARD, SECOND };
 enum { SINE, FINER, GAUSSIAN };
 
@@ -46,9 +58,13 @@ enum { SINE, FINER, GAUSSIAN };
 
 typedef struct {
     unit_function forward, backward, second, pointwise;
+    unit_function ray_weights, ray_weights_backward, ray_resample, ray_distortion, ray_points, cube_contraction;
 } kernels;
 
-#define KERNELS(suffix) {forward_##suffix, backward_##suffix, second_##suffix, pointwise_##suffix}
+#define KERNELS(suffix)                                                                                     \
+    {forward_##suffix,     backward_##suffix,             second_##suffix,       pointwise_##suffix,        \
+     ray_weights_##suffix, ray_weights_backward_##suffix, ray_resample_##suffix, ray_distortion_##suffix,   \
+     ray_points_##suffix,  cube_contraction_##suffix}
 static const kernels base[2] = {KERNELS(f32_base), KERNELS(f64_base)};
 #ifdef HAVE_X86
 static const kernels avx2[2] = {KERNELS(f32_avx2), KERNELS(f64_avx2)};
@@ -56,7 +72,7 @@ static const kernels avx512[2] = {KERNELS(f32_avx512), KERNELS(f64_avx512)};
 #endif
 
 /* Raised whenever a signature of this library changes, together with VERSION in library.py. */
-EXPORT int staf_version(void) { return 4; }
+EXPORT int staf_version(void) { return 5; }
 
 /* The best instruction set of this processor: 0 the compiler's default, 1 AVX2, 2 AVX-512. */
 EXPORT int staf_level(void) {
@@ -177,4 +193,50 @@ EXPORT int staf_pointwise(int level, int is_double, int threads, int kind, int o
     ptrdiff_t units = plan(&work, is_double);
     run_job((job){choose(level, is_double)->pointwise, &work, units, threads});
     return 0;
+}
+
+static void run_rays(rays work, unit_function run, int threads) {
+    run_job((job){run, &work, (work.count + RAYS - 1) / RAYS, threads});
+}
+
+/* weights, and in `through` what passes each sample, from optical depths. */
+EXPORT void ray_weights(int level, int is_double, int threads, ptrdiff_t count, ptrdiff_t samples, const void *depth,
+                        void *through, void *out) {
+    rays work = {.depth = depth, .through = through, .out = out, .count = count, .samples = samples};
+    run_rays(work, choose(level, is_double)->ray_weights, threads);
+}
+
+EXPORT void ray_weights_backward(int level, int is_double, int threads, ptrdiff_t count, ptrdiff_t samples,
+                                 const void *grad, const void *through, void *out) {
+    rays work = {.grad = grad, .through = (void *)through, .out = out, .count = count, .samples = samples};
+    run_rays(work, choose(level, is_double)->ray_weights_backward, threads);
+}
+
+/* out: (count, bins). */
+EXPORT void ray_resample(int level, int is_double, int threads, ptrdiff_t count, ptrdiff_t samples, ptrdiff_t bins,
+                         double padding, const void *edges, const void *weights, const void *shift, void *out) {
+    rays work = {.edges = edges, .weights = weights, .shift = shift, .out = out, .count = count, .samples = samples,
+                 .bins = bins, .padding = padding};
+    run_rays(work, choose(level, is_double)->ray_resample, threads);
+}
+
+/* out: (count,); gradient: by the weights. */
+EXPORT void ray_distortion(int level, int is_double, int threads, ptrdiff_t count, ptrdiff_t samples, const void *edges,
+                           const void *weights, void *gradient, void *out) {
+    rays work = {.edges = edges, .weights = weights, .through = gradient, .out = out, .count = count, .samples = samples};
+    run_rays(work, choose(level, is_double)->ray_distortion, threads);
+}
+
+/* out: (count, samples, 3). */
+EXPORT void ray_points(int level, int is_double, int threads, ptrdiff_t count, ptrdiff_t samples, const void *origins,
+                       const void *directions, const void *starts, const void *ends, void *out) {
+    rays work = {.origins = origins, .directions = directions, .starts = starts, .ends = ends, .out = out,
+                 .count = count, .samples = samples};
+    run_rays(work, choose(level, is_double)->ray_points, threads);
+}
+
+/* points and out: (count, 3). */
+EXPORT void cube_contraction(int level, int is_double, int threads, ptrdiff_t count, const void *points, void *out) {
+    rays work = {.origins = points, .out = out, .count = count, .samples = 1024};
+    run_job((job){choose(level, is_double)->cube_contraction, &work, (count + 1023) / 1024, threads});
 }

@@ -383,6 +383,7 @@ static void NAME(backward)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, un
 static void NAME(second)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit, SECOND); }
 
 #include "native_pointwise.h"
+#include "native_rays.h"
 
 #undef LINE
 #undef PRECISION

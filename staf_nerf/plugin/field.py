@@ -18,6 +18,8 @@ from torch import Tensor
 from staf_nerf.config import ColorConfig, FieldConfig
 from staf_nerf.encodings import Implementation
 from staf_nerf.fields import NeuralField, RadianceField, truncated_exp
+from staf_nerf.kernels import rays
+from staf_nerf.plugin.sampling import positions_of, weights_of
 
 UNSEEN_WEIGHT = 1e-4
 """At evaluation the colour of a sample that has less weight on its ray is not computed: under half a grey level of 255
@@ -25,15 +27,10 @@ even if all samples of a ray were left out."""
 
 
 class CubeContraction(SpatialDistortion):
-    """All of space into the cube of half side 2: x where |x|∞ ≤ 1, else (2 - 1/|x|∞) x/|x|∞ (mip-NeRF 360, order ∞).
-
-    nerfstudio's `SceneContraction(order=inf)` without its norm over an axis of three, which is slow on a CPU.
-    """
+    """All of space into the cube of half side 2, as nerfstudio's `SceneContraction(order=inf)`; see `rays.contract`."""
 
     def forward(self, positions: Tensor) -> Tensor:
-        x, y, z = positions.abs().unbind(-1)
-        size = torch.maximum(torch.maximum(x, y), z).clamp(min=1.0)[..., None]
-        return positions * ((2.0 - 1.0 / size) / size)
+        return rays.contract(positions)
 
 
 class _SpaceField(Field):
@@ -66,7 +63,7 @@ class _SpaceField(Field):
         raise NotImplementedError
 
     def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor | None]:
-        return self.density_of(ray_samples.frustums.get_positions())
+        return self.density_of(positions_of(ray_samples))
 
 
 class ProposalField(_SpaceField):
@@ -133,8 +130,8 @@ class StafField(_SpaceField):
         """Density and colour; at evaluation, colour only where a sample is seen."""
         if self.training or compute_normals:
             return super().forward(ray_samples, compute_normals=compute_normals)
-        density, features = self.density_of(ray_samples.frustums.get_positions())
-        seen = ray_samples.get_weights(density)[..., 0] > UNSEEN_WEIGHT
+        density, features = self.density_of(positions_of(ray_samples))
+        seen = weights_of(ray_samples, density)[..., 0] > UNSEEN_WEIGHT
         seen[..., -1] = True  # the last sample's colour may be the background's
         rgb = features.new_zeros(*seen.shape, 3)
         rgb[seen] = self._color(features[seen], ray_samples.frustums.directions[seen], None)

@@ -13,7 +13,7 @@ from nerfstudio.cameras.rays import RayBundle, RaySamples
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.model_components.losses import MSELoss, interlevel_loss, ray_samples_to_sdist
-from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler, UniformSampler
+from nerfstudio.model_components.ray_samplers import UniformSampler
 from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer, RGBRenderer
 from nerfstudio.model_components.scene_colliders import AABBBoxCollider, NearFarCollider
 from nerfstudio.models.base_model import Model, ModelConfig
@@ -27,9 +27,10 @@ from staf_nerf.activations import STAF
 from staf_nerf.config import ColorConfig, FieldConfig, RadianceConfig, SamplingConfig
 from staf_nerf.encodings import Implementation
 from staf_nerf.fields import parameter_groups
+from staf_nerf.kernels.rays import distortion
 from staf_nerf.perceptual import load_lpips
 from staf_nerf.plugin.field import CubeContraction, ProposalField, StafField
-from staf_nerf.plugin.losses import distortion
+from staf_nerf.plugin.sampling import ProposalSampler, weights_of
 
 FORMAT_VERSION = 1
 """Version of the checkpoints' content: raised when an older program could not use a newer file."""
@@ -102,7 +103,7 @@ class StafModel(NerfactoModel):
         self.density_fns = [network.density_fn for network in self.proposal_networks]
         self.camera_optimizer = config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")
 
-        self.proposal_sampler = ProposalNetworkSampler(
+        self.proposal_sampler = ProposalSampler(
             num_nerf_samples_per_ray=sampling.field_samples,
             num_proposal_samples_per_ray=sampling.proposal_samples,
             num_proposal_network_iterations=config.num_proposal_iterations,
@@ -143,7 +144,7 @@ class StafModel(NerfactoModel):
     def shade_density(self, field: StafField, samples: RaySamples) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """The same for a field of density."""
         found = field(samples)
-        return samples.get_weights(found[FieldHeadNames.DENSITY]), found[FieldHeadNames.RGB], {}
+        return weights_of(samples, found[FieldHeadNames.DENSITY]), found[FieldHeadNames.RGB], {}
 
     def _proposal_interval(self, step: int) -> float:
         """Steps between updates of the proposal networks: from 1, rising over the warm-up."""

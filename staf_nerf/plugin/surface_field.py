@@ -22,6 +22,7 @@ from staf_nerf.encodings import Implementation
 from staf_nerf.fields import SurfaceField
 from staf_nerf.plugin.field import StafField, make_appearance
 from staf_nerf.plugin.poses import Attention
+from staf_nerf.plugin.sampling import positions_of
 
 SHARPNESS_RATE = 10.0
 """The sharpness is exp(that times a parameter), as in NeuS: it has to change by far more than weights do."""
@@ -143,7 +144,7 @@ class StafSurfaceField(Field):
 
     def forward(self, ray_samples: RaySamples, compute_normals: bool = False) -> dict:
         """Opacity "alpha", rgb and normals of each sample, and the distance's "gradient" at those in the cube."""
-        x, inside = self.coordinates_of(ray_samples.frustums.get_positions())
+        x, inside = self.coordinates_of(positions_of(ray_samples))
         directions, deltas = ray_samples.frustums.directions, ray_samples.deltas
         assert deltas is not None
         distance, gradient, features = self.field.surface(x[inside])
@@ -170,7 +171,7 @@ class StafSurfaceField(Field):
     def _behind(self, ray_samples: RaySamples, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Opacity (N, 1) and colour (N, 3) of the samples outside the cube."""
         field, frustums = self.background, ray_samples.frustums
-        density, features = field.density_of(frustums.get_positions()[chosen])
+        density, features = field.density_of(positions_of(ray_samples)[chosen])
         deltas = ray_samples.deltas
         assert deltas is not None
         appearance = _appearance(field, ray_samples, chosen)
@@ -179,7 +180,7 @@ class StafSurfaceField(Field):
 
     def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor]:
         """The logistic density of the signed distance, whatever the direction, for what asks a field for a density."""
-        x, inside = self.coordinates_of(ray_samples.frustums.get_positions())
+        x, inside = self.coordinates_of(positions_of(ray_samples))
         distance, features = self.field.distance.distance(x)
         return self.sharpness * torch.sigmoid(-self.half_side * distance * self.sharpness) * inside[..., None], features
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.field_components.spatial_distortions import SceneContraction
-from nerfstudio.model_components.losses import lossfun_distortion
+from nerfstudio.model_components.losses import ray_samples_to_sdist
 
 from staf_nerf.plugin.field import CubeContraction
-from staf_nerf.plugin.losses import distortion
+from staf_nerf.plugin.sampling import positions_of
 from tests.conftest import write_capture
 from tests.plugin.test_checkpoints import trainer
 
@@ -26,7 +26,13 @@ def rays(count=16):
 
 def test_contraction_is_nerfstudio_s(generator):
     x = 5 * torch.randn(200, 7, 3, generator=generator)
-    torch.testing.assert_close(CubeContraction()(x), SceneContraction(order=float("inf"))(x))
+    found = []
+    for contraction in (CubeContraction(), SceneContraction(order=float("inf"))):
+        points = x.clone().requires_grad_()
+        torch.testing.assert_close(contraction(x), contraction(points))
+        found.append((contraction(x), *torch.autograd.grad(contraction(points).square().sum(), points)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
     assert CubeContraction()(torch.zeros(1, 3)).tolist() == [[0.0, 0.0, 0.0]]
 
 
@@ -70,13 +76,37 @@ def test_what_depends_on_the_ray_alone_is_computed_once_and_equals_each_sample_s
         torch.testing.assert_close(shared[name], own[name], atol=1e-6, rtol=1e-5)
 
 
-def test_the_distortion_loss_is_nerfstudio_s(generator):
-    edges = torch.rand(20, 9, generator=generator, dtype=torch.float64).sort(-1).values
-    weights = torch.rand(20, 8, generator=generator, dtype=torch.float64, requires_grad=True)
-    found, expected = distortion(edges, weights), lossfun_distortion(edges, weights)
-    torch.testing.assert_close(found, expected)
-    gradients = [torch.autograd.grad(loss.sum(), weights)[0] for loss in (found, expected)]
-    torch.testing.assert_close(*gradients)
+@pytest.mark.parametrize("training", [True, False])
+def test_samples_and_weights_are_those_of_nerfstudio_s_sampler(tmp_path, training):
+    from nerfstudio.model_components.ray_samplers import ProposalNetworkSampler
+
+    model = trainer(tmp_path).pipeline.model.train(training)
+    ours = model.proposal_sampler
+    ours.set_anneal(0.5)
+    theirs = ProposalNetworkSampler.__new__(ProposalNetworkSampler)
+    theirs.__dict__.update(ours.__dict__)
+    bundle = model.collider(rays())
+    found = []
+    for sampler in (ours, theirs):
+        torch.manual_seed(0)
+        samples, weights, others = sampler(bundle, density_fns=model.density_fns)
+        edges = [ray_samples_to_sdist(one) for one in (*others, samples)]
+        found.append((samples.frustums.starts, samples.deltas, samples.camera_indices, *weights, *edges))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_points_of_samples_are_nerfstudio_s_with_gradients_too(tmp_path):
+    model = trainer(tmp_path).pipeline.model
+    bundle = model.collider(rays())
+    for learned in (False, True):
+        bundle.origins.requires_grad_(learned)
+        samples = model.proposal_sampler.initial_sampler(bundle, num_samples=6)
+        points = positions_of(samples)
+        assert points.requires_grad == learned
+        torch.testing.assert_close(points, samples.frustums.get_positions())
+    samples.frustums.set_offsets(torch.ones(3))
+    torch.testing.assert_close(positions_of(samples), samples.frustums.get_positions())
 
 
 def test_the_proposal_networks_loss_stays_as_it_was_while_they_do_not_learn(tmp_path):

@@ -1,0 +1,211 @@
+"""Samples along the rays of a radiance field: in plain torch, and for float32 and float64 native on a CPU.
+
+This is little beside a field, but in torch's operations it is dozens a step, each with a price of its own, and slow
+where three coordinates are an axis.
+
+Conventions: (R, n) belongs to R rays with n samples in order; edges (R, n + 1) ascend, and sample i lies between i and
+i + 1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from staf_nerf.kernels import library, native
+
+
+def sample_points(origins: Tensor, directions: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    """The middles of samples.
+
+    Args:
+        origins: (R, 3).
+        directions: (R, 3).
+        starts: Distances (R, n) at which the samples begin.
+        ends: Where they end.
+
+    Returns:
+        Points (R, n, 3).
+    """
+    if not (_native_fits(origins, directions, starts, ends) and _constant(origins, directions, starts, ends)):
+        return reference_sample_points(origins, directions, starts, ends)
+    points = starts.new_empty(*starts.shape, 3)
+    _call("ray_points", starts, origins, directions, starts, ends, points)
+    return points
+
+
+def contract(points: Tensor) -> Tensor:
+    """All of space into the cube of half side 2: x where m = |x|∞ ≤ 1, else (2 - 1/m) x/m (mip-NeRF 360, order ∞).
+
+    Args:
+        points: (..., 3).
+
+    Returns:
+        (..., 3).
+    """
+    flat = points.reshape(-1, 3)
+    if not (_native_fits(flat) and _constant(flat)):
+        return reference_contract(points)
+    out = flat.new_empty(flat.shape)
+    library.call("cube_contraction", *_how(flat), len(flat), flat, out)
+    return out.view(points.shape)
+
+
+def sample_weights(depth: Tensor) -> Tensor:
+    """The share of a ray's light that each sample is seen by: T(i - 1) - T(i), T(i) = exp(-Σⱼ₍ⱼ≤ᵢ₎ depth(j)).
+
+    Args:
+        depth: Optical depths: density times length, (R, n), not negative.
+
+    Returns:
+        Weights (R, n), differentiable as often as wished.
+    """
+    return _SampleWeights.apply(depth) if _native_fits(depth) else reference_sample_weights(depth)
+
+
+@torch.no_grad()
+def resample(edges: Tensor, weights: Tensor, shift: Tensor, num_edges: int, *, padding: float = 0.01) -> Tensor:
+    """Edges of new samples, where the distribution of the weights reaches (j + shift) / num_edges: more where they are.
+
+    Args:
+        edges: (R, n + 1).
+        weights: (R, n).
+        shift: (R, 1), in [0, 1): drawn, or one half.
+        num_edges: m, one more than there are new samples.
+        padding: Added to each weight, so that no part of a ray is left out; positive.
+
+    Returns:
+        New edges (R, m), without gradients.
+    """
+    if not _native_fits(edges, weights, shift):
+        return reference_resample(edges, weights, shift, num_edges, padding=padding)
+    out = edges.new_empty(len(edges), num_edges)
+    _call("ray_resample", weights, num_edges, padding, edges, weights, shift, out)
+    return out
+
+
+def distortion(edges: Tensor, weights: Tensor) -> Tensor:
+    """mip-NeRF 360's loss of a histogram that is not one narrow peak (arXiv 2111.12077, equation 15).
+
+    Σᵢⱼ wᵢ wⱼ |mᵢ - mⱼ| + ⅓ Σᵢ wᵢ² (eᵢ₊₁ - eᵢ), with m the middles of the bins.
+
+    Args:
+        edges: e, (R, n + 1).
+        weights: w, (R, n).
+
+    Returns:
+        The loss of each ray, (R,).
+    """
+    if edges.requires_grad or not _native_fits(edges, weights):
+        return reference_distortion(edges, weights)
+    return _Distortion.apply(edges, weights)
+
+
+# --- in plain torch --------------------------------------------------------------------------------------------------
+
+
+def reference_sample_points(origins: Tensor, directions: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    """`sample_points` on any device."""
+    return torch.addcmul(origins[:, None], directions[:, None], (0.5 * (starts + ends))[..., None])
+
+
+def reference_contract(points: Tensor) -> Tensor:
+    """`contract` on any device; torch's own norm is slow over an axis of three."""
+    x, y, z = points.abs().unbind(-1)
+    size = torch.maximum(torch.maximum(x, y), z).clamp(min=1.0)[..., None]
+    return points * ((2.0 - 1.0 / size) / size)
+
+
+def reference_sample_weights(depth: Tensor) -> Tensor:
+    """`sample_weights` on any device."""
+    through = torch.exp(-depth.cumsum(-1))
+    return functional.pad(through[..., :-1], (1, 0), value=1.0) - through
+
+
+def reference_resample(
+    edges: Tensor, weights: Tensor, shift: Tensor, num_edges: int, *, padding: float = 0.01
+) -> Tensor:
+    """`resample` on any device."""
+    padded = weights + padding
+    reached = (padded / padded.sum(-1, keepdim=True)).cumsum(-1).clamp(max=1.0)
+    reached = functional.pad(reached, (1, 0))
+    wanted = (torch.arange(num_edges, device=edges.device) + shift) / num_edges
+    above = torch.searchsorted(reached, wanted, side="right").clamp(max=weights.shape[-1])
+    low, high = reached.gather(-1, above - 1), reached.gather(-1, above)
+    start, end = edges.gather(-1, above - 1), edges.gather(-1, above)
+    return start + ((wanted - low) / (high - low)).clamp(max=1.0) * (end - start)
+
+
+def reference_distortion(edges: Tensor, weights: Tensor) -> Tensor:
+    """`distortion` on any device.
+
+    As the middles ascend, the double sum is twice Σᵢ wᵢ (mᵢ Σⱼ₍ⱼ﹤ᵢ₎ wⱼ - Σⱼ₍ⱼ﹤ᵢ₎ wⱼ mⱼ): two running sums, no table
+    of pairs.
+    """
+    widths = edges.diff(dim=-1)
+    middles = edges[..., :-1] + 0.5 * widths
+    moments = weights * middles
+    before = weights.cumsum(-1) - weights
+    moments_before = moments.cumsum(-1) - moments
+    between = 2.0 * (moments * before - weights * moments_before).sum(-1)
+    return between + (weights.square() * widths).sum(-1) / 3.0
+
+
+# --- native ----------------------------------------------------------------------------------------------------------
+
+
+def _native_fits(*tensors: Tensor) -> bool:
+    return (
+        native.fits(*tensors) and all(x.ndim == 2 for x in tensors) and library.is_plain(*tensors) and library.serves()
+    )
+
+
+def _constant(*tensors: Tensor) -> bool:
+    """Whether no gradient is asked for."""
+    return not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
+
+
+def _how(x: Tensor) -> tuple[int, bool, int]:
+    return library.level(), x.dtype == torch.float64, torch.get_num_threads()
+
+
+def _call(name: str, shaped: Tensor, *arguments: float | Tensor) -> None:
+    """Calls a function of the library for samples as many as in `shaped`, (R, n); it fills the last tensors."""
+    library.call(name, *_how(shaped), *shaped.shape, *arguments)
+
+
+class _SampleWeights(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, depth: Tensor) -> Tensor:
+        through, weights = depth.new_empty(depth.shape), depth.new_empty(depth.shape)
+        _call("ray_weights", depth, depth, through, weights)
+        ctx.save_for_backward(depth)
+        ctx.through = through
+        return weights
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (depth,) = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return torch.func.vjp(reference_sample_weights, depth)[1](grad)
+        to_depth = grad.new_empty(grad.shape)
+        _call("ray_weights_backward", depth, grad, ctx.through, to_depth)
+        return to_depth
+
+
+class _Distortion(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, edges: Tensor, weights: Tensor) -> Tensor:
+        gradient, loss = weights.new_empty(weights.shape), weights.new_empty(len(weights))
+        _call("ray_distortion", weights, edges, weights, gradient, loss)
+        ctx.save_for_backward(edges, weights)
+        ctx.gradient = gradient
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        edges, weights = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return None, torch.func.vjp(lambda w: reference_distortion(edges, w), weights)[1](grad)[0]
+        return None, grad[:, None] * ctx.gradient
