@@ -121,6 +121,8 @@ def test_new_edges_stay_within_the_old_ones_in_order(implementation, generator):
     assert (found <= edges[:, -1:]).all()
     assert (found.diff(dim=-1) >= 0).all()
     assert rays.resample(edges, weights * math.nan, torch.zeros(200, 1), 5).isnan().any()
+    lopsided = torch.tensor([1e9, *[0.0] * 15]).expand(200, 16)  # beside it the others' share is rounded to nothing
+    assert (rays.resample(edges, lopsided, torch.ones(200, 1), 4) <= edges[:, -1:]).all()
 
 
 def test_native_and_reference_agree_under_compilation_s_and_torch_func_s_rules(generator):

@@ -41,12 +41,18 @@ typedef struct {
 typedef struct {
     const void *depth, *grad, *edges, *weights, *starts, *ends;
     const void *shift, *origins, *directions; /* (count,), and (count, 3) */
-    void *through, *out;
+    void *through, *gradient, *out;
     ptrdiff_t count, samples, bins;
     double padding;
 } rays;
 
 #define RAYS 16
+
+/* The ray after a unit's last one. */
+static ptrdiff_t end_of_unit(const rays *work, ptrdiff_t unit) {
+    ptrdiff_t end = (unit + 1) * RAYS;
+    return end < work->count ? end : work->count;
+}
 
 enum { FORWARD, BACKWARD, SECOND };
 enum { SINE, FINER, GAUSSIAN };
@@ -223,7 +229,7 @@ EXPORT void ray_resample(int level, int is_double, int threads, ptrdiff_t count,
 /* out: (count,); gradient: by the weights. */
 EXPORT void ray_distortion(int level, int is_double, int threads, ptrdiff_t count, ptrdiff_t samples, const void *edges,
                            const void *weights, void *gradient, void *out) {
-    rays work = {.edges = edges, .weights = weights, .through = gradient, .out = out, .count = count, .samples = samples};
+    rays work = {.edges = edges, .weights = weights, .gradient = gradient, .out = out, .count = count, .samples = samples};
     run_rays(work, choose(level, is_double)->ray_distortion, threads);
 }
 
@@ -237,6 +243,6 @@ EXPORT void ray_points(int level, int is_double, int threads, ptrdiff_t count, p
 
 /* points and out: (count, 3). */
 EXPORT void cube_contraction(int level, int is_double, int threads, ptrdiff_t count, const void *points, void *out) {
-    rays work = {.origins = points, .out = out, .count = count, .samples = 1024};
-    run_job((job){choose(level, is_double)->cube_contraction, &work, (count + 1023) / 1024, threads});
+    rays work = {.origins = points, .out = out, .count = count};
+    run_rays(work, choose(level, is_double)->cube_contraction, threads);
 }

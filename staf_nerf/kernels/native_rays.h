@@ -3,10 +3,9 @@
 /* Weights T(i-1) - T(i) of a ray's samples, with T the exponential of minus the sum of their optical depths. */
 static void NAME(ray_weights)(void *context, ptrdiff_t unit) {
     const rays *work = context;
-    ptrdiff_t n = work->samples, first = unit * RAYS, last = first + RAYS < work->count ? first + RAYS : work->count;
+    ptrdiff_t n = work->samples, first = unit * RAYS, values = (end_of_unit(work, unit) - first) * n;
     const REAL *depth = (const REAL *)work->depth + first * n;
     REAL *through = (REAL *)work->through + first * n, *weights = (REAL *)work->out + first * n;
-    ptrdiff_t values = (last - first) * n;
     for (ptrdiff_t ray = 0; ray < values; ray += n) {
         REAL sum = 0;
         for (ptrdiff_t i = ray; i < ray + n; i++) through[i] = -(sum += depth[i]);
@@ -26,8 +25,8 @@ static void NAME(ray_weights)(void *context, ptrdiff_t unit) {
 /* The gradient of <grad, weights> by the optical depths. */
 static void NAME(ray_weights_backward)(void *context, ptrdiff_t unit) {
     const rays *work = context;
-    ptrdiff_t n = work->samples, first = unit * RAYS, last = first + RAYS < work->count ? first + RAYS : work->count;
-    for (ptrdiff_t ray = first; ray < last; ray++) {
+    ptrdiff_t n = work->samples, end = end_of_unit(work, unit);
+    for (ptrdiff_t ray = unit * RAYS; ray < end; ray++) {
         const REAL *grad = (const REAL *)work->grad + ray * n, *through = (const REAL *)work->through + ray * n;
         REAL *out = (REAL *)work->out + ray * n, sum = 0, after = 0;
         for (ptrdiff_t i = n - 1; i >= 0; i--) out[i] = sum += through[i] * (grad[i] - after), after = grad[i];
@@ -37,10 +36,9 @@ static void NAME(ray_weights_backward)(void *context, ptrdiff_t unit) {
 /* Edges of new samples: where the distribution of the padded weights reaches (j + shift) / bins. Both ascend. */
 static void NAME(ray_resample)(void *context, ptrdiff_t unit) {
     const rays *work = context;
-    ptrdiff_t n = work->samples, bins = work->bins;
-    ptrdiff_t first = unit * RAYS, last = first + RAYS < work->count ? first + RAYS : work->count;
+    ptrdiff_t n = work->samples, bins = work->bins, end = end_of_unit(work, unit);
     REAL padding = (REAL)work->padding;
-    for (ptrdiff_t ray = first; ray < last; ray++) {
+    for (ptrdiff_t ray = unit * RAYS; ray < end; ray++) {
         const REAL *edges = (const REAL *)work->edges + ray * (n + 1), *weights = (const REAL *)work->weights + ray * n;
         REAL *out = (REAL *)work->out + ray * bins, shift = ((const REAL *)work->shift)[ray] / (REAL)bins;
         double sum = 0.0, reached = 0.0;
@@ -54,8 +52,7 @@ static void NAME(ray_resample)(void *context, ptrdiff_t unit) {
                 reached += (double)(weights[at] + padding) / sum;
                 high = (REAL)(reached > 1.0 ? 1.0 : reached); /* NaN stays */
             }
-            REAL part = (wanted - low) / (high - low);
-            if (part > 1) part = 1; /* rounding may leave the distribution below 1 */
+            REAL part = wanted >= high ? 1 : (wanted - low) / (high - low); /* rounding may leave the last below 1 */
             out[j] = edges[at] + part * (edges[at + 1] - edges[at]);
         }
     }
@@ -64,10 +61,10 @@ static void NAME(ray_resample)(void *context, ptrdiff_t unit) {
 /* How far a ray's weights are spread, and the gradient of that by them. */
 static void NAME(ray_distortion)(void *context, ptrdiff_t unit) {
     const rays *work = context;
-    ptrdiff_t n = work->samples, first = unit * RAYS, last = first + RAYS < work->count ? first + RAYS : work->count;
-    for (ptrdiff_t ray = first; ray < last; ray++) {
+    ptrdiff_t n = work->samples, end = end_of_unit(work, unit);
+    for (ptrdiff_t ray = unit * RAYS; ray < end; ray++) {
         const REAL *edges = (const REAL *)work->edges + ray * (n + 1), *weights = (const REAL *)work->weights + ray * n;
-        REAL *gradient = (REAL *)work->through + ray * n;
+        REAL *gradient = (REAL *)work->gradient + ray * n;
         double before = 0.0, moment = 0.0, all = 0.0, moments = 0.0, sum = 0.0;
         for (ptrdiff_t i = 0; i < n; i++) {
             double w = (double)weights[i];
@@ -89,8 +86,8 @@ static void NAME(ray_distortion)(void *context, ptrdiff_t unit) {
 /* Middles of samples: origins + directions (starts + ends) / 2. */
 static void NAME(ray_points)(void *context, ptrdiff_t unit) {
     const rays *work = context;
-    ptrdiff_t n = work->samples, first = unit * RAYS, last = first + RAYS < work->count ? first + RAYS : work->count;
-    for (ptrdiff_t ray = first; ray < last; ray++) {
+    ptrdiff_t n = work->samples, end = end_of_unit(work, unit);
+    for (ptrdiff_t ray = unit * RAYS; ray < end; ray++) {
         const REAL *o = (const REAL *)work->origins + ray * 3, *d = (const REAL *)work->directions + ray * 3;
         const REAL *starts = (const REAL *)work->starts + ray * n, *ends = (const REAL *)work->ends + ray * n;
         REAL *out = (REAL *)work->out + ray * n * 3;
@@ -104,16 +101,15 @@ static void NAME(ray_points)(void *context, ptrdiff_t unit) {
 /* Points into the cube of half side 2: x where its largest coordinate m is at most 1, else (2 - 1/m) x/m. */
 static void NAME(cube_contraction)(void *context, ptrdiff_t unit) {
     const rays *work = context;
-    ptrdiff_t first = unit * work->samples, last = first + work->samples < work->count ? first + work->samples : work->count;
-    const REAL *x = (const REAL *)work->origins;
-    REAL *out = (REAL *)work->out;
-    for (ptrdiff_t i = 3 * first; i < 3 * last; i += 3) {
-        REAL size = 1;
+    ptrdiff_t end = end_of_unit(work, unit);
+    for (ptrdiff_t point = unit * RAYS; point < end; point++) {
+        const REAL *x = (const REAL *)work->origins + point * 3;
+        REAL *out = (REAL *)work->out + point * 3, size = 1;
         for (ptrdiff_t axis = 0; axis < 3; axis++) {
-            REAL far = x[i + axis] < 0 ? -x[i + axis] : x[i + axis];
+            REAL far = x[axis] < 0 ? -x[axis] : x[axis];
             size = far > size || far != far ? far : size; /* NaN stays */
         }
         REAL factor = (2 - 1 / size) / size;
-        for (ptrdiff_t axis = 0; axis < 3; axis++) out[i + axis] = x[i + axis] * factor;
+        for (ptrdiff_t axis = 0; axis < 3; axis++) out[axis] = x[axis] * factor;
     }
 }

@@ -134,7 +134,8 @@ def reference_resample(
     above = torch.searchsorted(reached, wanted, side="right").clamp(max=weights.shape[-1])
     low, high = reached.gather(-1, above - 1), reached.gather(-1, above)
     start, end = edges.gather(-1, above - 1), edges.gather(-1, above)
-    return start + ((wanted - low) / (high - low)).clamp(max=1.0) * (end - start)
+    part = torch.where(wanted >= high, 1.0, (wanted - low) / (high - low))  # rounding may leave the last below 1
+    return start + part * (end - start)
 
 
 def reference_distortion(edges: Tensor, weights: Tensor) -> Tensor:
