@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "staf_nerf"
 
 ORDER = [
-    {"config", "kernels", "initialization", "mesh", "memory", "perceptual"},
+    {"config", "kernels", "initialization", "mesh", "memory", "muon", "perceptual"},
     {"presets", "activations", "encodings"},
     {"mlp"},
     {"fields"},
