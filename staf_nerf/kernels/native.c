@@ -16,12 +16,31 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#endif
 
 #include "native_threads.h"
 
 #define BLOCK_BYTES 8192 /* of z, beside as much of each other tensor: what the first-level cache holds */
 
+#define PIECES 256 /* to a unit of work on the pieces themselves */
+#define MOST_PIECES 16384
+
 /* --- arithmetic, for each precision and instruction set ------------------------------------------------------------ */
+
+enum { FORWARD, BACKWARD, SECOND };
+
+/* The pieces that stand for the sinusoids (native_pieces.h); none, a count of 0, where those are quicker. */
+typedef struct {
+    ptrdiff_t first, count, units;  /* numbers, piece 0 being centred at 0; units of values, each with its moments */
+    float scale;                    /* pieces in a unit of z */
+    double length;                  /* 1 / scale */
+    float *polynomials[2];          /* (count, 4): of the sum's derivatives of successive orders */
+    double *moments;                /* (units, count, 4) */
+    ptrdiff_t summed;               /* values that are summed before they are added to the moments */
+    int tables, pass;
+} pieces;
 
 /* What a call works on. A unit is a block of values where parameters are shared, else a block of whole rows. */
 typedef struct {
@@ -33,6 +52,7 @@ typedef struct {
     double *partial;                                             /* (units, 3, terms * width of the parameters) */
     ptrdiff_t rows, n, terms, block, width;                      /* width: of a row of z */
     int per_feature;
+    pieces by;
     double scale; /* kind, order and scale are a pointwise activation's; its factor is grad */
     int kind, order;
 } call;
@@ -54,7 +74,6 @@ static ptrdiff_t end_of_unit(const rays *work, ptrdiff_t unit) {
     return end < work->count ? end : work->count;
 }
 
-enum { FORWARD, BACKWARD, SECOND };
 enum { SINE, FINER, GAUSSIAN };
 
 #define ARITHMETIC "native_kernels.h"
@@ -76,6 +95,18 @@ static const kernels base[2] = {KERNELS(f32_base), KERNELS(f64_base)};
 static const kernels avx2[2] = {KERNELS(f32_avx2), KERNELS(f64_avx2)};
 static const kernels avx512[2] = {KERNELS(f32_avx512), KERNELS(f64_avx512)};
 #endif
+
+/* On pieces: in double precision for each instruction set. */
+typedef struct {
+    unit_function make, use_moments;
+} piece_kernels;
+static const piece_kernels on_pieces[] = {
+    {make_pieces_f64_base, use_moments_f64_base},
+#ifdef HAVE_X86
+    {make_pieces_f64_avx2, use_moments_f64_avx2},
+    {make_pieces_f64_avx512, use_moments_f64_avx512},
+#endif
+};
 
 /* Raised whenever a signature of this library changes, together with VERSION in library.py. */
 EXPORT int staf_version(void) { return 5; }
@@ -113,6 +144,65 @@ static ptrdiff_t plan(call *work, int is_double) {
     return (work->rows + work->block - 1) / work->block;
 }
 
+/* The least and largest value of z, as parts of some of its rows show. */
+static void sample_range(const call *work, double *low, double *high) {
+    enum { VALUES = 4096, LONG = 256, SIDE = 8 };
+    float least[SIDE], most[SIDE], none[LONG] = {0};
+    ptrdiff_t width = work->bias ? work->width : work->n, rows = work->n / width;
+    ptrdiff_t length = width < LONG ? width : LONG, parts = VALUES / length;
+    for (int i = 0; i < SIDE; i++) least[i] = INFINITY, most[i] = -INFINITY;
+    for (ptrdiff_t part = 0; part < parts; part++) {
+        ptrdiff_t at = work->bias ? rows * part / parts * width + part * length % (width - length + 1) : (width - length) / parts * part;
+        const float *z = (const float *)work->z + at, *bias = work->bias ? (const float *)work->bias + at % width : none;
+        for (ptrdiff_t i = 0; i < length; i += SIDE)
+            for (int j = 0; j < SIDE && i + j < length; j++) {
+                float x = z[i + j] + bias[i + j];
+                least[j] = x < least[j] ? x : least[j], most[j] = x > most[j] ? x : most[j];
+            }
+    }
+    *low = least[0], *high = most[0];
+    for (int i = 1; i < SIDE; i++) *low = fmin(*low, least[i]), *high = fmax(*high, most[i]);
+}
+
+/* The largest magnitude; not a number, if one is none. */
+static double largest(const float *values, ptrdiff_t count) {
+    double most = 0.0;
+    for (ptrdiff_t i = 0; i < count; i++)
+        if (!(fabs((double)values[i]) <= most)) most = fabs((double)values[i]);
+    return most;
+}
+
+/* Cuts the range of z into pieces, or leaves none where sinusoids are quicker, or there is no memory; units of values. */
+static ptrdiff_t cut(call *work, ptrdiff_t units, int pass) {
+    const double longest = 0.074; /* radians of the quickest sinusoid */
+    const ptrdiff_t fewest = 512, terms = work->terms, spared = terms - 3, shortest = 8 * BLOCK_BYTES / 4;
+    if (work->per_feature || spared <= 0 || work->n * spared < 1 << 19) return units;
+    if (pass == SECOND && largest(work->vamplitude, terms) + largest(work->vfrequency, terms) + largest(work->vphase, terms) != 0.0)
+        return units; /* along directions of parameters the sum is another one */
+    double quickest = largest(work->frequency, terms), low, high;
+    sample_range(work, &low, &high);
+    double span = high - low, farthest = fmax(fabs(low), fabs(high)) + span;
+    if (!(span > 0.0 && quickest * farthest + largest(work->phase, terms) < 1e5)) return units; /* nor with any NaN */
+    pieces by = {.scale = (float)fmax(quickest / longest, (double)fewest / span), .tables = pass == SECOND ? 2 : 1, .pass = pass};
+    double margin = 0.15 * span * by.scale + 1.0, first = floor(low * by.scale - margin), last = ceil(high * by.scale + margin);
+    double most = fmin(fmin(MOST_PIECES, 1024.0 * (double)spared), (double)work->n / 16.0);
+    if (!(last - first < most && fmax(fabs(first), fabs(last)) < 1 << 22)) return units;
+    by.first = (ptrdiff_t)first, by.count = (ptrdiff_t)(last - first) + 1, by.length = 1.0 / (double)by.scale;
+    by.summed = shortest > 8 * by.count ? shortest : 8 * by.count;
+    for (by.units = 64; by.units > 1 && work->n < 32 * by.units * by.count;) by.units /= 2;
+    ptrdiff_t block = (work->n + by.units - 1) / by.units;
+    by.units = (work->n + block - 1) / block;
+    by.polynomials[0] = malloc((size_t)(by.tables * by.count) * 4 * sizeof(float));
+    if (by.polynomials[0] && pass != FORWARD) by.moments = calloc((size_t)(by.units * by.count), 4 * sizeof(double));
+    if (!by.polynomials[0] || (pass != FORWARD && !by.moments)) {
+        free(by.polynomials[0]);
+        return units;
+    }
+    by.polynomials[1] = by.polynomials[0] + 4 * by.count;
+    work->by = by, work->block = block;
+    return by.units;
+}
+
 /* The parameters' gradients (3, terms * width) from the units' partial sums, in the order of the units. */
 static void reduce(const call *work, ptrdiff_t units, ptrdiff_t width, int is_double, void *gradients[3]) {
     ptrdiff_t count = work->terms * width;
@@ -143,20 +233,29 @@ static void reduce_rows(const call *work, ptrdiff_t units, int is_double, void *
     }
 }
 
-static int run_with_sums(call *work, unit_function run, int is_double, int threads, void *gradients[3], void *to_bias) {
-    ptrdiff_t width = work->per_feature ? work->n : 1;
-    ptrdiff_t units = plan(work, is_double);
-    size_t room = (size_t)(units > 0 ? units : 1);
-    work->partial = calloc(room, 3 * (size_t)(work->terms * width) * sizeof(double));
-    work->to_bias = work->bias ? calloc(room, (size_t)work->width * (is_double ? 8 : 4)) : NULL;
-    int failed = !work->partial || (work->bias && !work->to_bias);
+/* A pass over z; but in the forward pass with the sums of what each unit of it gives the parameters. */
+static int run_pass(call *work, int level, int is_double, int threads, int pass, void *gradients[3], void *to_bias) {
+    const kernels *of = choose(level, is_double);
+    ptrdiff_t width = work->per_feature ? work->n : 1, units = plan(work, is_double);
+    if (!is_double) units = cut(work, units, pass);
+    ptrdiff_t piece_units = (work->by.count + PIECES - 1) / PIECES;
+    int failed = 0;
+    if (pass != FORWARD) {
+        work->partial = calloc((size_t)(units + piece_units + 1), 3 * (size_t)(work->terms * width) * sizeof(double));
+        work->to_bias = work->bias ? calloc((size_t)(units + 1), (size_t)work->width * (is_double ? 8 : 4)) : NULL;
+        failed = !work->partial || (work->bias && !work->to_bias);
+    }
     if (!failed) {
-        run_job((job){run, work, units, threads});
-        reduce(work, units, width, is_double, gradients);
-        if (work->bias) reduce_rows(work, units, is_double, to_bias);
+        if (piece_units) run_job((job){on_pieces[level].make, work, piece_units, threads});
+        run_job((job){pass == FORWARD ? of->forward : pass == BACKWARD ? of->backward : of->second, work, units, threads});
+        if (piece_units && pass != FORWARD) run_job((job){on_pieces[level].use_moments, work, piece_units, threads});
+        if (pass != FORWARD) reduce(work, units + piece_units, width, is_double, gradients);
+        if (pass != FORWARD && work->bias) reduce_rows(work, units, is_double, to_bias);
     }
     free(work->partial);
     free(work->to_bias);
+    free(work->by.polynomials[0]);
+    free(work->by.moments);
     return failed;
 }
 
@@ -165,9 +264,7 @@ EXPORT int staf_forward(int level, int is_double, int threads, int per_feature, 
                         void *out) {
     call work = {.z = z, .amplitude = amplitude, .frequency = frequency, .phase = phase, .bias = bias, .out = out,
                  .rows = rows, .n = n, .terms = terms, .per_feature = per_feature};
-    ptrdiff_t units = plan(&work, is_double);
-    run_job((job){choose(level, is_double)->forward, &work, units, threads});
-    return 0;
+    return run_pass(&work, level, is_double, threads, FORWARD, NULL, NULL);
 }
 
 EXPORT int staf_backward(int level, int is_double, int threads, int per_feature, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t terms,
@@ -177,7 +274,7 @@ EXPORT int staf_backward(int level, int is_double, int threads, int per_feature,
     call work = {.grad = grad, .z = z, .amplitude = amplitude, .frequency = frequency, .phase = phase, .bias = bias,
                  .to_z = to_z, .rows = rows, .n = n, .terms = terms, .per_feature = per_feature};
     void *gradients[3] = {to_amplitude, to_frequency, to_phase};
-    return run_with_sums(&work, choose(level, is_double)->backward, is_double, threads, gradients, to_bias);
+    return run_pass(&work, level, is_double, threads, BACKWARD, gradients, to_bias);
 }
 
 EXPORT int staf_second(int level, int is_double, int threads, int per_feature, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t terms,
@@ -189,7 +286,7 @@ EXPORT int staf_second(int level, int is_double, int threads, int per_feature, p
                  .grad = grad, .z = z, .amplitude = amplitude, .frequency = frequency, .phase = phase, .bias = bias,
                  .to_grad = to_grad, .to_z = to_z, .rows = rows, .n = n, .terms = terms, .per_feature = per_feature};
     void *gradients[3] = {to_amplitude, to_frequency, to_phase};
-    return run_with_sums(&work, choose(level, is_double)->second, is_double, threads, gradients, to_bias);
+    return run_pass(&work, level, is_double, threads, SECOND, gradients, to_bias);
 }
 
 /* out = the derivative of that order at each z, times factor (which order 0 does not read). */

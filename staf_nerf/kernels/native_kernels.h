@@ -152,14 +152,18 @@ INLINE void NAME(keep_largest)(V x, I *most) {
     *most = (bits & larger) | (*most & ~larger);
 }
 
+INLINE int NAME(none)(I bits) {
+    int64_t words[VECTOR_BYTES / 8], any = 0;
+    memcpy(words, &bits, sizeof words);
+    for (ptrdiff_t i = 0; i < VECTOR_BYTES / 8; i++) any |= words[i];
+    return !any;
+}
+
 /* Whether an argument w z + p of the line leaves what the fast reduction is accurate for. */
 INLINE int NAME(beyond)(I most, V w, V p) {
     I unsigned_bits = ~((I){0} + (BITS)((uint64_t)1 << SIGN_SHIFT));
     I within = (V)((I)w & unsigned_bits) * (V)most + (V)((I)p & unsigned_bits) <= (REAL)LARGEST;
-    int64_t words[VECTOR_BYTES / 8], all = -1;
-    memcpy(words, &within, sizeof words);
-    for (ptrdiff_t i = 0; i < VECTOR_BYTES / 8; i++) all &= words[i];
-    return all != -1;
+    return !NAME(none)(~within);
 }
 
 /* One sinusoid over a line. `s` holds its C, W, P, and in the second pass their directions; sums are the gradients of
@@ -318,6 +322,8 @@ INLINE void NAME(sum_over_line)(const call *work, ptrdiff_t unit, ptrdiff_t colu
     }
 }
 
+#include "native_pieces.h"
+
 /* to = values + row, where `values` begins in column `column` of rows of n. */
 INLINE void NAME(add_row)(const REAL *values, const REAL *row, ptrdiff_t n, ptrdiff_t column, ptrdiff_t count, REAL *to) {
     for (ptrdiff_t i = 0; i < count; column = 0) {
@@ -343,7 +349,7 @@ INLINE void NAME(add_to_row)(const REAL *values, REAL *row, ptrdiff_t n, ptrdiff
 }
 
 /* A part of the values that share their parameters, of at most LINE_VALUES; the bias is added to a copy of it. */
-INLINE void NAME(run_values)(const call *work, ptrdiff_t unit, ptrdiff_t at, ptrdiff_t values, int pass) {
+INLINE void NAME(run_values)(const call *work, ptrdiff_t unit, ptrdiff_t at, ptrdiff_t values, int pass, REAL *moments) {
     REAL biased[LINE_VALUES], turned[LINE_VALUES];
     ptrdiff_t whole = values / LANES, rest = values % LANES, done = whole * LANES;
     ptrdiff_t column = work->bias ? at % work->width : 0;
@@ -356,7 +362,7 @@ INLINE void NAME(run_values)(const call *work, ptrdiff_t unit, ptrdiff_t at, ptr
         NAME(add_row)(l.vz, work->vbias, work->width, column, values, turned);
         l.vz = turned, tail.vz = turned + done;
     }
-    if (whole) NAME(sum_over_line)(work, unit, 0, l, pass);
+    if (whole) NAME(run_line)(work, unit, l, pass, moments);
     if (rest) NAME(sum_over_line)(work, unit, 0, tail, pass);
     if (work->bias && pass != FORWARD)
         NAME(add_to_row)(l.to_z, (REAL *)work->to_bias + unit * work->width, work->width, column, values);
@@ -374,8 +380,16 @@ INLINE void NAME(run_unit)(const call *work, ptrdiff_t unit, int pass) {
         return;
     }
     ptrdiff_t last = first + work->block < work->n ? first + work->block : work->n;
-    for (ptrdiff_t at = first; at < last; at += LINE_VALUES)
-        NAME(run_values)(work, unit, at, last - at < LINE_VALUES ? last - at : LINE_VALUES, pass);
+    REAL moments[4 * (KERNEL_FLOAT ? MOST_PIECES : 1)] __attribute__((aligned(16)));
+    ptrdiff_t kept = first;
+    if (work->by.moments) memset(moments, 0, 4 * (size_t)work->by.count * sizeof(REAL));
+    for (ptrdiff_t at = first; at < last; at += LINE_VALUES) {
+        ptrdiff_t end = at + LINE_VALUES < last ? at + LINE_VALUES : last;
+        NAME(run_values)(work, unit, at, end - at, pass, moments);
+        if (!work->by.moments || (end < last && end - kept < work->by.summed)) continue;
+        NAME(keep_moments)(&work->by, unit, moments);
+        kept = end;
+    }
 }
 
 static void NAME(forward)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit, FORWARD); }

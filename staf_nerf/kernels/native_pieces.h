@@ -1,0 +1,271 @@
+/* The Fourier sum by pieces: where parameters are shared, sigma is one function of one number. The range of z is cut into
+ * equal pieces, on each of which sigma and its derivatives are polynomials of degree 3, and then a value costs the same
+ * whatever the number of sinusoids. Sums over the values, sum_e g_e phi(z_e) for phi = sin, cos and z cos of a sinusoid's
+ * argument, are formed the other way round: first each piece's moments sum g u^j, u being the place in the piece; phi is a
+ * polynomial there too. (Interpolation and its adjoint, as in a non-uniform Fourier transform.)
+ *
+ * With x = W z + P at a piece's centre and a = W times its length, sin(x + a u) = sin x cos a u + cos x sin a u; for u from
+ * -1/2 to 1/2 the four functions of `arc` are truncated Chebyshev series, with errors up to a^4 / 3072: 1e-8 at LONGEST.
+ *
+ * In double precision: polynomials from parameters, and gradients from moments. In single: what is done for each value.
+ */
+#if !KERNEL_FLOAT
+
+typedef struct {
+    double cos_0, cos_2, sin_1, sin_3;     /* of cos a u and sin a u */
+    double ucos_1, ucos_3, usin_0, usin_2; /* of u cos a u and u sin a u */
+} NAME(arc);
+
+INLINE NAME(arc) NAME(arc_of)(double a) {
+    double b = a * a, c = b * b;
+    return (NAME(arc)){
+        .cos_0 = 1.0 - c / 3072.0, .cos_2 = c / 96.0 - b / 2.0,
+        .sin_1 = a - a * c / 6144.0, .sin_3 = a * c / 384.0 - a * b / 6.0,
+        .ucos_1 = 1.0 - c * 5.0 / 6144.0, .ucos_3 = c * 5.0 / 384.0 - b / 2.0,
+        .usin_0 = a * b / 768.0, .usin_2 = a - a * b / 24.0,
+    };
+}
+
+/* Sine and cosine of a sinusoid's argument at the centres of LANES pieces, differentiated some times; and what turns them
+ * on to those of the next. */
+typedef struct {
+    V sine, cosine, sine_on, cosine_on;
+} NAME(turning);
+
+INLINE NAME(turning) NAME(turning_at)(const call *work, ptrdiff_t t, V centre, int order) {
+    double w = ((const float *)work->frequency)[t];
+    NAME(turning) now;
+    I sign = NAME(sincos)(centre * w + ((const float *)work->phase)[t], &now.sine, &now.cosine, 0);
+    now.sine = NAME(turn_sign)(now.sine, sign), now.cosine = NAME(turn_sign)(now.cosine, sign);
+    for (; order > 0; order--) {
+        V turned = -now.sine;
+        now.sine = now.cosine, now.cosine = turned;
+    }
+    sign = NAME(sincos)((V){0} + w * work->by.length * (double)LANES, &now.sine_on, &now.cosine_on, 0);
+    now.sine_on = NAME(turn_sign)(now.sine_on, sign), now.cosine_on = NAME(turn_sign)(now.cosine_on, sign);
+    return now;
+}
+
+INLINE void NAME(turn_on)(NAME(turning) *now) {
+    V sine = now->sine * now->cosine_on + now->cosine * now->sine_on;
+    now->cosine = now->cosine * now->cosine_on - now->sine * now->sine_on;
+    now->sine = sine;
+}
+
+/* The centres of the pieces from number `piece`. */
+INLINE V NAME(centres)(const pieces *by, ptrdiff_t piece) {
+    V number;
+    for (ptrdiff_t i = 0; i < LANES; i++) number[i] = (double)(by->first + piece + i);
+    return number * by->length;
+}
+
+static void NAME(make_pieces)(void *context, ptrdiff_t unit) {
+    const call *work = context;
+    const pieces *by = &work->by;
+    ptrdiff_t first = unit * PIECES, count = by->count - first < PIECES ? by->count - first : PIECES;
+    for (int table = 0; table < by->tables; table++) {
+        int order = table + (by->pass != FORWARD);
+        V coefficients[4][PIECES / (VECTOR_BYTES / 8)] = {{{0}}};
+        for (ptrdiff_t t = 0; t < work->terms; t++) {
+            double w = ((const float *)work->frequency)[t], size = ((const float *)work->amplitude)[t];
+            for (int i = 0; i < order; i++) size *= w;
+            NAME(arc) arc = NAME(arc_of)(w * by->length);
+            NAME(turning) at = NAME(turning_at)(work, t, NAME(centres)(by, first), order);
+            for (ptrdiff_t i = 0; i * LANES < count; i++, NAME(turn_on)(&at)) {
+                V sine = size * at.sine, cosine = size * at.cosine;
+                coefficients[0][i] += arc.cos_0 * sine, coefficients[1][i] += arc.sin_1 * cosine;
+                coefficients[2][i] += arc.cos_2 * sine, coefficients[3][i] += arc.sin_3 * cosine;
+            }
+        }
+        for (ptrdiff_t i = 0; i < count; i++)
+            for (int j = 0; j < 4; j++)
+                by->polynomials[table][4 * (first + i) + j] = (float)coefficients[j][i / LANES][i % LANES];
+    }
+}
+
+/* The parameters' gradients from the moments of a unit's pieces, into the partial sums after those of the values' units.
+ * In the second pass the moments are those of g times z's direction, and phi are of the sinusoids' derivatives.
+ */
+static void NAME(use_moments)(void *context, ptrdiff_t unit) {
+    const call *work = context;
+    const pieces *by = &work->by;
+    ptrdiff_t first = unit * PIECES, count = by->count - first < PIECES ? by->count - first : PIECES;
+    int second = by->pass == SECOND;
+    double *to = work->partial + (by->units + unit) * 3 * work->terms, sums[4 * PIECES] = {0};
+    for (ptrdiff_t from = 0; from < by->units; from++) {
+        const double *moments = by->moments + 4 * (from * by->count + first);
+        for (ptrdiff_t i = 0; i < 4 * count; i++) sums[i] += moments[i];
+    }
+    V m[4][PIECES / (VECTOR_BYTES / 8)];
+    for (ptrdiff_t i = 0; i < PIECES; i++)
+        for (int j = 0; j < 4; j++) m[j][i / LANES][i % LANES] = sums[4 * i + j];
+    for (ptrdiff_t t = 0; t < work->terms; t++) {
+        double w = ((const float *)work->frequency)[t], c = ((const float *)work->amplitude)[t];
+        NAME(arc) arc = NAME(arc_of)(w * by->length);
+        V centre = NAME(centres)(by, first), by_sin = {0}, by_cos = {0}, by_zcos = {0};
+        NAME(turning) at = NAME(turning_at)(work, t, centre, second);
+        for (ptrdiff_t i = 0; i * LANES < count; i++, NAME(turn_on)(&at), centre += LANES * by->length) {
+            V even = arc.cos_0 * m[0][i] + arc.cos_2 * m[2][i], odd = arc.sin_1 * m[1][i] + arc.sin_3 * m[3][i];
+            V moved_even = arc.usin_0 * m[0][i] + arc.usin_2 * m[2][i];
+            V moved_odd = arc.ucos_1 * m[1][i] + arc.ucos_3 * m[3][i];
+            V cosines = at.cosine * even - at.sine * odd;
+            by_sin += at.sine * even + at.cosine * odd;
+            by_cos += cosines;
+            by_zcos += centre * cosines + by->length * (at.cosine * moved_odd - at.sine * moved_even);
+        }
+        double sum_sin = NAME(total)(by_sin), rate = second ? w : 1.0;
+        to[t] = rate * sum_sin;
+        to[work->terms + t] = c * (rate * NAME(total)(by_zcos) + (second ? sum_sin : 0.0));
+        to[2 * work->terms + t] = c * rate * NAME(total)(by_cos);
+    }
+}
+
+INLINE void NAME(run_line)(const call *work, ptrdiff_t unit, LINE l, int pass, REAL *moments) {
+    (void)moments;
+    NAME(sum_over_line)(work, unit, 0, l, pass);
+}
+
+#else
+
+/* --- for each value ------------------------------------------------------------------------------------------------ */
+
+#define AT_ONCE 256 /* values whose pieces are found before they are used */
+
+#if VECTOR_BYTES == 64
+#define QUADS(i, j, k, l) i, j, k, l, i + 4, j + 4, k + 4, l + 4, i + 8, j + 8, k + 8, l + 8, i + 12, j + 12, k + 12, l + 12
+#elif VECTOR_BYTES == 32
+#define QUADS(i, j, k, l) i, j, k, l, i + 4, j + 4, k + 4, l + 4
+#else
+#define QUADS(i, j, k, l) i, j, k, l
+#endif
+#define M ((int)LANES)
+#if defined(__clang__)
+#define SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, QUADS(i, j, k, l))
+#else
+#define SHUFFLE(a, b, i, j, k, l) __builtin_shuffle(a, b, (I){QUADS(i, j, k, l)})
+#endif
+
+typedef REAL NAME(quad) __attribute__((vector_size(16), may_alias));
+#define QUAD NAME(quad)
+
+/* Transposes the 4 x 4 values in each quarter of a vector, half of one, or whole one. */
+INLINE void NAME(transpose)(V v[4]) {
+    V a = SHUFFLE(v[0], v[1], 0, M, 1, M + 1), b = SHUFFLE(v[0], v[1], 2, M + 2, 3, M + 3);
+    V c = SHUFFLE(v[2], v[3], 0, M, 1, M + 1), d = SHUFFLE(v[2], v[3], 2, M + 2, 3, M + 3);
+    v[0] = SHUFFLE(a, c, 0, 1, M, M + 1), v[1] = SHUFFLE(a, c, 2, 3, M + 2, M + 3);
+    v[2] = SHUFFLE(b, d, 0, 1, M, M + 1), v[3] = SHUFFLE(b, d, 2, 3, M + 2, M + 3);
+}
+
+/* The four values of pieces 0, 4, 8 ... of a vector's, which are given by where those begin, in bytes. */
+INLINE V NAME(load_quads)(const REAL *table, const uint32_t *piece) {
+#define AT(i) (*(const QUAD *)((const char *)table + piece[i]))
+#if VECTOR_BYTES == 64
+    __m512 v = _mm512_castps128_ps512((__m128)AT(0));
+    v = _mm512_mask_broadcast_f32x4(v, 0x00f0, (__m128)AT(4));
+    v = _mm512_mask_broadcast_f32x4(v, 0x0f00, (__m128)AT(8));
+    return (V)_mm512_mask_broadcast_f32x4(v, 0xf000, (__m128)AT(12));
+#elif VECTOR_BYTES == 32
+    return (V)_mm256_insertf128_ps(_mm256_castps128_ps256((__m128)AT(0)), (__m128)AT(4), 1);
+#else
+    return AT(0);
+#endif
+#undef AT
+}
+
+/* The polynomial of each value's piece, at its place in it. */
+INLINE V NAME(evaluate)(const REAL *table, const uint32_t *piece, V u) {
+    V c[4];
+    for (int i = 0; i < 4; i++) c[i] = NAME(load_quads)(table, piece + i);
+    NAME(transpose)(c);
+    return ((c[3] * u + c[2]) * u + c[1]) * u + c[0];
+}
+
+INLINE void NAME(add_moments)(REAL *moments, const uint32_t *piece, V g, V u) {
+    V m[4] = {g, g * u, g * u * u, g * u * u * u};
+    QUAD parts[4][VECTOR_BYTES / 16];
+    NAME(transpose)(m);
+    memcpy(parts, m, sizeof parts);
+    for (ptrdiff_t i = 0; i < LANES; i++) *(QUAD *)((char *)moments + piece[i]) += parts[i % 4][i / 4];
+}
+
+/* Where the piece of each value of a line begins in a table, and the value's place in it, from -1/2 to 1/2; whether all have one, as no NaN has. */
+static __attribute__((noinline)) int NAME(find_pieces)(const pieces *by, const LINE *l, uint32_t *piece, REAL *place) {
+    typedef uint32_t U __attribute__((vector_size(VECTOR_BYTES)));
+    REAL magic = INTEGER_AT;
+    uint32_t first;
+    memcpy(&first, &magic, sizeof first);
+    first += (uint32_t)by->first;
+    I outside = {0};
+    for (ptrdiff_t i = 0; i < l->count * LANES; i += LANES) {
+        V x = NAME(load)(l->z + i, LANES), shifted = x * by->scale + INTEGER_AT, k = shifted - INTEGER_AT;
+        U number = (U)shifted - first;
+        outside |= number >= (U){0} + (uint32_t)by->count;
+        number *= 4 * sizeof(REAL);
+        memcpy(piece + i, &number, VECTOR_BYTES);
+        NAME(store)(place + i, x * by->scale - k, LANES);
+    }
+    return NAME(none)(outside);
+}
+
+#define SEPARATE static __attribute__((noinline)) void
+SEPARATE NAME(forward_pieces)(const pieces *by, const LINE *l, const uint32_t *piece, const REAL *place) {
+    for (ptrdiff_t i = 0; i < l->count * LANES; i += LANES)
+        NAME(store)(l->out + i, NAME(evaluate)(by->polynomials[0], piece + i, NAME(load)(place + i, LANES)), LANES);
+}
+
+SEPARATE NAME(backward_pieces)(const pieces *by, const LINE *l, const uint32_t *piece, const REAL *place, REAL *moments) {
+    for (ptrdiff_t i = 0; i < l->count * LANES; i += LANES) {
+        V u = NAME(load)(place + i, LANES), g = NAME(load)(l->grad + i, LANES);
+        NAME(store)(l->to_z + i, g * NAME(evaluate)(by->polynomials[0], piece + i, u), LANES);
+        NAME(add_moments)(moments, piece + i, g, u);
+    }
+}
+
+SEPARATE NAME(second_pieces)(const pieces *by, const LINE *l, const uint32_t *piece, const REAL *place, REAL *moments) {
+    for (ptrdiff_t i = 0; i < l->count * LANES; i += LANES) {
+        V u = NAME(load)(place + i, LANES), moved = NAME(load)(l->vz + i, LANES), g = NAME(load)(l->grad + i, LANES) * moved;
+        NAME(store)(l->to_grad + i, moved * NAME(evaluate)(by->polynomials[0], piece + i, u), LANES);
+        NAME(store)(l->to_z + i, g * NAME(evaluate)(by->polynomials[1], piece + i, u), LANES);
+        NAME(add_moments)(moments, piece + i, g, u);
+    }
+}
+#undef SEPARATE
+
+/* A line of whole vectors; values that lie outside the pieces are done sinusoid by sinusoid, with those around them. */
+INLINE void NAME(run_line)(const call *work, ptrdiff_t unit, LINE l, int pass, REAL *moments) {
+    if (!work->by.count) {
+        NAME(sum_over_line)(work, unit, 0, l, pass);
+        return;
+    }
+    uint32_t piece[AT_ONCE];
+    REAL place[AT_ONCE];
+    for (ptrdiff_t left = l.count; left > 0; left -= l.count) {
+        l.count = left < AT_ONCE / LANES ? left : AT_ONCE / LANES;
+        if (!NAME(find_pieces)(&work->by, &l, piece, place))
+            NAME(sum_over_line)(work, unit, 0, l, pass);
+        else if (pass == FORWARD)
+            NAME(forward_pieces)(&work->by, &l, piece, place);
+        else if (pass == BACKWARD)
+            NAME(backward_pieces)(&work->by, &l, piece, place, moments);
+        else
+            NAME(second_pieces)(&work->by, &l, piece, place, moments);
+        ptrdiff_t done = l.count * LANES;
+        l.z += done;
+        if (pass == FORWARD) l.out += done;
+        if (pass != FORWARD) l.grad += done, l.to_z += done;
+        if (pass == SECOND) l.vz += done, l.to_grad += done;
+    }
+}
+
+#undef QUADS
+#undef M
+#undef SHUFFLE
+#undef QUAD
+#undef AT_ONCE
+#endif
+
+/* Sums of a few values in each piece, in the tensors' precision, are added in double. */
+INLINE void NAME(keep_moments)(const pieces *by, ptrdiff_t unit, REAL *moments) {
+    double *to = by->moments + unit * 4 * by->count;
+    for (ptrdiff_t i = 0; i < 4 * by->count; i++) to[i] += (double)moments[i], moments[i] = 0;
+}

@@ -1,0 +1,143 @@
+"""The Fourier sum by pieces: what many values with shared parameters take in native code (native_pieces.h)."""
+
+import pytest
+import torch
+
+from staf_nerf.bench.timing import on_threads
+from staf_nerf.kernels import library, staf
+from tests.test_kernels import draw, errors
+
+pytestmark = pytest.mark.skipif(library.library() is None, reason="there was no C compiler when this was installed")
+
+SHAPE = (1600, 43)  # with 12 sinusoids enough values for pieces, and no whole number of vectors, lines or blocks
+TERMS = 12
+
+
+def first_derivative(z, *parameters):
+    """∂/∂z, as a surface's normals need it."""
+    (slope,) = torch.autograd.grad(staf(z, *parameters).sum(), z, create_graph=True)
+    return slope
+
+
+def by_rows(z, *parameters):
+    """Few values at a time: sinusoid by sinusoid."""
+    return torch.cat([staf(part, *parameters) for part in z.split(100)])
+
+
+def exact(function, inputs):
+    return function(*(x.detach().double().requires_grad_() for x in inputs))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 10.0])
+@pytest.mark.usefixtures("instructions")
+def test_values_are_nearer_the_truth_than_sinusoid_by_sinusoid(scale, generator):
+    z, *parameters = draw(SHAPE, (TERMS,), generator, dtype=torch.float32)
+    inputs = [scale * z, *parameters]
+    whole, parts, truth = staf(*inputs), by_rows(*inputs), exact(staf, inputs)
+    assert not torch.equal(whole, parts)  # so there were pieces
+    assert (whole - truth).abs().max().item() <= (parts - truth).abs().max().item()
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+@pytest.mark.usefixtures("instructions")
+def test_float32_is_as_good_as_torch_formula_against_float64(scale, generator):
+    draws = []
+    for _ in range(3):
+        z, *parameters = draw(SHAPE, (TERMS,), generator, dtype=torch.float32)
+        draws.append([scale * z, *parameters])
+
+    def formula(z, amplitude, frequency, phase):
+        return sum(c * torch.sin(w * z + p) for c, w, p in zip(amplitude, frequency, phase, strict=True))
+
+    ours, theirs = errors(staf, draws), errors(formula, draws)
+    assert all(a <= b for a, b in zip(ours[:2], theirs[:2], strict=True)), (ours, theirs)
+    assert all(a <= max(2 * b, 1.2e-7) for a, b in zip(ours[2:], theirs[2:], strict=True)), (ours, theirs)
+
+
+@pytest.mark.parametrize("function", [staf, first_derivative])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.usefixtures("instructions")
+def test_all_derivatives_equal_those_in_float64(function, biased, generator):
+    inputs = draw(SHAPE, (TERMS,), generator, dtype=torch.float32, omega=20.0)
+    if biased:
+        inputs.append(torch.randn(SHAPE[-1:], generator=generator, requires_grad=True))
+    weights = torch.randn(SHAPE, generator=generator)
+    results = []
+    for dtype in (torch.float64, torch.float32):
+        cast = [x.detach().to(dtype).requires_grad_() for x in inputs]
+        y = function(*cast)
+        results.append([y, *torch.autograd.grad((y * weights).sum(), cast)])
+    for expected, found in zip(*results, strict=True):
+        # Arguments up to 100 are rounded to 4e-6 where a bias is added; gradients are sums of 68 800 such terms.
+        assert float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+@pytest.mark.usefixtures("instructions")
+def test_a_derivative_along_the_parameters_is_right_too(generator):
+    inputs = draw(SHAPE, (TERMS,), generator, dtype=torch.float32)
+    weights = [torch.randn(x.shape, generator=generator) for x in inputs]
+    results = []
+    for dtype in (torch.float64, torch.float32):
+        cast = [x.detach().to(dtype).requires_grad_() for x in inputs]
+        gradients = torch.autograd.grad(staf(*cast).square().sum(), cast, create_graph=True)
+        results.append(torch.autograd.grad(sum((w * g).sum() for w, g in zip(weights, gradients, strict=True)), cast))
+    for expected, found in zip(*results, strict=True):
+        assert float((found - expected).abs().max()) <= 2e-5 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("strange", [1e3, -1e9, float("inf"), -float("inf"), float("nan")])
+@pytest.mark.usefixtures("instructions")
+def test_values_outside_all_pieces_are_right_and_leave_the_rest_alone(strange, generator):
+    inputs = draw(SHAPE, (TERMS,), generator, dtype=torch.float32)
+    z = inputs[0].detach().clone()
+    places = torch.randint(z.numel(), (20,), generator=generator)
+    z.view(-1)[places] = strange
+    untouched = torch.ones(SHAPE, dtype=torch.bool)
+    untouched.view(-1)[places] = False
+    z.requires_grad_()
+    clean, dirty = staf(*inputs), staf(z, *inputs[1:])
+    torch.testing.assert_close(dirty[untouched], clean[untouched], atol=5e-6, rtol=0.0)
+    truth = exact(staf, [z, *inputs[1:]])
+    atol = 1e-3 if abs(strange) == 1e3 else 30.0  # 1e9 times a frequency is rounded to anything
+    torch.testing.assert_close(dirty.double(), truth, atol=atol, rtol=0.0, equal_nan=True)
+    (to_clean,) = torch.autograd.grad(clean.sum(), inputs[0])
+    (to_dirty,) = torch.autograd.grad(dirty.sum(), z)
+    torch.testing.assert_close(to_dirty[untouched], to_clean[untouched], atol=1e-5, rtol=0.0)
+
+
+@pytest.mark.parametrize(
+    "place", [lambda z: torch.full_like(z, 2.5), lambda z: 50.0 + 1e-3 * z, lambda z: z.sign(), lambda z: 0.0 * z]
+)
+def test_any_range_of_values_will_do(place, generator):
+    z, *parameters = draw(SHAPE, (TERMS,), generator, dtype=torch.float32)
+    inputs = [place(z.detach()).requires_grad_(), *parameters]
+    results = []
+    for dtype in (torch.float64, torch.float32):
+        cast = [x.detach().to(dtype).requires_grad_() for x in inputs]
+        y = staf(*cast)
+        results.append([y, *torch.autograd.grad(y.square().sum(), cast)])
+    for expected, found in zip(*results, strict=True):
+        # Arguments of 150 are rounded to 8e-6.
+        torch.testing.assert_close(found.double(), expected, rtol=0.0, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_parameter_that_is_not_finite_shows(bad, generator):
+    z, amplitude, frequency, phase = draw(SHAPE, (TERMS,), generator, dtype=torch.float32)
+    ones = torch.ones(TERMS)
+    ones[3] = bad
+    assert staf(z, amplitude, ones * frequency, phase).isnan().all()
+    assert staf(z, amplitude, frequency, ones * phase).isnan().all()
+    assert not staf(z, ones * amplitude, frequency, phase).isfinite().any()
+
+
+def test_results_do_not_depend_on_the_number_of_threads(generator):
+    inputs = draw(SHAPE, (TERMS,), generator, dtype=torch.float32)
+    bias = torch.randn(SHAPE[-1:], generator=generator, requires_grad=True)
+    results = []
+    for threads in (1, 2, 7):
+        with on_threads(threads):
+            y = first_derivative(*inputs, bias)
+            results.append([y, *torch.autograd.grad(y.square().sum(), [*inputs, bias])])
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
