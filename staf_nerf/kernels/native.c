@@ -26,6 +26,7 @@
 
 #define PIECES 256 /* to a unit of work on the pieces themselves */
 #define MOST_PIECES 16384
+#define AT_ONCE 512 /* values whose pieces are found before they are used */
 
 /* --- arithmetic, for each precision and instruction set ------------------------------------------------------------ */
 
@@ -38,6 +39,7 @@ typedef struct {
     double length;                  /* 1 / scale */
     float *polynomials[2];          /* (count, 4): of the sum's derivatives of successive orders */
     double *moments;                /* (units, count, 4) */
+    float *bias;                    /* repeated, so that AT_ONCE values follow each of a row's; NULL without one */
     ptrdiff_t summed;               /* values that are summed before they are added to the moments */
     int tables, pass;
 } pieces;
@@ -192,13 +194,16 @@ static ptrdiff_t cut(call *work, ptrdiff_t units, int pass) {
     for (by.units = 64; by.units > 1 && work->n < 32 * by.units * by.count;) by.units /= 2;
     ptrdiff_t block = (work->n + by.units - 1) / by.units;
     by.units = (work->n + block - 1) / block;
-    by.polynomials[0] = malloc((size_t)(by.tables * by.count) * 4 * sizeof(float));
+    by.polynomials[0] = malloc((size_t)(by.tables * by.count * 4 + work->width + AT_ONCE) * sizeof(float));
     if (by.polynomials[0] && pass != FORWARD) by.moments = calloc((size_t)(by.units * by.count), 4 * sizeof(double));
     if (!by.polynomials[0] || (pass != FORWARD && !by.moments)) {
         free(by.polynomials[0]);
         return units;
     }
     by.polynomials[1] = by.polynomials[0] + 4 * by.count;
+    by.bias = by.polynomials[0] + by.tables * 4 * by.count;
+    for (ptrdiff_t i = 0; work->bias && i < work->width + AT_ONCE; i++)
+        by.bias[i] = i < work->width ? ((const float *)work->bias)[i] : by.bias[i - work->width];
     work->by = by, work->block = block;
     return by.units;
 }

@@ -355,14 +355,18 @@ INLINE void NAME(run_values)(const call *work, ptrdiff_t unit, ptrdiff_t at, ptr
     ptrdiff_t column = work->bias ? at % work->width : 0;
     LINE l = NAME(line_at)(work, at, whole, LANES, LANES, pass), tail = NAME(line_at)(work, at + done, 1, LANES, rest, pass);
     if (work->bias) {
-        NAME(add_row)(l.z, work->bias, work->width, column, values, biased);
-        l.z = biased, tail.z = biased + done;
+        if (!work->by.count) {
+            NAME(add_row)(l.z, work->bias, work->width, column, done, biased);
+            l.z = biased;
+        }
+        NAME(add_row)(tail.z, work->bias, work->width, (column + done) % work->width, rest, biased + done);
+        tail.z = biased + done;
     }
     if (work->bias && pass == SECOND) {
         NAME(add_row)(l.vz, work->vbias, work->width, column, values, turned);
         l.vz = turned, tail.vz = turned + done;
     }
-    if (whole) NAME(run_line)(work, unit, l, pass, moments);
+    if (whole) NAME(run_line)(work, unit, column, l, pass, moments);
     if (rest) NAME(sum_over_line)(work, unit, 0, tail, pass);
     if (work->bias && pass != FORWARD)
         NAME(add_to_row)(l.to_z, (REAL *)work->to_bias + unit * work->width, work->width, column, values);

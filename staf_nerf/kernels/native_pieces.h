@@ -120,16 +120,14 @@ static void NAME(use_moments)(void *context, ptrdiff_t unit) {
     }
 }
 
-INLINE void NAME(run_line)(const call *work, ptrdiff_t unit, LINE l, int pass, REAL *moments) {
-    (void)moments;
+INLINE void NAME(run_line)(const call *work, ptrdiff_t unit, ptrdiff_t column, LINE l, int pass, REAL *moments) {
+    (void)column, (void)moments;
     NAME(sum_over_line)(work, unit, 0, l, pass);
 }
 
 #else
 
 /* --- for each value ------------------------------------------------------------------------------------------------ */
-
-#define AT_ONCE 256 /* values whose pieces are found before they are used */
 
 #if VECTOR_BYTES == 64
 #define QUADS(i, j, k, l) i, j, k, l, i + 4, j + 4, k + 4, l + 4, i + 8, j + 8, k + 8, l + 8, i + 12, j + 12, k + 12, l + 12
@@ -188,8 +186,11 @@ INLINE void NAME(add_moments)(REAL *moments, const uint32_t *piece, V g, V u) {
     for (ptrdiff_t i = 0; i < LANES; i++) *(QUAD *)((char *)moments + piece[i]) += parts[i % 4][i / 4];
 }
 
-/* Where the piece of each value of a line begins in a table, and the value's place in it, from -1/2 to 1/2; whether all have one, as no NaN has. */
-static __attribute__((noinline)) int NAME(find_pieces)(const pieces *by, const LINE *l, uint32_t *piece, REAL *place) {
+/* Where the piece of each value of a line begins in a table, and the value's place in it, from -1/2 to 1/2, after `row`
+ * is added, if there is one; whether all have a piece, as no NaN has.
+ */
+static __attribute__((noinline)) int NAME(find_pieces)(const pieces *by, const LINE *l, const REAL *row, uint32_t *piece,
+                                                       REAL *place) {
     typedef uint32_t U __attribute__((vector_size(VECTOR_BYTES)));
     REAL magic = INTEGER_AT;
     uint32_t first;
@@ -197,7 +198,9 @@ static __attribute__((noinline)) int NAME(find_pieces)(const pieces *by, const L
     first += (uint32_t)by->first;
     I outside = {0};
     for (ptrdiff_t i = 0; i < l->count * LANES; i += LANES) {
-        V x = NAME(load)(l->z + i, LANES), shifted = x * by->scale + INTEGER_AT, k = shifted - INTEGER_AT;
+        V x = NAME(load)(l->z + i, LANES);
+        if (row) x += NAME(load)(row + i, LANES);
+        V shifted = x * by->scale + INTEGER_AT, k = shifted - INTEGER_AT;
         U number = (U)shifted - first;
         outside |= number >= (U){0} + (uint32_t)by->count;
         number *= 4 * sizeof(REAL);
@@ -232,7 +235,7 @@ SEPARATE NAME(second_pieces)(const pieces *by, const LINE *l, const uint32_t *pi
 #undef SEPARATE
 
 /* A line of whole vectors; values that lie outside the pieces are done sinusoid by sinusoid, with those around them. */
-INLINE void NAME(run_line)(const call *work, ptrdiff_t unit, LINE l, int pass, REAL *moments) {
+INLINE void NAME(run_line)(const call *work, ptrdiff_t unit, ptrdiff_t column, LINE l, int pass, REAL *moments) {
     if (!work->by.count) {
         NAME(sum_over_line)(work, unit, 0, l, pass);
         return;
@@ -241,15 +244,20 @@ INLINE void NAME(run_line)(const call *work, ptrdiff_t unit, LINE l, int pass, R
     REAL place[AT_ONCE];
     for (ptrdiff_t left = l.count; left > 0; left -= l.count) {
         l.count = left < AT_ONCE / LANES ? left : AT_ONCE / LANES;
-        if (!NAME(find_pieces)(&work->by, &l, piece, place))
-            NAME(sum_over_line)(work, unit, 0, l, pass);
-        else if (pass == FORWARD)
+        const REAL *row = work->bias ? work->by.bias + column : NULL;
+        ptrdiff_t done = l.count * LANES;
+        if (!NAME(find_pieces)(&work->by, &l, row, piece, place)) {
+            LINE biased = l;
+            for (ptrdiff_t i = 0; row && i < done; i++) place[i] = l.z[i] + row[i];
+            if (row) biased.z = place;
+            NAME(sum_over_line)(work, unit, 0, biased, pass);
+        } else if (pass == FORWARD)
             NAME(forward_pieces)(&work->by, &l, piece, place);
         else if (pass == BACKWARD)
             NAME(backward_pieces)(&work->by, &l, piece, place, moments);
         else
             NAME(second_pieces)(&work->by, &l, piece, place, moments);
-        ptrdiff_t done = l.count * LANES;
+        if (row) column = (column + done) % work->width;
         l.z += done;
         if (pass == FORWARD) l.out += done;
         if (pass != FORWARD) l.grad += done, l.to_z += done;
@@ -261,7 +269,6 @@ INLINE void NAME(run_line)(const call *work, ptrdiff_t unit, LINE l, int pass, R
 #undef M
 #undef SHUFFLE
 #undef QUAD
-#undef AT_ONCE
 #endif
 
 /* Sums of a few values in each piece, in the tensors' precision, are added in double. */
