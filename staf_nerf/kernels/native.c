@@ -6,6 +6,9 @@
  * sinusoid; with `per_feature` 1 they have terms rows of n values, a set for each feature. Where they are shared, a bias of
  * n values can be added to each row of z: the linear layer before then need not, nor sum the rows of its gradient.
  *
+ * Many values that share their parameters are evaluated by pieces (native_pieces.h) instead of sinusoid by sinusoid: single
+ * precision only, and where a sample of them says that it pays.
+ *
  * native_kernels.h holds the arithmetic, in the compiler's vector types, for each precision and instruction set; the
  * functions at the end of this file choose among them at run time. Nothing here allocates what it
  * returns, knows Python or keeps state, so the library serves any interpreter. Results do not depend on the number of

@@ -5,7 +5,7 @@
  * polynomial there too. (Interpolation and its adjoint, as in a non-uniform Fourier transform.)
  *
  * With x = W z + P at a piece's centre and a = W times its length, sin(x + a u) = sin x cos a u + cos x sin a u; for u from
- * -1/2 to 1/2 the four functions of `arc` are truncated Chebyshev series, with errors up to a^4 / 3072: 1e-8 at LONGEST.
+ * -1/2 to 1/2 the four functions of `arc` are truncated Chebyshev series, with errors up to a^4 / 3072: 1e-8 at the longest pieces.
  *
  * In double precision: polynomials from parameters, and gradients from moments. In single: what is done for each value.
  */
@@ -26,6 +26,11 @@ INLINE NAME(arc) NAME(arc_of)(double a) {
     };
 }
 
+INLINE void NAME(sine_and_cosine)(V x, V *sine, V *cosine) {
+    I sign = NAME(sincos)(x, sine, cosine, 0);
+    *sine = NAME(turn_sign)(*sine, sign), *cosine = NAME(turn_sign)(*cosine, sign);
+}
+
 /* Sine and cosine of a sinusoid's argument at the centres of LANES pieces, differentiated some times; and what turns them
  * on to those of the next. */
 typedef struct {
@@ -35,14 +40,12 @@ typedef struct {
 INLINE NAME(turning) NAME(turning_at)(const call *work, ptrdiff_t t, V centre, int order) {
     double w = ((const float *)work->frequency)[t];
     NAME(turning) now;
-    I sign = NAME(sincos)(centre * w + ((const float *)work->phase)[t], &now.sine, &now.cosine, 0);
-    now.sine = NAME(turn_sign)(now.sine, sign), now.cosine = NAME(turn_sign)(now.cosine, sign);
+    NAME(sine_and_cosine)(centre * w + ((const float *)work->phase)[t], &now.sine, &now.cosine);
+    NAME(sine_and_cosine)((V){0} + w * work->by.length * (double)LANES, &now.sine_on, &now.cosine_on);
     for (; order > 0; order--) {
         V turned = -now.sine;
         now.sine = now.cosine, now.cosine = turned;
     }
-    sign = NAME(sincos)((V){0} + w * work->by.length * (double)LANES, &now.sine_on, &now.cosine_on, 0);
-    now.sine_on = NAME(turn_sign)(now.sine_on, sign), now.cosine_on = NAME(turn_sign)(now.cosine_on, sign);
     return now;
 }
 
