@@ -50,7 +50,8 @@ class STAF(Activation):
         num_features: n, the size of the last dimension of z.
         num_frequencies: τ, the number of sinusoids.
         sharing: "layer": the n features share one set of parameters, of shape (τ,). "neuron": each feature has its
-            own, (τ, n). "network": like "layer", and `CoordinateMLP` gives the same module to all its layers.
+            own, (τ, n), at a cost that grows with τ. "network": like "layer", and `CoordinateMLP` gives the same module
+            to all its layers.
         omega: Scale of the frequencies, radians per unit of z.
         initialization: "normalized" (ours: fixed variance and gain), "siren" (one sine), "theorem" or "published";
             see `staf_nerf.initialization`.

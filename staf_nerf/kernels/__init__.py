@@ -32,7 +32,8 @@ def staf(
 
     Args:
         z: Pre-activations, (..., n). Half precision is computed in float32 and rounded once, at the end.
-        amplitude: C, (τ,) or (τ, n).
+        amplitude: C, (τ,) or (τ, n). With (τ,), many values in float32 (half a million over τ - 3) cost the same on a
+            CPU for any τ: there σ is evaluated by pieces, cubic polynomials with an error below the type's rounding.
         frequency: Ω, the shape of `amplitude`; radians per unit of z.
         phase: Φ, the shape of `amplitude`; radians.
         bias: (n,). Of the linear layer before: on a CPU it costs that layer a pass over memory each way, and here none.

@@ -27,6 +27,7 @@
 
 #define BLOCK_BYTES 8192 /* of z, beside as much of each other tensor: what the first-level cache holds */
 
+#define LARGEST 1e5 /* an argument beyond it, and for what is not finite, the C library's sine is used */
 #define PIECES 256 /* to a unit of work on the pieces themselves */
 #define MOST_PIECES 16384
 #define AT_ONCE 512 /* values whose pieces are found before they are used */
@@ -180,20 +181,20 @@ static double largest(const float *values, ptrdiff_t count) {
 /* Cuts the range of z into pieces, or leaves none where sinusoids are quicker, or there is no memory; units of values. */
 static ptrdiff_t cut(call *work, ptrdiff_t units, int pass) {
     const double longest = 0.074; /* radians of the quickest sinusoid */
-    const ptrdiff_t fewest = 512, terms = work->terms, spared = terms - 3, shortest = 8 * BLOCK_BYTES / 4;
+    const ptrdiff_t fewest = 512, terms = work->terms, spared = terms - 3, few = 8 * BLOCK_BYTES / 4;
     if (work->per_feature || spared <= 0 || work->n * spared < 1 << 19) return units;
     if (pass == SECOND && largest(work->vamplitude, terms) + largest(work->vfrequency, terms) + largest(work->vphase, terms) != 0.0)
         return units; /* along directions of parameters the sum is another one */
     double quickest = largest(work->frequency, terms), low, high;
     sample_range(work, &low, &high);
     double span = high - low, farthest = fmax(fabs(low), fabs(high)) + span;
-    if (!(span > 0.0 && quickest * farthest + largest(work->phase, terms) < 1e5)) return units; /* nor with any NaN */
+    if (!(span > 0.0 && quickest * farthest + largest(work->phase, terms) <= LARGEST)) return units; /* nor for any NaN */
     pieces by = {.scale = (float)fmax(quickest / longest, (double)fewest / span), .tables = pass == SECOND ? 2 : 1, .pass = pass};
     double margin = 0.15 * span * by.scale + 1.0, first = floor(low * by.scale - margin), last = ceil(high * by.scale + margin);
     double most = fmin(fmin(MOST_PIECES, 1024.0 * (double)spared), (double)work->n / 16.0);
     if (!(last - first < most && fmax(fabs(first), fabs(last)) < 1 << 22)) return units;
     by.first = (ptrdiff_t)first, by.count = (ptrdiff_t)(last - first) + 1, by.length = 1.0 / (double)by.scale;
-    by.summed = shortest > 8 * by.count ? shortest : 8 * by.count;
+    by.summed = few > 8 * by.count ? few : 8 * by.count;
     for (by.units = 64; by.units > 1 && work->n < 32 * by.units * by.count;) by.units /= 2;
     ptrdiff_t block = (work->n + by.units - 1) / by.units;
     by.units = (work->n + block - 1) / block;

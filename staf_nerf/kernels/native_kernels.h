@@ -45,7 +45,6 @@
 #define LANES ((ptrdiff_t)(VECTOR_BYTES / sizeof(REAL)))
 #define LINE_VALUES ((ptrdiff_t)(BLOCK_BYTES / sizeof(REAL)))
 #define SUMMED 32 /* vectors that one sum takes; then it is added to the line's, as rounding grows with a sum's length */
-#define LARGEST 1e5 /* beyond it, and for what is not finite, the C library's sine is used */
 #define INLINE static inline __attribute__((always_inline))
 #define NAME(a) JOIN_NAMES(a, JOIN_NAMES(PRECISION, INSTRUCTIONS))
 #define V NAME(vector)
@@ -152,6 +151,7 @@ INLINE void NAME(keep_largest)(V x, I *most) {
     *most = (bits & larger) | (*most & ~larger);
 }
 
+/* Whether no bit is set. */
 INLINE int NAME(none)(I bits) {
     int64_t words[VECTOR_BYTES / 8], any = 0;
     memcpy(words, &bits, sizeof words);
@@ -421,7 +421,6 @@ static void NAME(second)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit
 #undef LANES
 #undef LINE_VALUES
 #undef SUMMED
-#undef LARGEST
 #undef INLINE
 #undef V
 #undef I

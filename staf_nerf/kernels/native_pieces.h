@@ -57,7 +57,7 @@ INLINE void NAME(turn_on)(NAME(turning) *now) {
 
 /* The centres of the pieces from number `piece`. */
 INLINE V NAME(centres)(const pieces *by, ptrdiff_t piece) {
-    V number;
+    V number = {0};
     for (ptrdiff_t i = 0; i < LANES; i++) number[i] = (double)(by->first + piece + i);
     return number * by->length;
 }
