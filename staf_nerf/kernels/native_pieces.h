@@ -213,14 +213,20 @@ static __attribute__((noinline)) int NAME(find_pieces)(const pieces *by, const L
     return NAME(none)(outside);
 }
 
+/* While values are evaluated, the next ones come into the cache. */
+#define NEXT(from) __builtin_prefetch((from) + i + AT_ONCE)
+#define NEXT_TO(to) __builtin_prefetch((to) + i + AT_ONCE, 1)
 #define SEPARATE static __attribute__((noinline)) void
 SEPARATE NAME(forward_pieces)(const pieces *by, const LINE *l, const uint32_t *piece, const REAL *place) {
-    for (ptrdiff_t i = 0; i < l->count * LANES; i += LANES)
+    for (ptrdiff_t i = 0; i < l->count * LANES; i += LANES) {
+        NEXT(l->z), NEXT_TO(l->out);
         NAME(store)(l->out + i, NAME(evaluate)(by->polynomials[0], piece + i, NAME(load)(place + i, LANES)), LANES);
+    }
 }
 
 SEPARATE NAME(backward_pieces)(const pieces *by, const LINE *l, const uint32_t *piece, const REAL *place, REAL *moments) {
     for (ptrdiff_t i = 0; i < l->count * LANES; i += LANES) {
+        NEXT(l->z), NEXT(l->grad), NEXT_TO(l->to_z);
         V u = NAME(load)(place + i, LANES), g = NAME(load)(l->grad + i, LANES);
         NAME(store)(l->to_z + i, g * NAME(evaluate)(by->polynomials[0], piece + i, u), LANES);
         NAME(add_moments)(moments, piece + i, g, u);
@@ -229,6 +235,7 @@ SEPARATE NAME(backward_pieces)(const pieces *by, const LINE *l, const uint32_t *
 
 SEPARATE NAME(second_pieces)(const pieces *by, const LINE *l, const uint32_t *piece, const REAL *place, REAL *moments) {
     for (ptrdiff_t i = 0; i < l->count * LANES; i += LANES) {
+        NEXT(l->z), NEXT(l->grad), NEXT(l->vz), NEXT_TO(l->to_z), NEXT_TO(l->to_grad);
         V u = NAME(load)(place + i, LANES), moved = NAME(load)(l->vz + i, LANES), g = NAME(load)(l->grad + i, LANES) * moved;
         NAME(store)(l->to_grad + i, moved * NAME(evaluate)(by->polynomials[0], piece + i, u), LANES);
         NAME(store)(l->to_z + i, g * NAME(evaluate)(by->polynomials[1], piece + i, u), LANES);
@@ -236,6 +243,8 @@ SEPARATE NAME(second_pieces)(const pieces *by, const LINE *l, const uint32_t *pi
     }
 }
 #undef SEPARATE
+#undef NEXT
+#undef NEXT_TO
 
 /* A line of whole vectors; values that lie outside the pieces are done sinusoid by sinusoid, with those around them. */
 INLINE void NAME(run_line)(const call *work, ptrdiff_t unit, ptrdiff_t column, LINE l, int pass, REAL *moments) {
