@@ -43,7 +43,7 @@ typedef struct {
     double length;                  /* 1 / scale */
     float *polynomials[2];          /* (count, 4): of the sum's derivatives of successive orders */
     double *moments;                /* (units, count, 4) */
-    float *bias;                    /* repeated, so that AT_ONCE values follow each of a row's; NULL without one */
+    float *bias;                    /* if there is one: repeated, so that AT_ONCE values follow each of a row's */
     ptrdiff_t summed;               /* values that are summed before they are added to the moments */
     int tables, pass;
 } pieces;
