@@ -1,18 +1,25 @@
 """Signals, shapes and captured scenes as small neural networks with trainable sinusoidal activations (STAF)."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 from staf_nerf.activations import STAF, Sine
 from staf_nerf.config import AudioConfig, ColorConfig, FieldConfig, FitConfig, ImageConfig, ShapeConfig
 from staf_nerf.fields import NeuralField, RadianceField, SignedDistanceField, SurfaceField
 from staf_nerf.fit import fit
-from staf_nerf.mesh.extract import extract_mesh
 from staf_nerf.mlp import CoordinateMLP
-from staf_nerf.signals.audio import AudioSignal
-from staf_nerf.signals.image import ImageSignal
-from staf_nerf.signals.shape import ShapeSignal
-from staf_nerf.theory.kronecker import sine_network, staf_from_sine
-from staf_nerf.theory.ntk import empirical_ntk, ntk_spectrum
-from staf_nerf.theory.spectrum import frequency_support
-from staf_nerf.theory.wide import analytic_ntk, wide_network
+
+if TYPE_CHECKING:
+    from staf_nerf.mesh.extract import extract_mesh
+    from staf_nerf.signals.audio import AudioSignal
+    from staf_nerf.signals.image import ImageSignal
+    from staf_nerf.signals.shape import ShapeSignal
+    from staf_nerf.theory.kronecker import sine_network, staf_from_sine
+    from staf_nerf.theory.ntk import empirical_ntk, ntk_spectrum
+    from staf_nerf.theory.spectrum import frequency_support
+    from staf_nerf.theory.wide import analytic_ntk, wide_network
 
 __all__ = [
     "STAF",
@@ -41,3 +48,24 @@ __all__ = [
     "staf_from_sine",
     "wide_network",
 ]
+
+_AT_FIRST_USE = {
+    "AudioSignal": "staf_nerf.signals.audio",
+    "ImageSignal": "staf_nerf.signals.image",
+    "ShapeSignal": "staf_nerf.signals.shape",
+    "analytic_ntk": "staf_nerf.theory.wide",
+    "empirical_ntk": "staf_nerf.theory.ntk",
+    "extract_mesh": "staf_nerf.mesh.extract",
+    "frequency_support": "staf_nerf.theory.spectrum",
+    "ntk_spectrum": "staf_nerf.theory.ntk",
+    "sine_network": "staf_nerf.theory.kronecker",
+    "staf_from_sine": "staf_nerf.theory.kronecker",
+    "wide_network": "staf_nerf.theory.wide",
+}
+"""Names whose modules are imported when they are first asked for: importing the package stays quick."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _AT_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_AT_FIRST_USE[name]), name)
