@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from staf_nerf.activations import STAF, Sine
@@ -48,6 +49,11 @@ __all__ = [
     "staf_from_sine",
     "wide_network",
 ]
+
+try:
+    __version__ = version("staf-nerf")
+except PackageNotFoundError:  # a folder on Python's path that was never installed
+    __version__ = "0+unknown"
 
 _AT_FIRST_USE = {
     "AudioSignal": "staf_nerf.signals.audio",

@@ -114,6 +114,11 @@ static const piece_kernels on_pieces[] = {
 #endif
 };
 
+/* What the interpreter would call if the library were imported as a module, and what linkers on Windows ask for. It has
+ * none: the import ends with SystemError. `staf_nerf.kernels.library` loads the library through ctypes.
+ */
+EXPORT void *PyInit__native(void) { return NULL; }
+
 /* Raised whenever a signature of this library changes, together with VERSION in library.py. */
 EXPORT int staf_version(void) { return 5; }
 

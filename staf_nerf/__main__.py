@@ -1,0 +1,26 @@
+"""The command `staf`: runs `staf_nerf.cli`, and shows errors that a user can mend in a few lines."""
+
+from __future__ import annotations
+
+import sys
+
+from staf_nerf.errors import debugging, explain
+
+
+def main() -> None:
+    """Entry point of `staf`; with STAF_DEBUG=1 errors keep their traceback."""
+    try:
+        from staf_nerf import cli
+
+        cli.main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        message = explain(error)
+        if message is None or debugging():
+            raise
+        sys.exit(f"staf: {message}")
+
+
+if __name__ == "__main__":
+    main()
