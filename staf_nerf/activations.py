@@ -1,8 +1,8 @@
-"""Activations of coordinate networks: modules that own parameters and know how the layer before them starts.
+"""Activations of coordinate networks: modules that own their parameters and initialise the linear layer before them.
 
-Conventions: an activation maps pre-activations z (..., n) to (..., n); frequencies are radians per unit of z. Each has
-`initialize_(linear, first=…)`, its paper's initialisation of the linear layer before it, so that a baseline is one
-class here and one name in a preset.
+Conventions: an activation maps pre-activations z (..., n) to (..., n). Frequencies are in radians per unit of z. The
+method `initialize_(linear, first=…)` applies the initialisation of the activation's paper to the preceding linear
+layer. A baseline is therefore one class here and one name in a preset.
 """
 
 from __future__ import annotations
@@ -23,22 +23,28 @@ Sharing = Literal["layer", "neuron", "network"]
 
 
 class Activation(nn.Module):
-    """What the activations have in common: torch's default for the layer before them, and real values."""
+    """Base class of activations: real values, and torch's default initialisation of the preceding layer."""
 
     complex_valued = False
-    """Whether the outputs are complex, so that the layers that follow need complex weights."""
+    """Whether the outputs are complex, so that the following layers need complex weights."""
     adds_bias = False
-    """Whether `forward(z, bias)` adds the bias of the linear layer before it, which then need not."""
+    """Whether `forward(z, bias)` adds the bias of the preceding linear layer, which then must not add it."""
     reads_input = False
-    """Whether it has a linear map `filter` of what the whole network reads, x, and is called as (z, filter(x))."""
+    """Whether it has a linear map `filter` of the network's input x, and is called as (z, filter(x))."""
 
     @property
     def argument_scale(self) -> float:
-        """What z is multiplied by: radians per unit of z, where that is a phase."""
+        """The factor on z inside the activation, in radians per unit of z for periodic ones."""
         return getattr(self, "omega", 1.0)
 
     def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
-        """Initialises the linear layer before this activation, in place; `first`: it reads coordinates."""
+        """Initialises the preceding linear layer in place.
+
+        Args:
+            linear: The linear layer before this activation.
+            first: Whether that layer reads coordinates.
+            generator: Random generator.
+        """
         init.torch_weight_(linear.weight, generator)
         init.uniform_(linear.bias, 1.0 / math.sqrt(linear.in_features), generator)
 
@@ -49,13 +55,13 @@ class STAF(Activation):
     Args:
         num_features: n, the size of the last dimension of z.
         num_frequencies: τ, the number of sinusoids.
-        sharing: "layer": the n features share one set of parameters, of shape (τ,). "neuron": each feature has its
-            own, (τ, n), at a cost that grows with τ. "network": like "layer", and `CoordinateMLP` gives the same module
-            to all its layers.
-        omega: Scale of the frequencies, radians per unit of z.
-        initialization: "normalized" (ours: fixed variance and gain), "siren" (one sine), "theorem" or "published";
-            see `staf_nerf.initialization`.
-        generator: Source of the draws of "theorem" and "published".
+        sharing: "layer": the n features share one set of parameters of shape (τ,). "neuron": each feature has its own
+            parameters, of shape (τ, n), and the cost grows with τ. "network": like "layer", and `CoordinateMLP` uses
+            the same module for all layers.
+        omega: Frequency scale, in radians per unit of z.
+        initialization: "normalized" (ours, with fixed variance and gain), "siren" (one sine), "theorem" or
+            "published"; see `staf_nerf.initialization`.
+        generator: Random generator for "theorem" and "published". The other two are deterministic.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -95,15 +101,15 @@ class STAF(Activation):
 
     @property
     def adds_bias(self) -> bool:
-        """On a CPU, where that is one pass over memory less in each direction."""
+        """True on a CPU, where it saves one pass over memory in each direction."""
         return self.amplitude.device.type == "cpu" and self.sharing != "neuron"
 
     def forward(self, z: Tensor, bias: Tensor | None = None) -> Tensor:
-        """σ(z), or σ(z + bias) with a bias of shape (n,)."""
+        """Returns σ(z), or σ(z + bias) with a bias of shape (n,)."""
         return staf(z, self.amplitude, self.frequency, self.phase, bias)
 
     def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
-        if self.initialization in ("theorem", "published"):  # torch's default, as in the published code
+        if self.initialization in ("theorem", "published"):  # torch's default, as in the published code of STAF
             super().initialize_(linear, first=first, generator=generator)
         else:
             _siren_(linear, omega=self.omega, first=first, generator=generator)
@@ -116,7 +122,7 @@ class STAF(Activation):
 
 
 class Sine(Activation):
-    """sin(ω z): SIREN (arXiv 2006.09661)."""
+    """The activation sin(ω z) of SIREN (arXiv 2006.09661)."""
 
     def __init__(self, num_features: int, *, omega: float = 30.0) -> None:
         super().__init__()
@@ -133,10 +139,10 @@ class Sine(Activation):
 
 
 class FINER(Activation):
-    """sin(ω (|z| + 1) z): a sine whose frequency grows with |z| (arXiv 2312.02434).
+    """The activation ``sin(ω (|z| + 1) z)`` of FINER, a sine whose frequency grows with abs(z) (arXiv 2312.02434).
 
-    Its first layer's biases are drawn from U(-k, k) with k = `first_bias`: the set of frequencies that the network can
-    use. The derivative is the formula's own; the published code holds |z| + 1 constant in it.
+    The biases of the first layer are drawn from U(-k, k) with k = `first_bias`. They determine the frequencies that the
+    network can use. The derivative is that of the formula. The published code treats the inner factor as a constant.
     """
 
     def __init__(self, num_features: int, *, omega: float = 30.0, first_bias: float = 1.0) -> None:
@@ -156,7 +162,7 @@ class FINER(Activation):
 
 
 class Gaussian(Activation):
-    """exp(-z² / (2 s²)) with s = `width` (arXiv 2111.15135; 0.05 is that paper's for images)."""
+    """The activation exp(-z² / (2 s²)) with s = `width` (arXiv 2111.15135, which uses 0.05 for images)."""
 
     def __init__(self, num_features: int, *, width: float = 0.05) -> None:
         super().__init__()
@@ -174,7 +180,7 @@ class Gaussian(Activation):
 
 
 class Gabor(Activation):
-    """The complex wavelet exp(jωz - |s z|²): WIRE (arXiv 2301.05187). Real or complex z, complex output."""
+    """The complex wavelet exp(jωz - abs(s z)²) of WIRE (arXiv 2301.05187), for real or complex z."""
 
     complex_valued = True
 
@@ -183,12 +189,12 @@ class Gabor(Activation):
         self.omega, self.scale = omega, scale
 
     def forward(self, z: Tensor) -> Tensor:
-        if z.dtype in (torch.float16, torch.bfloat16):  # there is no useful complex half
+        if z.dtype in (torch.float16, torch.bfloat16):  # complex half precision is not usable
             z = z.float()
         exponent = -((self.scale * z.real) ** 2)
         if z.is_complex():
             exponent = exponent - (self.scale * z.imag) ** 2 - self.omega * z.imag
-        vanishing = exponent < 0.5 * math.log(torch.finfo(exponent.dtype).tiny)  # products would be subnormal, and slow
+        vanishing = exponent < 0.5 * math.log(torch.finfo(exponent.dtype).tiny)  # subnormal products are slow
         return torch.polar(exponent.masked_fill(vanishing, -math.inf).exp(), self.omega * z.real)
 
     def extra_repr(self) -> str:
@@ -196,7 +202,7 @@ class Gabor(Activation):
 
 
 class Sinc(Activation):
-    """sin(ω z) / (ω z) (arXiv 2402.05427)."""
+    """The activation sin(ω z) / (ω z) (arXiv 2402.05427)."""
 
     def __init__(self, num_features: int, *, omega: float = 30.0) -> None:
         super().__init__()
@@ -210,10 +216,10 @@ class Sinc(Activation):
 
 
 class FourierFilter(Activation):
-    """z · sin(A x + b), of what the network reads: a multiplicative filter network (MFN; Fathony et al., ICLR 2021).
+    """The activation z · sin(A x + b) of multiplicative filter networks (MFN; Fathony et al., ICLR 2021).
 
-    The first layer is a filter alone, sin(z), whose linear layer starts as A does: frequencies up to ω along an axis,
-    phases all around.
+    Here x is the input of the network. The first layer is a filter alone, sin(z), and its linear layer is initialised
+    like A and b: frequencies up to ω along each axis, phases uniform over the circle.
     """
 
     def __init__(self, num_features: int, *, in_features: int, first: bool = False, omega: float = 30.0) -> None:
@@ -241,7 +247,7 @@ class FourierFilter(Activation):
 
 
 class ReLU(Activation):
-    """max(z, 0), with He's weights and zero biases."""
+    """The activation max(z, 0), with He's initialisation of weights and zero biases."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -266,7 +272,7 @@ ACTIVATIONS: dict[str, type[Activation]] = {
 }
 
 ActivationFactory = Callable[[int], Activation]
-"""Makes a new activation for the hidden layer of that index; never hands out one instance twice by accident."""
+"""Returns the activation for the hidden layer of that index, a new instance for each layer unless layers share it."""
 
 
 def activation_factory(
@@ -279,13 +285,13 @@ def activation_factory(
     generator: Generator | None = None,
     **options: Any,
 ) -> ActivationFactory:
-    """Returns a factory of the activation called `name`, with `options` for its constructor.
+    """Returns a factory for the activation `name`, with `options` for its constructor.
 
-    `first_omega` goes to layer 0 and `hidden_omega` to the others, where the activation has a frequency; but to all
-    filters of the network's input goes `first_omega`.
+    An activation with a frequency scale gets `first_omega` in layer 0 and `hidden_omega` in the others. The filters of
+    "filter" all get `first_omega`, because they all read the network's input.
 
     Raises:
-        ValueError: If the name or an option is unknown; the message lists the known ones.
+        ValueError: If the name or an option is unknown. The message lists the known ones.
     """
     if name not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {name!r}")
@@ -311,5 +317,5 @@ def activation_factory(
 
 def _siren_(linear: nn.Linear, *, omega: float, first: bool, generator: Generator | None) -> None:
     init.siren_weight_(linear.weight, omega=omega, first=first, generator=generator)
-    # The published code of SIREN leaves torch's default biases: phases of a random offset.
+    # As in SIREN's published code, biases keep torch's default: they are random phases.
     init.uniform_(linear.bias, 1.0 / math.sqrt(linear.in_features), generator)

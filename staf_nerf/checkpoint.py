@@ -1,4 +1,4 @@
-"""Fields in files: weights as safetensors, and beside them what is needed to build the field and to use it."""
+"""Files of fields: weights as safetensors, with the configuration and the coordinate frame in the metadata."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from staf_nerf.signals.image import Raster, image_field
 from staf_nerf.signals.shape import Frame, make_field
 
 KEY, FORMAT = "staf_nerf", 1
-"""Of the metadata, and the number of its format."""
+"""Metadata key, and version of the file format."""
 FIELD_FILE = "field.safetensors"
-"""How a field is called in a folder of results."""
+"""File name of a field in a folder of results."""
 
 Config = ShapeConfig | ImageConfig | AudioConfig
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A fitted field, and all that tells what its coordinates and values mean."""
+    """A fitted field, with the information that defines its coordinates and values."""
 
     field: nn.Module
     config: Config
     frame: Any
     """A shape's `Frame`, an image's `Raster` or a sound's `Track`."""
     file: str | None = None
-    """What it was fitted to, as it was called then."""
+    """Name of the file that the field was fitted to."""
     seed: int = 0
-    """Of the fit, and of the noise that was added."""
+    """Random seed of the fit and of added noise."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class _Kind:
 
 
 def _frame(center: Sequence[float], scale: float, size: Sequence[float] = (2.0, 2.0, 2.0)) -> Frame:
-    """A shape's frame from JSON, where older ones have no size."""
+    """Returns a shape's frame from JSON. Older files have no size."""
     (x, y, z), (a, b, c) = center, size
     return Frame((x, y, z), scale, (a, b, c))
 
@@ -63,12 +63,12 @@ KINDS = {
 
 
 def field_file(path: Path) -> Path:
-    """The file that is meant: a folder of results stands for the field in it."""
+    """Returns the path of a field. A folder of results stands for the field in it."""
     return path / FIELD_FILE if path.is_dir() else path
 
 
 def save_field(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes a field, the configuration that builds it, and its frame.
+    """Writes a field with its configuration and frame to a safetensors file.
 
     Raises:
         OSError: If the file cannot be written.
@@ -92,17 +92,21 @@ def save_field(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_field(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
-    """Reads what `save_field` wrote; `path` is that file, or the folder of results that it lies in.
+    """Reads a field written by `save_field`.
+
+    Args:
+        path: The file, or the folder of results that contains it.
+        device: Device of the field.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file holds something else than a field.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file does not contain a field.
     """
     from safetensors import SafetensorError, safe_open
 
     path = field_file(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}")
+        raise FileNotFoundError(f"the checkpoint {path} does not exist")
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             about = json.loads((file.metadata() or {}).get(KEY, "{}"))
@@ -110,11 +114,13 @@ def load_field(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
     if "task" not in about:
-        raise ValueError(f"{path} holds no field of staf_nerf")
+        raise ValueError(f"{path} does not contain a field of staf_nerf")
     if about["format"] != FORMAT:
         raise ValueError(f"{path} has format {about['format']}, this version of staf_nerf reads format {FORMAT}")
     if about["task"] not in KINDS:
-        raise ValueError(f"{path} holds a field of an unknown task {about['task']!r}")
+        raise ValueError(
+            f"{path} contains a field for the unknown task {about['task']!r}, the known ones are {sorted(KINDS)}"
+        )
     kind = KINDS[about["task"]]
     config, frame = override(kind.config, about["config"]), kind.frame(**about["frame"])
     field = kind.field(config, frame).to(device)
@@ -123,13 +129,13 @@ def load_field(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
 
 
 def load_shape(path: Path, *, device: torch.device | str = "cpu") -> tuple[nn.Module, ShapeConfig, Frame]:
-    """Reads the field of a shape.
+    """Reads the field of a shape, with its configuration and frame.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file holds something else: not a field, or another signal's.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file does not contain a field, or contains one of another signal.
     """
     found = load_field(path, device=device)
     if not isinstance(found.config, ShapeConfig):
-        raise ValueError(f"a field of a shape is needed, {path} holds one of: {found.config.task}")
+        raise ValueError(f"{path} must contain a field of a shape, got {found.config.task}")
     return found.field, found.config, found.frame

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,9 @@ MEASURE = {
 }
 """What runs a benchmark, by the type of its settings."""
 
+SHORT_STEPS, SHORT_FRAMES = 150, 8
+"""Of a demo with the environment variable STAF_SHORT_DEMO."""
+
 
 def demo(
     *,
@@ -51,16 +55,19 @@ def demo(
     seed: int = 0,
     frames: int = 40,
 ) -> None:
-    """Trains a radiance field on the scene that is shipped, evaluates it and makes pictures, a film and a mesh of it.
+    """Trains a radiance field on the shipped scene, evaluates it, and makes pictures, a film and a mesh.
 
     Args:
         method: Preset to train.
-        data: Capture to train on; the scene that is shipped, if not given.
-        steps: Training steps; 3800 take two to four minutes of two cores.
+        data: Capture to train on. Default: the shipped scene, scenes/tin_robot in the repository.
+        steps: Training steps. 3800 take two to five minutes on two cores.
         output: Folder for the results.
-        seed: Of all random numbers.
-        frames: Frames of the turntable film; 0: no film.
+        seed: Random seed.
+        frames: Frames of the turntable film. 0 makes no film.
     """
+    if os.environ.get("STAF_SHORT_DEMO"):  # every stage, but soon over: to check an installation
+        steps, frames = min(steps, SHORT_STEPS), min(frames, SHORT_FRAMES)
+        print(f"STAF_SHORT_DEMO is set: {steps} steps and {frames} frames")
     with _without_warnings():
         from staf_nerf.plugin import demo as module
 
@@ -87,7 +94,7 @@ def bench(
         ]
     ],
 ) -> None:
-    """Compares quality or cost; JSON out, a table on screen.
+    """Compares quality or cost. It writes JSON and prints a table.
 
     Args:
         benchmark: What to compare.
@@ -145,7 +152,7 @@ def _value_of(option: str, arguments: Sequence[str]) -> str | None:
 
 
 def evaluate(job: OmitArgPrefixes[evaluation.Evaluate]) -> None:
-    """Measures a fitted field against the file that it was fitted to: the numbers of the fit.
+    """Measures a fitted field against its file: the metrics of the fit.
 
     Args:
         job: What to measure.
@@ -173,12 +180,12 @@ def mesh(
     view_pixels: int = 256,
     options: OmitArgPrefixes[mesh_job.MakeMesh],
 ) -> None:
-    """Makes a mesh of a trained field: clean, coloured, in the capture's own coordinates.
+    """Makes a clean, coloured mesh of a trained field, in the capture's own coordinates.
 
     Args:
         load_config: A run's config.yml (`ns-train`, `staf demo`).
-        checkpoint: A fitted shape's field.safetensors (`staf fit shape`), or the folder that it lies in.
-        view_pixels: Longest side of the views that are rendered where depths are fused.
+        checkpoint: A fitted shape's field.safetensors (`staf fit shape`), or its folder.
+        view_pixels: Longest side in pixels of the depth maps that are fused (method "fusion").
         options: How the mesh is made.
     """
     from staf_nerf.checkpoint import load_shape
@@ -211,12 +218,12 @@ def compare(
     """Compares a mesh with a reference: Chamfer distances, F-scores, normals, volumes.
 
     Args:
-        mesh: File (OBJ, PLY, STL, GLB).
-        reference: File; distances are in its units, radii parts of its box's diagonal.
-        icp: Moves the mesh rigidly onto the reference first.
-        points: Points on each surface.
-        seed: Of the points.
-        output: JSON file.
+        mesh: Mesh file (OBJ, PLY, STL, GLB).
+        reference: Mesh file. Distances are in its units, F-score radii in parts of its bounding box's diagonal.
+        icp: Align the mesh rigidly to the reference first (ICP).
+        points: Points sampled on each surface.
+        seed: Random seed of the points.
+        output: JSON file to write.
     """
     from dataclasses import asdict
 
@@ -269,84 +276,36 @@ def ntk(job: OmitArgPrefixes[ntk_job.CompareKernels]) -> None:
 
 
 def doctor() -> None:
-    """Says what this machine and installation use: the device, the kernels, the versions of what matters."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    import torch
-    from rich.console import Console
-    from rich.table import Table
-
-    from staf_nerf.encodings import choose_implementation
-    from staf_nerf.kernels import library, triton_is_here
-    from staf_nerf.kernels.linear import GAIN, relative_time
+    """Imports and tries what this installation has, and says what to do about what is missing."""
+    from staf_nerf.jobs import doctor as module
 
     with _without_warnings():
-        from staf_nerf.plugin.methods import detect_device
-    from staf_nerf.presets import preset_names
-
-    def installed(name: str) -> str:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return "not installed"
-
-    native = "plain torch: it was installed without a C compiler"
-    if library.library() is not None:
-        native = f"native, {library.LEVELS[library.level()]}, {torch.get_num_threads()} threads"
-    relative = relative_time(False, 4096, 256, 256, torch.get_num_threads())
-    way = "1 x 1 convolutions" if relative < GAIN else "torch's own"
-    on_cuda = "no CUDA device"
-    if torch.cuda.is_available():
-        on_cuda = f"Triton {installed('triton')}" if triton_is_here() else "plain torch"
-    table = Table(show_header=False)
-    for name, value in {
-        "staf_nerf": f"{installed('staf-nerf')}, Python {platform.python_version()}, {platform.platform()}",
-        "torch": torch.__version__,
-        "nerfstudio": installed("nerfstudio"),
-        "device": detect_device(),
-        "kernels on the CPU": native,
-        "kernels on CUDA": on_cuda,
-        "linear layers": f"{way}: as convolutions they take {relative:.2f} of the time (4096 x 256 by 256)",
-        "hash grids": {"tcnn": "tiny-cuda-nn", "torch": "our own"}[choose_implementation("auto")],
-        "methods": ", ".join(preset_names()),
-    }.items():
-        table.add_row(name, value)
-    Console().print(table)
+        broken = module.run()
+    if broken:
+        sys.exit(1)
 
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Holds back what libraries say about each other."""
+    """Hides the warnings of libraries about each other."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def main() -> None:
-    """Entry point of `staf`."""
-    try:
-        tyro.extras.subcommand_cli_from_dict(
-            {
-                "demo": demo,
-                "fit": fit_command(sys.argv[2:]) if sys.argv[1:2] == ["fit"] else fit_command(()),
-                "eval": evaluate,
-                "export": export,
-                "mesh": mesh,
-                "compare": compare,
-                "bench": bench,
-                "ntk": ntk,
-                "doctor": doctor,
-            },
-            prog="staf",
-        )
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"staf: {error}")
-    except MemoryError as error:
-        sys.exit(f"staf: there is not enough memory: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()
+    """Runs the command that the arguments name."""
+    tyro.extras.subcommand_cli_from_dict(
+        {
+            "demo": demo,
+            "fit": fit_command(sys.argv[2:]) if sys.argv[1:2] == ["fit"] else fit_command(()),
+            "eval": evaluate,
+            "export": export,
+            "mesh": mesh,
+            "compare": compare,
+            "bench": bench,
+            "ntk": ntk,
+            "doctor": doctor,
+        },
+        prog="staf",
+    )

@@ -1,6 +1,7 @@
-"""Configuration: frozen dataclasses whose docstrings are the help texts, and whose defaults live here.
+"""Configuration as frozen dataclasses: fields hold the defaults, and the docstrings below them are the help texts.
 
-Nothing here imports torch. A preset (`staf_nerf.presets`) lists only what differs from these defaults.
+This module does not import torch. A preset (`staf_nerf.presets`) lists only the values that differ from these defaults.
+A help text breaks only between sentences: the command line shows each line of a docstring on a line of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Literal
 
 
 def _check_range(config, **bounds: tuple[float, float]) -> None:
-    """Raises ValueError for the first named value outside its closed interval, or not a finite number."""
+    """Raises ValueError for the first named value that is not finite or lies outside its closed interval."""
     for name, (low, high) in bounds.items():
         value = getattr(config, name)
         if not (math.isfinite(value) and low <= value <= high):
@@ -28,52 +29,54 @@ def _check_choice(config, **choices: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class FieldConfig:
-    """A coordinate network and the encoding before it: the table [field] that all kinds of signals share."""
+    """The network and its encoding: the table [field] of a preset, the same for every kind of signal."""
 
     encoding: Literal["identity", "fourier", "octaves", "hash"] = "identity"
-    """What the network reads: coordinates, random Fourier features, NeRF's positional encoding, or a hash grid."""
+    """Encoding of the coordinates: none, random Fourier features, octaves (as in NeRF) or a hash grid."""
     num_levels: int = 8
-    """Hash grid: number of grids."""
+    """Hash grid: number of levels."""
     features_per_level: int = 2
-    """Hash grid: features of a grid point."""
+    """Hash grid: number of features at each grid point of a level."""
     log2_table_size: int = 15
-    """Hash grid: base-2 logarithm of the most rows that a level has."""
+    """Hash grid: base-2 logarithm of the largest number of table rows per level."""
     base_resolution: int = 16
-    """Hash grid: cells along an axis of the coarsest grid."""
+    """Hash grid: number of cells along each axis of the coarsest level."""
     max_resolution: int = 512
-    """Hash grid: cells along an axis of the finest grid."""
+    """Hash grid: number of cells along each axis of the finest level."""
     feature_scale: float = 10.0
-    """Hash grid: factor on its features. They start near 1e-4, where a network learns slowly."""
+    """Hash grid: factor on the features. They start near 1e-4, and a network learns slowly from such small inputs."""
     coordinate_scale: float = 0.0
-    """Hash grid: factor on the coordinates, which the network then reads beside the features; 0: it does not."""
+    """Hash grid: the network also reads the coordinates, times this factor. 0: it reads the features alone."""
     encoding_frequencies: int = 10
-    """Fourier features: number of frequencies (of octaves on each axis for "octaves")."""
+    """Fourier features and octaves: number of frequencies (per axis for octaves)."""
     encoding_scale: float = 10.0
-    """Random Fourier features: standard deviation of the frequencies, cycles per unit."""
+    """Random Fourier features: standard deviation of the frequencies, in cycles per unit of length."""
     activation: Literal["staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"] = "staf"
-    """Activation of the hidden layers; "gabor" is WIRE, "filter" a multiplicative filter network."""
+    """Activation of the hidden layers. "gabor" is WIRE, "filter" is a multiplicative filter network (MFN)."""
     hidden_features: int = 64
-    """Width of the hidden layers."""
+    """Number of features of each hidden layer."""
     hidden_layers: int = 1
     """Number of hidden layers."""
     first_omega: float = 30.0
-    """Frequency scale of the first layer, radians per unit; for the activations that have one."""
+    """Frequency scale of the first layer, in radians per unit, for activations that have one."""
     hidden_omega: float = 30.0
-    """Frequency scale of the other hidden layers."""
+    """Frequency scale of the other hidden layers, in radians per unit, for activations that have one."""
     num_frequencies: int = 5
-    """STAF: number of sinusoids."""
+    """STAF: number of sinusoids in the activation."""
     skip: bool = False
-    """Whether a hidden layer after the first adds what its activation reads to what it gives."""
+    """Add the pre-activation to the output of every hidden layer but the first (a skip connection)."""
     sharing: Literal["layer", "neuron", "network"] = "layer"
-    """STAF: who shares a set of amplitudes, frequencies and phases."""
+    """STAF: share the amplitudes, frequencies and phases per layer, per neuron (no sharing) or in the whole network."""
     initialization: Literal["normalized", "siren", "theorem", "published"] = "normalized"
-    """STAF: how amplitudes, frequencies and phases start."""
+    """STAF: initialisation of the amplitudes, frequencies and phases.
+    "normalized": a carrier with weak harmonics (recommended). "siren": a single sine.
+    "theorem": as in the theorem of the paper. "published": as in the published code."""
     gaussian_width: float = 0.05
-    """Gaussian: its standard deviation."""
+    """Gaussian: standard deviation of the bell curve, in units of the pre-activation."""
     gabor_scale: float = 10.0
-    """Gabor: how narrow its envelope is."""
+    """Gabor: inverse width of the Gaussian envelope. A larger value gives a narrower wavelet."""
     first_bias: float = 1.0
-    """FINER: the first layer's biases start within plus and minus this."""
+    """FINER: the biases of the first layer are drawn from the interval of plus or minus this value."""
 
     def __post_init__(self) -> None:
         counts = ("num_levels", "features_per_level", "encoding_frequencies", "hidden_features", "num_frequencies")
@@ -93,22 +96,22 @@ class FieldConfig:
 
 @dataclass(frozen=True)
 class ColorConfig:
-    """The colour network of a radiance field: from the geometry's features, the direction and the appearance."""
+    """The colour network of a radiance field. It reads geometry features, the viewing direction and the appearance."""
 
     geometry_features: int = 15
-    """Features that the density network hands to the colour network."""
+    """Number of features that the colour network receives from the geometry network."""
     direction_encoding: Literal["harmonics", "identity"] = "harmonics"
-    """Spherical harmonics up to degree 3, or the direction's three numbers."""
+    """Encoding of the viewing direction: spherical harmonics up to degree 3, or none."""
     hidden_features: int = 64
-    """Width of the hidden layers."""
+    """Number of features of each hidden layer."""
     hidden_layers: int = 2
-    """Number of hidden layers. Their activation is the field's."""
+    """Number of hidden layers. They use the same activation as the field."""
     first_omega: float = 1.0
-    """Frequency scale of the first layer, radians per unit."""
+    """Frequency scale of the first layer, in radians per unit, for activations that have one."""
     hidden_omega: float = 1.0
-    """Frequency scale of the other hidden layers."""
+    """Frequency scale of the other hidden layers, in radians per unit, for activations that have one."""
     appearance_features: int = 32
-    """Size of the embedding of each training photo's exposure and white balance; 0: none."""
+    """Size of the appearance embedding, which models each photo's exposure and white balance. 0: no embedding."""
 
     def __post_init__(self) -> None:
         _check_range(self, geometry_features=(1, math.inf), hidden_features=(1, math.inf), hidden_layers=(0, math.inf))
@@ -118,24 +121,24 @@ class ColorConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Where along its ray a colour is computed: proposal networks first, the radiance field then."""
+    """Samples along each ray: first those of the proposal networks, then those of the radiance field."""
 
     proposal_samples: tuple[int, ...] = (64, 32)
-    """Samples of each round of proposals, along a ray."""
+    """Number of samples per ray in each round of proposal sampling."""
     field_samples: int = 24
-    """Samples of the radiance field, along a ray."""
+    """Number of samples per ray of the field itself."""
     near: float = 0.05
-    """Where a ray starts, in units of the scene (cameras lie in [-1, 1])."""
+    """Distance at which rays start, in scene units (the cameras lie in [-1, 1])."""
     far: float = 1000.0
-    """Where a ray ends."""
+    """Distance at which rays end, in scene units."""
     proposal_warmup: int = 500
-    """Steps over which the proposal networks' updates become rarer."""
+    """Number of steps over which the updates of the proposal networks become less frequent."""
     proposal_update_every: int = 5
-    """After the warm-up, the proposal networks learn every so many steps."""
+    """Number of steps between updates of the proposal networks after the warm-up."""
     interlevel_weight: float = 1.0
-    """Weight of the loss that makes the proposals bound the field's weights."""
+    """Weight of the interlevel loss (mip-NeRF 360), which trains the proposal networks."""
     distortion_weight: float = 0.002
-    """Weight of the loss that draws a ray's weights together."""
+    """Weight of the distortion loss (mip-NeRF 360), which makes the weights along a ray compact."""
 
     def __post_init__(self) -> None:
         if not self.proposal_samples or min(self.proposal_samples) < 1:
@@ -148,38 +151,39 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How a radiance field is trained: steps, rays and learning rates."""
+    """Training of a radiance field: steps, rays and learning rates."""
 
     steps: int = 3000
     """Number of training steps."""
     rays_per_step: int = 1024
-    """Rays in a step."""
+    """Number of rays per training step."""
     rays_per_chunk: int = 2048
-    """Rays that are rendered at a time when a whole picture is."""
+    """Number of rays that are rendered at a time at evaluation. It limits the memory use."""
     learning_rate: float = 1e-2
-    """Adam's learning rate for the encoding (and for all of a field that has no hash grid)."""
+    """Adam's learning rate for hash grids and proposal networks."""
     optimizer: Literal["muon", "adam"] = "muon"
-    """What changes the weights of the networks' hidden layers; the rest is Adam's."""
+    """Optimizer for the weight matrices of the hidden layers. Adam trains all other parameters."""
     matrix_learning_rate: float = 5e-2
-    """Learning rate for the weights of the networks' hidden layers."""
+    """Learning rate for the weight matrices of the hidden layers."""
     network_learning_rate: float = 5e-3
-    """Adam's learning rate for what else the networks hold: biases, the last layers' weights, embeddings."""
+    """Adam's learning rate for all other parameters: biases, output layers, appearance embeddings."""
     activation_learning_rate: float = 1e-2
-    """Adam's learning rate for amplitudes, frequencies and phases."""
+    """Adam's learning rate for the amplitudes, frequencies and phases of STAF."""
     final_learning_rate: float = 0.1
-    """Learning rates decay exponentially to this part of their start."""
+    """Learning rates decay exponentially to this fraction of their initial value."""
     camera_optimizer: bool = False
-    """Corrects the camera poses, late and slowly. In a short run it moves them away from the held-out ones."""
+    """Optimise the camera poses during training.
+    In a short run this moves the training poses away from the held-out ones."""
     camera_learning_rate: float = 1e-4
-    """Adam's learning rate for the poses."""
+    """Adam's learning rate for the camera poses."""
     camera_warmup: int = 1000
-    """Steps over which the poses' learning rate rises to its full value."""
+    """Number of steps over which the learning rate of the camera poses rises to its full value."""
     train_every: int = 1
-    """Only every so manyth of the views to train on is used."""
+    """Use only every n-th training view. 1: use all of them."""
     max_image_size: int = 480
-    """Longest side, in pixels, of the images to train on; larger ones are made smaller by a whole factor."""
+    """Longest side of the training images in pixels. Larger images are reduced by an integer factor."""
     viewer_resolution: int = 164
-    """Longest side, in pixels, of the viewer's pictures: a larger one holds up the training longer."""
+    """Longest side of the viewer's images in pixels (64 to 2048). Larger ones slow down training more."""
 
     def __post_init__(self) -> None:
         _check_range(self, steps=(1, math.inf), rays_per_step=(1, math.inf), rays_per_chunk=(1, math.inf))
@@ -192,30 +196,34 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class SurfaceConfig:
-    """What a radiance field of a surface needs beside others: its start and its loss."""
+    """Settings of the signed distance field: its start and its losses."""
 
     extent: float = 0.75
-    """Half the side of the cube in which the surface lies, where the capture has no bounds: around an object in parts
-    of the distance from the nearest camera to the point that all look at, in a room as the cameras, in [-1, 1]."""
+    """Half the side length of the cube that contains the surface, for captures without bounds.
+    Around an object: relative to the distance from the nearest camera to the point that all cameras look at.
+    In a room: in scene units (the cameras lie in [-1, 1])."""
     inside: Literal["auto", "object", "room"] = "auto"
-    """Whether the cameras stand around the surface ("object") or within it ("room"); "auto": as they look."""
+    """Whether the cameras stand around the surface ("object") or inside it ("room").
+    "auto" decides by the viewing directions of the cameras."""
     radius: float = 0.5
-    """Radius of the first sphere around an object, in parts of half a view's width there: a ball that fills the views
-    hides what is behind it, and becomes a wall before each camera. Where nothing says where cameras look: of the
-    cube's half side."""
+    """Radius of the initial sphere around an object, relative to half the width of the view at the object.
+    A sphere that fills the views hides everything behind it and turns into a wall in front of each camera.
+    Without camera directions the radius is relative to half the side length of the cube."""
     sharpness: float = 20.0
-    """What NeuS calls 1/s, where it starts as a sphere: how quickly opacity changes across it, per unit of length."""
+    """Initial sharpness of the surface (1/s in NeuS), per scene unit, for a start as a sphere.
+    A larger value makes the opacity rise over a shorter distance."""
     density_steps: int = 1500
-    """Steps of a radiance field before there is a surface, which then starts as what that shows (at most a quarter of
-    all steps); 0: it starts as a sphere."""
+    """Number of steps of density training before the surface is initialised from the density.
+    At most a quarter of all steps. 0: the surface starts as a sphere."""
     anchor_steps: int = 4000
-    """Steps over which such a surface is let go of what it was made of."""
+    """Number of steps over which the anchor loss fades out. It keeps the surface near its initialisation."""
     anchor_weight: float = 0.1
-    """Weight of the loss that holds it, at first."""
+    """Initial weight of the anchor loss."""
     anneal_steps: int = 500
-    """Steps over which rays stop to see surfaces from behind."""
+    """Number of steps over which back-facing surfaces fade out of the rendering (cosine annealing in NeuS)."""
     eikonal_weight: float = 0.01
-    """Weight of the loss that makes the distance's gradient one long. At ten times that a surface stays taut."""
+    """Weight of the eikonal loss, which keeps the gradient of the signed distance at unit length.
+    A weight ten times as large keeps the surface from bending into details."""
 
     def __post_init__(self) -> None:
         _check_range(self, extent=(1e-3, 1e3), radius=(0.01, 1), sharpness=(1e-3, 1e6))
@@ -226,22 +234,22 @@ class SurfaceConfig:
 
 @dataclass(frozen=True)
 class RadianceConfig:
-    """All of a radiance-field method: what a preset in `method_configs/` sets."""
+    """A radiance field method: everything that its preset in `method_configs/` can set."""
 
     task: Literal["radiance"] = "radiance"
-    """What the preset is for."""
+    """Kind of signal that the preset is for."""
     description: str = ""
-    """One line for `ns-train --help`."""
+    """One-line description, shown by `ns-train --help`."""
     geometry: Literal["density", "signed-distance"] = "density"
-    """What the field says about space: a density, or the distance to a surface."""
+    """Quantity that the field learns: a density, or the signed distance to a surface (negative inside)."""
     background_color: Literal["auto", "random", "last_sample", "black", "white"] = "auto"
-    """Colour behind the scene. "auto": random where the photos have transparency, else the last sample's."""
+    """Background colour. "auto": random if the photos have transparency, otherwise the colour of the last sample."""
     surface: SurfaceConfig = dataclasses.field(default_factory=SurfaceConfig)
-    """For a signed distance: how it starts and learns."""
+    """Settings of the signed distance field."""
     field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
-    """The density network and its encoding."""
+    """The geometry network and its encoding."""
     background: FieldConfig = dataclasses.field(default_factory=FieldConfig)
-    """For a signed distance: the network and encoding of the density that there is first, and behind the surface."""
+    """Signed distance only: the density network that is trained first and then models what lies behind the surface."""
     color: ColorConfig = dataclasses.field(default_factory=ColorConfig)
     """The colour network."""
     proposal: FieldConfig = dataclasses.field(
@@ -254,7 +262,7 @@ class RadianceConfig:
             hidden_features=16,
         )
     )
-    """The first proposal network; the finest grid of each further one has twice the resolution."""
+    """The first proposal network. Each further one doubles the resolution of the finest hash grid level."""
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
     """Samples along rays."""
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
@@ -267,44 +275,44 @@ class RadianceConfig:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How a signal is fitted: how long, how many points a step, and learning rates."""
+    """Training of a fit: duration, batch size and learning rates."""
 
     minutes: float = 5.0
-    """Minutes of training; 0: until `steps` are done."""
+    """Training time in minutes. 0: no time limit (then `steps` or `passes` must be set)."""
     steps: int = 0
-    """Steps of training, if they are done before the minutes are over; 0: as many as fit."""
+    """Largest number of training steps. 0: no limit, so that the training time decides."""
     passes: int = 0
-    """Steps as passes over an image's pixels or a sound's samples, in each of which every one comes once; 0: points are
-    drawn from all of them in each step."""
+    """Number of epochs. In each epoch every pixel or sample is drawn once.
+    0: no epochs. Every batch is drawn from all pixels or samples with replacement."""
     points: int = 16384
-    """Points a step; 0: all that an image or a sound has."""
+    """Batch size: number of points per training step. 0: all pixels or samples in every step."""
     optimizer: Literal["muon", "adam"] = "muon"
-    """What changes the weights of the network's hidden layers; the rest is Adam's."""
+    """Optimizer for the weight matrices of the hidden layers. Adam trains all other parameters."""
     matrix_learning_rate: float = 3e-3
-    """Learning rate for the weights of the network's hidden layers."""
+    """Learning rate for the weight matrices of the hidden layers."""
     matrix_momentum: float = 0.95
-    """Muon's momentum for those. With less of it a higher rate is stable."""
+    """Muon's momentum, between 0 and 0.999. Less momentum allows a higher learning rate."""
     matrix_iterations: int = 5
-    """Muon's iterations, which take the singular values of a change towards 1: with fewer, small ones stay smaller."""
+    """Number of Newton-Schulz iterations of Muon. Fewer iterations leave small singular values of an update smaller."""
     first_learning_rate: float = 3e-4
-    """Adam's learning rate for the weights of a layer that reads coordinates, in radians per unit of them: it is
-    divided by the frequency scale of the layer's activation, if that has one."""
+    """Adam's learning rate for the weights of a first layer that reads coordinates, in radians per unit.
+    It is divided by the frequency scale of the layer's activation, if there is one."""
     network_learning_rate: float = 1e-3
-    """Adam's learning rate for the biases and the last layer's weights."""
+    """Adam's learning rate for the biases and the output layer."""
     activation_learning_rate: float = 3e-3
-    """Adam's learning rate for amplitudes, frequencies and phases."""
+    """Adam's learning rate for the amplitudes, frequencies and phases of STAF."""
     activation_delay: float = 0.0
-    """Part of the fit that is over before those begin to learn."""
+    """Fraction of the training after which the amplitudes, frequencies and phases start to train."""
     encoding_learning_rate: float = 1e-2
-    """Adam's learning rate for the table of a hash grid."""
+    """Adam's learning rate for the tables of a hash grid."""
     final_learning_rate: float = 0.01
-    """Learning rates decay exponentially to this part of their start."""
+    """Learning rates decay exponentially to this fraction of their initial value."""
 
     def __post_init__(self) -> None:
         _check_range(self, minutes=(0, math.inf), steps=(0, math.inf), points=(0, math.inf), passes=(0, math.inf))
         _check_choice(self, optimizer=("muon", "adam"))
         if not (self.minutes or self.steps or self.passes):
-            raise ValueError("minutes or steps must be positive, got 0 for both")
+            raise ValueError("one of minutes, steps and passes must be positive, got 0 for all")
         rates = [name for name in known_keys(self) if name.endswith("learning_rate")]
         _check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"final_learning_rate": (1e-6, 1.0)})
         _check_range(self, activation_delay=(0, 1), matrix_momentum=(0, 0.999), matrix_iterations=(1, 20))
@@ -312,14 +320,14 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class ShapeConfig:
-    """A shape fitted from a mesh or a cloud of points: what the preset `shape` sets."""
+    """A fit of a shape to a mesh or a point cloud: everything that the preset `shape` can set."""
 
     task: Literal["shape"] = "shape"
-    """What the preset is for."""
+    """Kind of signal that the preset is for."""
     description: str = ""
-    """One line."""
+    """One-line description of the preset."""
     quantity: Literal["signed-distance", "occupancy"] = "signed-distance"
-    """What the network learns: the distance to the surface, negative inside, or 1 inside and 0 outside."""
+    """Quantity that the network learns: signed distance (negative inside) or occupancy (1 inside, 0 outside)."""
     field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
     """The network and its encoding."""
     fit: FitConfig = dataclasses.field(
@@ -327,38 +335,41 @@ class ShapeConfig:
     )
     """Duration and learning rates."""
     surface_part: float = 0.2
-    """Share of the points that lie on the surface."""
+    """Fraction of the training points that lie on the surface."""
     near_part: float = 0.6
-    """Share of the points near the surface, half at each distance of `near`; the rest is spread over the box."""
+    """Fraction of the training points near the surface, half of them at each distance of `near`.
+    The remaining points are spread over the space around the shape."""
     near: tuple[float, float] = (0.002, 0.02)
-    """Standard deviations of the points near the surface from it, in parts of the box's diagonal."""
+    """The two standard deviations of the distance of near points, relative to the bounding box's diagonal."""
     grid: int = 0
-    """Points that are spread over the box are the middles of so many cells along its longest side; 0: any points."""
+    """Draw the spread points from cell centres of a grid with this many cells along its longest side. 0: no grid."""
     cached_points: int = 2**22
-    """Points whose distances are computed once, for all steps to draw from (16 bytes each); 0: new ones a step."""
+    """Number of points whose distances are computed once and reused (16 bytes each). 0: new points in every step."""
     softness: float = 0.01
-    """Signed distance d is learned by |error| / (|d| + softness), in units of the network's coordinates."""
+    """Softness s of the loss abs(error) / (abs(d) + s) for a signed distance d, in the network's coordinates."""
     eikonal_weight: float = 0.0
-    """Weight of the loss that makes the distance's gradient one long; it costs a second derivative in each step."""
+    """Weight of the eikonal loss, which keeps the gradient of the signed distance at unit length.
+    0: no eikonal loss. With it every step needs a second derivative."""
 
     def __post_init__(self) -> None:
         _check_choice(self, task=("shape",), quantity=("signed-distance", "occupancy"))
         _check_range(self, surface_part=(0, 1), near_part=(0, 1 - self.surface_part + 1e-9), softness=(1e-6, 1e6))
         _check_range(self, cached_points=(0, 2**31), eikonal_weight=(0, math.inf), grid=(0, 2**16))
         if self.fit.points < 2 or self.fit.passes:
-            raise ValueError(f"fit.points must be >= 2 and fit.passes 0 for a shape, got {self.fit}")
+            found = f"{self.fit.points} and {self.fit.passes}"
+            raise ValueError(f"fit.points must be >= 2 and fit.passes must be 0 for a shape, got {found}")
         if len(self.near) != 2 or min(self.near) <= 0:
             raise ValueError(f"near must be two positive numbers, got {self.near}")
 
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """An image fitted as it is, from a smaller one, or from a noisy one: presets `image`, `superres`, `denoise`."""
+    """A fit of an image, a super-resolved image or a denoised image: presets `image`, `superres` and `denoise`."""
 
     task: Literal["image", "superres", "denoise"] = "image"
-    """What the preset is for."""
+    """Kind of signal that the preset is for."""
     description: str = ""
-    """One line."""
+    """One-line description of the preset."""
     field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
     """The network and its encoding."""
     fit: FitConfig = dataclasses.field(
@@ -373,22 +384,24 @@ class ImageConfig:
     )
     """Duration and learning rates."""
     band: float = 0.1
-    """The first layer's frequencies start up to this part of the highest that the pixels hold (half a cycle a pixel),
-    whatever the image's size; 0: `field.first_omega` is taken as it is."""
+    """Initial bandwidth of the first layer, as a fraction of the Nyquist frequency (half a cycle per pixel).
+    It replaces `field.first_omega` and suits any image size. 0: use `field.first_omega`."""
     factor: int = 1
-    """Super-resolution: the network sees averages over so many by so many pixels."""
+    """Super-resolution: factor by which the image is reduced along each axis before the fit, by averaging."""
     pixel_samples: int = 1
-    """A pixel's value is the mean of the field at this many squared points in it; 1: the field at its middle."""
+    """A pixel is the mean over n x n samples of the field. 1: one sample at the pixel centre."""
     photons: float = 0.0
-    """Denoising: mean number of photons of a white pixel, whose noise is added to the image first; 0: none is."""
+    """Denoising: mean photon count of a white pixel, for the noise that is added to the image. 0: add no noise."""
     readout: float = 0.0
-    """Denoising: standard deviation of the sensor's readout noise, in photons."""
+    """Denoising: standard deviation of the readout noise that is added, in photons."""
     held_out: float = 0.0
-    """Share of the (noisy) pixels that are not learned: the weights that predict them best are kept."""
+    """Fraction of the pixels held out for validation. 0: none.
+    The weights with the lowest validation error are kept."""
     corners: bool = False
-    """Whether the outermost pixels lie at -1 and 1 on both axes, as in published code; or the longer side's edges."""
+    """Put the outermost pixel centres at -1 and 1 on both axes, as in published code.
+    Otherwise the edges of the longer side lie at -1 and 1, and pixels are square."""
     zero_to_one: bool = False
-    """Whether the field's values span [0, 1], as in published code, or [-1, 1]."""
+    """Map the image to field values in [0, 1], as in published code, and not to [-1, 1]."""
 
     def __post_init__(self) -> None:
         _check_choice(self, task=("image", "superres", "denoise"))
@@ -398,12 +411,12 @@ class ImageConfig:
 
 @dataclass(frozen=True)
 class AudioConfig:
-    """A sound, all of its channels: what the preset `audio` sets."""
+    """A fit of a sound with all of its channels: everything that the preset `audio` can set."""
 
     task: Literal["audio"] = "audio"
-    """What the preset is for."""
+    """Kind of signal that the preset is for."""
     description: str = ""
-    """One line."""
+    """One-line description of the preset."""
     field: FieldConfig = dataclasses.field(
         default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4, num_frequencies=10)
     )
@@ -415,8 +428,9 @@ class AudioConfig:
     )
     """Duration and learning rates."""
     band: float = 0.006
-    """The first layer's frequencies start up to this part of half the sampling rate; 0: `field.first_omega` is taken
-    as it is. 0.006 are 3000 radians per unit for seven seconds at 44.1 kHz, SIREN's number for such a clip."""
+    """Initial bandwidth of the first layer, as a fraction of the Nyquist frequency (half the sampling rate).
+    It replaces `field.first_omega`. 0: use `field.first_omega`.
+    For seven seconds at 44.1 kHz the default is 3000 radians per unit, SIREN's value for such a clip."""
 
     def __post_init__(self) -> None:
         _check_choice(self, task=("audio",))
@@ -424,5 +438,5 @@ class AudioConfig:
 
 
 def known_keys(config) -> list[str]:
-    """The names that a table for this dataclass may set."""
+    """Returns the names of the keys that a preset may set for this dataclass."""
     return [item.name for item in dataclasses.fields(config)]

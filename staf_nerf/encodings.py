@@ -1,8 +1,8 @@
-"""Encodings: fixed or trainable features of coordinates, put before a network.
+"""Encodings: fixed or trainable features of coordinates, computed before the network.
 
-Conventions: coordinates (..., d) lie in [-1, 1]; each encoding is a module with `in_features` and `out_features` that
-maps (..., in_features) to (..., out_features). The hash grid's layout (corner order, dense levels, primes, scales) is
-that of instant-ngp and tiny-cuda-nn, so that either can read the other's table.
+Conventions: coordinates (..., d) lie in [-1, 1]. Each encoding is a module with `in_features` and `out_features` that
+maps (..., in_features) to (..., out_features). The hash grid has the memory layout of instant-ngp and tiny-cuda-nn
+(corner order, dense levels, primes, scales), so that tables can be exchanged.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from staf_nerf.kernels.hash_grid import hash_grid
 Implementation = Literal["auto", "tcnn", "torch"]
 
 PRIMES = (1, 2654435761, 805459861)
-"""Factors of the spatial hash, one a dimension (instant-ngp, arXiv 2201.05989, equation 4)."""
+"""Factors of the spatial hash, one per dimension (instant-ngp, arXiv 2201.05989, equation 4)."""
 
 
 class Encoding(nn.Module):
-    """What the encodings have in common: the sizes of their last dimensions."""
+    """Base class of encodings, with the sizes of the last dimension of input and output."""
 
     in_features: int
     out_features: int
 
 
 class Identity(Encoding):
-    """The coordinates themselves."""
+    """No encoding: returns the coordinates."""
 
     def __init__(self, in_features: int) -> None:
         super().__init__()
@@ -42,16 +42,16 @@ class Identity(Encoding):
 
 
 class FourierFeatures(Encoding):
-    """Sines and cosines of coordinates: (..., d) -> (..., 2 m).
+    """Sines and cosines of linear functions of the coordinates: (..., d) -> (..., 2 m).
 
     Args:
-        in_features: d.
-        num_frequencies: m for "random"; for "octaves" the frequencies a dimension, so that m = d · num_frequencies.
-        scale: Standard deviation of the random frequencies, in cycles per unit; unused by "octaves".
+        in_features: d, the number of coordinates.
+        num_frequencies: m for "random". For "octaves" the number per dimension, so that m = d · num_frequencies.
+        scale: Standard deviation of the random frequencies, in cycles per unit. Not used by "octaves".
         kind: "random": frequencies drawn from N(0, scale²) (Tancik et al., arXiv 2006.10739). "octaves": 2⁰ to
             2^(num_frequencies - 1) half cycles per unit on each axis, NeRF's positional encoding (arXiv 2003.08934).
-        include_input: Puts the coordinates before the features, which makes d + 2 m of them.
-        generator: Source of the random frequencies.
+        include_input: Whether the coordinates precede the features, for d + 2 m outputs.
+        generator: Random generator for the frequencies.
 
     Raises:
         ValueError: If `num_frequencies` is below 1 or `kind` is unknown.
@@ -91,7 +91,7 @@ class FourierFeatures(Encoding):
 
 
 class SphericalHarmonics(Encoding):
-    """Real spherical harmonics of unit directions up to degree 3: (..., 3) -> (..., 16), for colour by view."""
+    """Real spherical harmonics of unit directions up to degree 3, (..., 3) -> (..., 16), for view-dependent colour."""
 
     in_features = 3
     out_features = 16
@@ -123,28 +123,29 @@ class SphericalHarmonics(Encoding):
 
 
 class HashGrid(Encoding):
-    """A multiresolution grid of trainable features, hashed where it is fine (instant-ngp, arXiv 2201.05989).
+    """A multiresolution hash grid of trainable features (instant-ngp, arXiv 2201.05989).
+
+    Gradients flow to the table and to the coordinates, and both can be differentiated again. Coordinates outside
+    [-1, 1] are clamped to it.
 
     Args:
         in_features: d, 2 or 3.
-        num_levels: L, the number of grids.
-        features_per_level: F, the features of a grid point.
-        log2_table_size: A level has at most 2**log2_table_size rows; a grid with more points is hashed into them.
-        base_resolution: Cells along an axis of the coarsest grid.
-        max_resolution: Cells along an axis of the finest grid.
-        feature_scale: Factor on the output. The table starts in ±1e-4, as everywhere; a network behind it learns
-            sooner where its inputs, and so the table's gradients, are larger.
-        coordinate_scale: Factor on the coordinates, which then follow the features; 0: they do not. A periodic
-            network makes a smooth function of them, which holds where the grid has seen too little.
-        implementation: "torch", "tcnn" (tiny-cuda-nn; needs CUDA) or "auto": tcnn where it can be used.
-        generator: Source of the initial features.
-
-    Gradients flow to the table and to the coordinates, and through both again. Coordinates outside [-1, 1] are
-    clamped to it.
+        num_levels: L, the number of levels (grids).
+        features_per_level: F, the number of features at each grid point.
+        log2_table_size: Base-2 logarithm of the largest number of table rows per level. A level with more grid points
+            hashes them into the rows.
+        base_resolution: Number of cells along each axis of the coarsest level.
+        max_resolution: Number of cells along each axis of the finest level.
+        feature_scale: Factor on the features. The table starts uniform in ±1e-4. Larger inputs, and therefore larger
+            gradients of the table, make a network learn faster.
+        coordinate_scale: The coordinates, times this factor, are appended to the features. 0: they are not. A network
+            of the coordinates is smooth where training data is too sparse for the grid.
+        implementation: "torch" (ours), "tcnn" (tiny-cuda-nn, which needs CUDA) or "auto" (tcnn if it can be used).
+        generator: Random generator for the initial features.
 
     Raises:
         ValueError: If an argument is out of range.
-        RuntimeError: If "tcnn" is asked for and tiny-cuda-nn or a CUDA device is missing.
+        RuntimeError: If `implementation` is "tcnn" and tiny-cuda-nn or a CUDA device is missing.
     """
 
     multipliers: Tensor
@@ -176,7 +177,7 @@ class HashGrid(Encoding):
             raise ValueError(f"log2_table_size must be between 1 and 30, got {log2_table_size}")
         if not 2 <= base_resolution <= max_resolution:
             raise ValueError(
-                "base_resolution must be >= 2 and max_resolution no less, got "
+                "base_resolution must be >= 2 and max_resolution >= base_resolution, got "
                 f"base_resolution={base_resolution}, max_resolution={max_resolution}"
             )
         self.in_features = in_features
@@ -192,7 +193,7 @@ class HashGrid(Encoding):
             return
 
         scales = [base_resolution * growth**level - 1.0 for level in range(num_levels)]
-        points = [math.ceil(scale) + 1 for scale in scales]  # grid points along an axis
+        points = [math.ceil(scale) + 1 for scale in scales]  # number of grid points along an axis
         rows = [min(2**log2_table_size, math.ceil(p**in_features / 8) * 8) for p in points]
         dense = [p**in_features <= size for p, size in zip(points, rows, strict=True)]
         self.num_dense = sum(dense)  # the coarse levels come first
@@ -232,11 +233,11 @@ class HashGrid(Encoding):
 
 
 def choose_implementation(implementation: Implementation) -> Literal["tcnn", "torch"]:
-    """Resolves "auto": tiny-cuda-nn where it imports and a CUDA device exists, else torch.
+    """Resolves "auto" to "tcnn" if tiny-cuda-nn can be imported and a CUDA device exists, otherwise to "torch".
 
     Raises:
         ValueError: If the name is unknown.
-        RuntimeError: If "tcnn" is asked for and cannot be used.
+        RuntimeError: If `implementation` is "tcnn" and it cannot be used.
     """
     if implementation not in ("auto", "tcnn", "torch"):
         raise ValueError(f"implementation must be 'auto', 'tcnn' or 'torch', got {implementation!r}")
@@ -254,7 +255,7 @@ def _import_tcnn():
     try:
         import tinycudann  # pyright: ignore[reportMissingImports]
     except (ImportError, OSError):
-        print("staf_nerf: tiny-cuda-nn is not installed, hash grids are our own")
+        print("staf_nerf: tiny-cuda-nn is not installed, using our own hash grids")
         return None
     return tinycudann
 

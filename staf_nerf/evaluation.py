@@ -1,4 +1,4 @@
-"""Measures of fitted fields against what they were fitted to."""
+"""Metrics of fitted shapes, compared with the mesh or point cloud that they were fitted to."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from staf_nerf.signals.sampling import CHUNK, in_chunks
 from staf_nerf.signals.shape import Boxed, Cells, Frame, level, value_and_gradient
 
 PAPER_GRID = 512
-"""Points along an axis of the grid on which the paper measures occupancy."""
+"""Number of points along an axis of the grid on which the paper evaluates occupancy."""
 STRAY_PART, STRAY_SPACINGS = 0.02, 4.0
-"""A part of a surface is not a cloud's if it is further away than this part of the diagonal and so many times the usual
-distance between neighbours."""
+"""A point of the surface is stray if its distance from the cloud exceeds both this fraction of the diagonal and
+this many times the usual distance between neighbouring points."""
 DISTANCE_BOUND = 1.3
-"""A learned signed distance is at most that many times the distance: where it says more, there is no surface."""
+"""A learned signed distance is assumed to be at most this many times the true distance."""
 
 
 def shape_mesh(
@@ -38,7 +38,9 @@ def shape_mesh(
     memory: float = 2e9,
     progress: Callable[[float], None] | None = None,
 ) -> TriangleMesh:
-    """The surface of a fitted shape, in the shape's own coordinates.
+    """Extracts the surface of a fitted shape, in the shape's own coordinates.
+
+    The keyword arguments are those of `staf_nerf.mesh.extract.extract_mesh`.
 
     Raises:
         ValueError: If the field has no surface in the cube [-1, 1]³, or an argument is out of range.
@@ -51,14 +53,14 @@ CUBE = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
 
 
 def shape_source(field: nn.Module, config: ShapeConfig, frame: Frame) -> Source:
-    """How the surface of a fitted shape is found, and led back to the shape's own coordinates."""
+    """Returns the source for a mesh of a fitted shape, with the transform to the shape's own coordinates."""
     where, inside = level(config)
     to_world = np.diag([frame.scale] * 3 + [1.0])
     to_world[:3, 3] = frame.center
     bounds, known, device = CUBE, _where_known(field, config, frame), next(field.parameters()).device
     if config.grid:
         half = np.array(frame.size) / 2.0
-        bounds = np.stack([-half, half]) + 0.01 * CUBE  # so that the surface is closed where the box cuts it
+        bounds = np.stack([-half, half]) + 0.01 * CUBE  # a margin closes the surface where it touches the box
     return Source(
         field=known,
         bounds=bounds,
@@ -71,16 +73,16 @@ def shape_source(field: nn.Module, config: ShapeConfig, frame: Frame) -> Source:
 
 
 def _where_known(field: nn.Module, config: ShapeConfig, frame: Frame) -> nn.Module:
-    """A field, with nothing inside where it has seen nothing: a grid is no larger than its shape's box."""
+    """Returns the field, restricted to the shape's box if it was trained on a grid in the box only."""
     return Boxed(field, config, frame) if config.grid else field
 
 
 def distance_bound(
     distance: Callable[[torch.Tensor], torch.Tensor], bounds: np.ndarray, device: torch.device | str
 ) -> float:
-    """The most by which a learned signed distance changes over a unit of length in a box (2, 3).
+    """Returns a bound on the slope of a learned signed distance in a box (2, 3): at least 1.3.
 
-    That is 1.3, or the steepest slope that is found if it is more.
+    It is the steepest slope between neighbouring grid points, if that is larger.
     """
     return max(DISTANCE_BOUND, steepest_slope(distance, bounds, device=device))
 
@@ -96,25 +98,25 @@ def measure_shape(
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
-    """Compares a fitted field, and the mesh that was extracted from it, with the mesh that it was fitted to.
+    """Compares a fitted field, and the mesh extracted from it, with the mesh that it was fitted to.
 
     Args:
         field: The field.
-        config: Its configuration.
-        frame: Of its coordinates.
-        mesh: Its surface, in the reference's coordinates.
-        reference: The mesh.
-        points: Points on each surface, and in space.
-        seed: Of the points.
-        progress: Called with the part that is done of a grid.
+        config: The configuration of the field.
+        frame: The coordinate frame of the field.
+        mesh: The surface of the field, in the reference's coordinates.
+        reference: The mesh that the field was fitted to.
+        points: Number of points on each surface, and in space.
+        seed: Random seed of the points.
+        progress: Called with the fraction done of an evaluation on a grid.
 
     Returns:
-        The entries of `staf_nerf.mesh.compare.Comparison`; "field_iou", the intersection over union of what the field
-        and the reference have inside, by points spread over the reference's box and a tenth around it (None where the
-        reference has no inside); for a signed distance "eikonal_error", the mean of |‖∇f‖ - 1| over the same points,
-        and "distance_error", the mean of |f - d| on points near the surface; for occupancy "squared_error" and
-        "grid_iou", over all cells of the grid that it learned from (the paper's protocol), or as many points of one of
-        512³ in the cube.
+        The entries of `staf_nerf.mesh.compare.Comparison`, and "field_iou": the intersection over union of the insides
+        of field and reference, at points in the reference's box enlarged by 10 % (None if the reference has no inside).
+        For a signed distance also "eikonal_error", the mean of ``|‖∇f‖ - 1|`` over these points, and "distance_error",
+        the mean of ``|f - d|`` at points near the surface.
+        For occupancy also "squared_error" and "grid_iou", over all cells of the training grid (the paper's protocol) or
+        else over `points` random points of a grid of 512³ in the cube.
     """
     known = _where_known(field, config, frame)
     found: dict[str, Any] = asdict(compare(mesh, reference, points=points, seed=seed))
@@ -142,7 +144,7 @@ def measure_cells(
     *,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, float | None]:
-    """ "grid_iou" and "squared_error" of an occupancy over all cells of the grid that it learned from."""
+    """Returns "grid_iou" and "squared_error" of an occupancy over all cells of its training grid."""
     cells = Cells.of(frame, config.grid)
     return _measure_layers(field, config, frame, surface, cells.layers(), int(cells.counts[0]), progress)
 
@@ -156,7 +158,7 @@ def _measure_layers(
     count: int,
     progress: Callable[[float], None] | None,
 ) -> dict[str, float | None]:
-    """Measures of an occupancy at the middles of cells, which come in layers (N, 3)."""
+    """Returns metrics of an occupancy at cell centres, which are given in layers (N, 3)."""
     where, _ = level(config)
     common = either = there = cells = 0
     error = 0.0
@@ -176,14 +178,16 @@ def _measure_layers(
 def measure_points(
     field: nn.Module, frame: Frame, mesh: TriangleMesh, cloud: PointCloud, *, seed: int = 0
 ) -> dict[str, Any]:
-    """How well a fitted surface goes through the cloud of points that it was fitted to.
+    """Compares a fitted surface with the point cloud that it was fitted to.
 
     Returns:
-        "mean_distance" and "largest_distance" of the points from the surface, in the cloud's units;
-        "surface_distance", the mean distance of points spread over the surface from the nearest of the cloud, and
-        "stray_part", the share of them that is further away than 2 % of the diagonal and four times the usual distance
-        between neighbours; "normal_agreement", the mean of n(p) · n(nearest of the surface), None without normals;
-        "diagonal" of the cloud's box; "eikonal_error", the mean of |‖∇f‖ - 1| over points of the box.
+        "mean_distance" and "largest_distance" from the points to the surface, in the cloud's units.
+        "surface_distance", the mean distance from points on the surface to the nearest point of the cloud.
+        "stray_part", the fraction of these points that are further away than 2 % of the diagonal and than four times
+        the usual distance between neighbours.
+        "normal_agreement", the mean of n(p) · n(nearest point of the surface), None without normals.
+        "diagonal", the diagonal of the cloud's bounding box.
+        "eikonal_error", the mean of ``|‖∇f‖ - 1|`` over points in the box.
     """
     from scipy.spatial import KDTree
 
@@ -211,7 +215,7 @@ def measure_points(
 
 
 def _iou(found: np.ndarray, truth: np.ndarray) -> float | None:
-    """None where the truth has no inside."""
+    """Returns the intersection over union, or None if the truth has no inside."""
     return float((found & truth).sum() / (found | truth).sum()) if truth.any() else None
 
 

@@ -1,7 +1,7 @@
-"""Fields: functions of space as an encoding and a coordinate network, with heads that give quantities a meaning.
+"""Fields: functions of space made of an encoding and a network, with heads for density, colour and signed distance.
 
-Conventions: coordinates (..., d) in [-1, 1]; density is per unit length in whatever units the ray distances have; rgb
-in [0, 1]; directions are unit vectors.
+Conventions: coordinates (..., d) lie in [-1, 1]. Density is per unit of length, in the units of the ray distances. rgb
+lies in [0, 1]. Directions are unit vectors.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from staf_nerf.encodings import Encoding, FourierFeatures, HashGrid, Identity, I
 from staf_nerf.mlp import CoordinateMLP
 
 MAX_LOG_DENSITY = 15.0
-"""Log-density is held below this, where its exponential is still far from overflow."""
+"""Upper limit of the log-density. Its exponential is far from overflow."""
 
 
 class NeuralField(nn.Module):
-    """An encoding, then a coordinate network: (..., in_features) -> (..., out_features).
+    """An encoding followed by a coordinate network: (..., in_features) -> (..., out_features).
 
     Args:
         in_features: Number of coordinates.
         out_features: Number of values.
-        config: Encoding and network.
-        implementation: Of a hash grid; see `HashGrid`.
-        generator: Source of the initial weights.
+        config: The encoding and the network.
+        implementation: Implementation of a hash grid; see `HashGrid`.
+        generator: Random generator for the initial weights.
     """
 
     def __init__(
@@ -56,22 +56,22 @@ class NeuralField(nn.Module):
 
 
 class FieldStack(nn.Module):
-    """Fields of one architecture, each asked about points of its own: (b, n, in_features) -> (b, n, out_features).
+    """Several fields of one architecture, each with its own points: (b, n, in_features) -> (b, n, out_features).
 
-    Their weights stay theirs; they are stacked for one batched matrix product a layer.
+    The fields keep their own weights, which are stacked for one batched matrix product per layer.
 
     Args:
-        fields: b of them.
+        fields: The b fields.
 
     Raises:
-        ValueError: If there are none, or their parameters have different shapes.
+        ValueError: If there are no fields, or their parameters have different shapes.
     """
 
     def __init__(self, fields: Sequence[NeuralField]) -> None:
         super().__init__()
         shapes = [{name: tuple(p.shape) for name, p in field.named_parameters()} for field in fields]
         if not shapes or any(other != shapes[0] for other in shapes):
-            raise ValueError(f"fields must be of one architecture, got {shapes}")
+            raise ValueError(f"fields must have parameters of the same shapes, got {shapes}")
         self.fields = nn.ModuleList(fields)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,21 +98,21 @@ def _stacked_linear(linears: Sequence[Any], x: Tensor) -> Tensor:
 
 
 class SignedDistanceField(nn.Module):
-    """The distance to a surface, negative inside, and features for a colour network; it starts as a sphere.
+    """The signed distance to a surface (negative inside), with features for a colour network. It starts as a sphere.
 
-    It is the sum of a smooth sphere, √(‖x - c‖² + ε²) - √(r² + ε²), and of the network's output, whose last layer
-    starts with zero weights. So whatever the activation and its frequencies, the first surface is that sphere, exactly,
-    and what is learned is the departure from it. With ε = r / 2 there is no kink at the centre to unlearn, and the
-    gradient is .9 long on the sphere and nearly 1 outside.
+    The distance is the sum of a smooth sphere, √(‖x - c‖² + ε²) - √(r² + ε²), and the output of the network, whose last
+    layer starts with zero weights. The initial surface is therefore exactly the sphere, for every activation and
+    frequency, and the network learns the difference. With ε = r / 2 the distance is smooth at the centre, and its
+    gradient has length 0.9 on the sphere and nearly 1 outside.
 
     Args:
         config: The network and its encoding.
-        geometry_features: Features beside the distance.
-        radius: Of the sphere that it starts as; None: no sphere, it starts as its weights happen to be.
-        center: Of that sphere.
-        hollow: Whether inside and outside of that sphere are exchanged.
-        implementation: Of a hash grid; see `HashGrid`.
-        generator: Source of the initial weights.
+        geometry_features: Number of features in addition to the distance.
+        radius: Radius of the initial sphere. None: no sphere, the distance starts as the random network.
+        center: Centre of the initial sphere.
+        hollow: Whether inside and outside of the initial sphere are exchanged.
+        implementation: Implementation of a hash grid; see `HashGrid`.
+        generator: Random generator for the initial weights.
     """
 
     sphere: Tensor
@@ -140,17 +140,17 @@ class SignedDistanceField(nn.Module):
                 self.geometry.mlp.output.bias[0] = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Signed distance (..., 1) at x (..., 3)."""
+        """Returns the signed distance (..., 1) at x (..., 3)."""
         return self.distance(x)[0]
 
     def distance(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Signed distance (..., 1) and features (..., g) at x (..., 3)."""
+        """Returns the signed distance (..., 1) and features (..., g) at x (..., 3)."""
         raw = self.geometry(x)
         departure, features = raw.split([1, raw.shape[-1] - 1], dim=-1)
         return departure + self.first_distance(x), features
 
     def first_distance(self, x: Tensor) -> Tensor:
-        """What the distance starts as, (..., 1) at x (..., 3)."""
+        """Returns the signed distance (..., 1) of the initial sphere at x (..., 3)."""
         center, radius, sign = self.sphere.split([3, 1, 1])
         rounding = (0.5 * radius).square()
         squared = (x - center).square().sum(-1, keepdim=True)
@@ -158,7 +158,7 @@ class SignedDistanceField(nn.Module):
 
 
 class _ColorField(nn.Module):
-    """What fields with a colour share: a network from geometry's features and a direction to rgb."""
+    """Base class of fields with colour: a network from geometry features and a view direction to rgb."""
 
     color_mlp: CoordinateMLP
 
@@ -183,16 +183,16 @@ class _ColorField(nn.Module):
     def color(
         self, features: Tensor, directions: Tensor, appearance: Tensor | None = None, normals: Tensor | None = None
     ) -> Tensor:
-        """Colour (..., 3) in [0, 1] from geometry features (..., g), unit directions (..., 3), appearance (..., a).
+        """Returns the colour (..., 3) in [0, 1].
 
-        Leading dimensions broadcast: directions of shape (rays, 1, 3) serve features of shape (rays, samples, g), and
-        what depends on them alone is computed once for a ray.
+        Leading dimensions broadcast: with directions of shape (rays, 1, 3) and features of shape (rays, samples, g),
+        terms that depend on directions alone are computed once per ray.
 
         Args:
-            features: Of the geometry.
-            directions: Of view.
-            appearance: Of the photo, where the field has such an embedding.
-            normals: (..., 3), for a field that reads them.
+            features: Geometry features, (..., g).
+            directions: View directions of unit length, (..., 3).
+            appearance: Appearance embedding of the photo, (..., a), if the field has one.
+            normals: Surface normals, (..., 3), for fields that use them.
 
         Raises:
             ValueError: If the field has an appearance embedding and `appearance` is None.
@@ -208,14 +208,14 @@ class _ColorField(nn.Module):
 
 
 class RadianceField(_ColorField):
-    """Density everywhere, and a colour for each direction of view.
+    """A radiance field: density, and colour that depends on the view direction.
 
     Args:
         config: The density network and its encoding.
-        color: The colour network; its activation is that of `config`.
-        average_density: Density where the density network gives 0, as it nearly does at the start.
-        implementation: Of a hash grid; see `HashGrid`.
-        generator: Source of the initial weights.
+        color: The colour network. Its activation is that of `config`.
+        average_density: Density where the density network returns 0, which is nearly everywhere at initialisation.
+        implementation: Implementation of a hash grid; see `HashGrid`.
+        generator: Random generator for the initial weights.
     """
 
     def __init__(
@@ -235,28 +235,28 @@ class RadianceField(_ColorField):
         self._make_color(config, color, generator)
 
     def density(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Density (..., 1) at positions (..., 3), and the geometry features (..., g) that `color` reads."""
+        """Returns the density (..., 1) at positions (..., 3), and the geometry features (..., g) for `color`."""
         raw = self.geometry(positions)
         logarithm, features = raw.split([1, raw.shape[-1] - 1], dim=-1)
         return self.average_density * truncated_exp(logarithm), features
 
     def forward(self, positions: Tensor, directions: Tensor, appearance: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Density (..., 1) and colour (..., 3)."""
+        """Returns density (..., 1) and colour (..., 3)."""
         density, features = self.density(positions)
         return density, self.color(features, directions, appearance)
 
 
 class SurfaceField(_ColorField):
-    """A signed distance, and a colour for each direction of view and normal.
+    """A surface field: signed distance, and colour that depends on the view direction and the normal.
 
     Args:
         config: The distance network and its encoding.
-        color: The colour network; its activation is that of `config`.
-        radius: Of the sphere that it starts as.
-        center: Of that sphere.
-        hollow: Whether inside and outside are exchanged: the cameras are in the sphere, as in a room.
-        implementation: Of a hash grid; see `HashGrid`.
-        generator: Source of the initial weights.
+        color: The colour network. Its activation is that of `config`.
+        radius: Radius of the initial sphere.
+        center: Centre of the initial sphere.
+        hollow: Whether inside and outside of the initial sphere are exchanged, for cameras inside a room.
+        implementation: Implementation of a hash grid; see `HashGrid`.
+        generator: Random generator for the initial weights.
     """
 
     def __init__(
@@ -283,7 +283,7 @@ class SurfaceField(_ColorField):
         self._make_color(config, color, generator, normals=True)
 
     def surface(self, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Signed distance (N, 1), its gradient (N, 3), differentiable in training, and the features (N, g)."""
+        """Returns signed distance (N, 1), its gradient (N, 3), differentiable in training mode, and features (N, g)."""
         with torch.enable_grad():
             positions = positions.detach().requires_grad_() if not positions.requires_grad else positions
             distance, features = self.distance.distance(positions)
@@ -292,7 +292,7 @@ class SurfaceField(_ColorField):
 
 
 def truncated_exp(x: Tensor) -> Tensor:
-    """exp(x) held at exp(15) above 15, with a gradient there too, so that what is opaque can become thin again."""
+    """Returns exp(min(x, 15)). The gradient does not vanish above 15, so that opaque space can become free again."""
     held = x.clamp(max=MAX_LOG_DENSITY)
     return torch.exp(x + (held - x).detach())
 
@@ -304,7 +304,7 @@ def make_encoding(
     implementation: Implementation = "torch",
     generator: Generator | None = None,
 ) -> Encoding:
-    """The encoding that a configuration names, with `in_features` and `out_features`."""
+    """Returns the encoding of a configuration, with `in_features` and `out_features`."""
     if config.encoding == "hash":
         return HashGrid(
             in_features,
@@ -338,7 +338,7 @@ def make_mlp(
     reads_coordinates: bool = True,
     generator: Generator | None = None,
 ) -> CoordinateMLP:
-    """The coordinate network of a configuration; see `CoordinateMLP` for `reads_coordinates`."""
+    """Returns the coordinate network of a configuration; see `CoordinateMLP` for `reads_coordinates`."""
     options: dict[str, Any] = {
         "staf": {
             "num_frequencies": config.num_frequencies,
@@ -365,21 +365,21 @@ def make_mlp(
 
 
 def count_parameters(module: nn.Module) -> int:
-    """The numbers that its parameters hold: a complex one is two."""
+    """Returns the number of parameters. A complex parameter counts as two."""
     return sum((1 + p.is_complex()) * p.numel() for p in module.parameters())
 
 
 def parameter_groups(module: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Splits a module's parameters by how they are best trained.
+    """Groups a module's parameters by the optimizer and learning rate that suit them.
 
     Returns:
-        "encoding": tables of hash grids. "first": weights of layers that read coordinates. "matrix": real weights of
-        the other hidden linear layers, (n_out, n_in), which Muon takes. "activation": C, Ω and Φ. "network": the rest.
+        "encoding": tables of hash grids. "first": weights of layers that read coordinates. "matrix": real weight
+        matrices (n_out, n_in) of the other hidden layers, for Muon. "activation": C, Ω and Φ. "network": all others.
     """
     names = ("encoding", "first", "matrix", "activation", "network")
     groups: dict[str, list[nn.Parameter]] = {name: [] for name in names}
     seen: set[nn.Parameter] = set()
-    for child in module.modules():  # a network before the layers inside it
+    for child in module.modules():  # a network comes before its own layers
         if isinstance(child, CoordinateMLP):
             weights = [p for linear in child.linears for p in linear.parameters() if p.ndim == 2]
             firsts = int(child.reads_coordinates)

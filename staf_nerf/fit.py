@@ -1,10 +1,10 @@
-"""The one training loop for signals: it asks a signal for points and a loss, and changes the field's weights.
+"""The training loop for signals: it draws batches and losses from a signal and trains the weights of a field.
 
-Nothing is measured against the truth on the way and no step is picked: what comes out is what the last step left.
-Where a signal holds some of its data back, and only there, the weights that predict those best are kept.
+The result is that of the last step. No step is chosen by its error against the truth. Only if a signal holds out data
+for validation, the weights with the lowest validation error are kept.
 
-Under `torchrun`, once the process group stands, all processes draw the same points, each takes its share, and gradients
-are averaged: the steps are those of one process.
+Under `torchrun`, with an initialised process group, all processes draw the same batch, each computes its share, and
+gradients are averaged. The steps are then the same as those of a single process.
 """
 
 from __future__ import annotations
@@ -23,60 +23,62 @@ import torch
 from torch import Generator, Tensor, distributed, nn
 
 from staf_nerf.config import FitConfig
+from staf_nerf.cores import shared_cores
 from staf_nerf.fields import parameter_groups
 from staf_nerf.mlp import CoordinateMLP
 
 RECORD_EVERY = 10
-"""Steps between the values that `History` keeps: each waits for the device."""
+"""Number of steps between the values that `History` records. Each of them waits for the device."""
 SNAPSHOT_EVERY = 100
-"""Steps between the copies that a fit goes back to when its loss is no number any more."""
+"""Number of steps between the copies that a fit returns to after a loss that is not finite."""
 MOST_ROLLBACKS = 3
-"""So many times the learning rates are halved; then the fit gives up."""
+"""Largest number of times that a fit returns to a copy and halves the learning rates. Then it fails."""
 SAVE_EVERY = 60.0
-"""Seconds between the files from which a fit can be resumed."""
+"""Seconds between saves of the state from which a fit can be resumed."""
 CRITERION_EVERY = 50
-"""Steps between measurements on what is held out."""
+"""Number of steps between validations on held-out data."""
 DURATION = {"minutes", "steps", "passes"}
-"""Settings that a fit may be resumed with other values of, but not with passes where there were none."""
+"""Settings that may differ when a fit is resumed. Epochs cannot be added to or removed from a fit."""
 
 
 class Signal(Protocol):
-    """What a field can be fitted to."""
+    """Protocol of the data that a field can be fitted to."""
 
     def batch(self, count: int, generator: Generator) -> Any:
-        """`count` points and what is known about them: tensors (count, …), or a tuple of them."""
+        """Returns a batch of `count` points with their targets: a tensor (count, …) or a tuple of tensors."""
         ...
 
     def losses(self, field: nn.Module, batch: Any) -> Mapping[str, Tensor]:
-        """Means over the points whose sum is minimised, by name."""
+        """Returns the losses by name, each a mean over the batch. Their sum is minimised."""
         ...
 
 
 @dataclass
 class History:
-    """How a fit went."""
+    """The record of a fit."""
 
     steps: int = 0
-    """Steps done."""
+    """Number of steps done."""
     seconds: float = 0.0
-    """Time they took."""
+    """Training time in seconds."""
     interrupted: bool = False
-    """Whether it was stopped before its end (Ctrl-C)."""
+    """Whether the fit was interrupted (Ctrl-C)."""
     losses: list[dict[str, float]] = field(default_factory=list)
     """Every tenth step: "step", "seconds" and each loss."""
     held_out: list[dict[str, float]] = field(default_factory=list)
-    """Every fiftieth step, with a criterion: "step" and its "error"."""
+    """Every fiftieth step, with a criterion: "step" and the validation "error"."""
     passes: list[dict[str, float]] = field(default_factory=list)
-    """After each pass over the samples, where that is measured: "step" and the measures."""
+    """After each epoch, if a score is given: "step" and the metrics."""
     rollbacks: list[int] = field(default_factory=list)
-    """Steps at which the loss was no number: the fit went back, with learning rates halved."""
+    """Steps at which the loss was NaN or infinite. The fit went back and halved the learning rates."""
 
     @property
     def latest(self) -> dict[str, float]:
-        """The losses that were recorded last."""
+        """The losses recorded last."""
         return {k: v for k, v in self.losses[-1].items() if k not in ("step", "seconds")} if self.losses else {}
 
 
+@shared_cores()
 def fit(
     model: nn.Module,
     signal: Signal,
@@ -89,27 +91,29 @@ def fit(
     resume: Path | None = None,
     subject: str = "",
 ) -> History:
-    """Changes the model's weights so that it becomes the signal.
+    """Fits a model to a signal by changing its weights in place, and returns the record of the fit.
 
-    Learning rates decay exponentially with the part of the minutes or steps that is over; sinusoids may begin to learn
-    later than the rest, as coarse structure, which is learned first, would take the fine ones away. With a number of
-    steps and no limit in minutes, the result depends on the seed alone (and the number of threads).
+    Learning rates decay exponentially with the fraction of the duration that has passed. The parameters of sinusoids
+    may start to train later than the others (`FitConfig.activation_delay`): coarse structure is learned first and would
+    remove the high frequencies. With a number of steps and no time limit the result depends only on the seed and the
+    number of threads.
 
     Args:
-        model: A field.
-        signal: What it is to become.
-        config: Duration and learning rates.
-        seed: Of the points.
-        progress: Called every tenth step with the part that is done, in [0, 1], and what was so far.
-        criterion: An error on what is held out; the weights with the least one are kept.
-        score: Measures that `History.passes` keeps after each pass: as many steps as it takes all samples to come once.
-            They change nothing, and their time does not count.
-        resume: File that holds the state of the fit, written every minute and at an interrupt. Where it exists
-            already, the fit goes on from it, as long as is asked for now. It is removed at the end.
-        subject: What is fitted, such as the files' names: the state of a fit of something else is refused.
+        model: The field.
+        signal: The data.
+        config: Duration, batch size and learning rates.
+        seed: Random seed of the batches.
+        progress: Called every tenth step with the fraction done, in [0, 1], and the record so far.
+        criterion: Validation error on held-out data. The weights with the lowest error are kept.
+        score: Metrics to record in `History.passes` after each epoch (every sample drawn once). They do not affect the
+            fit, and their time does not count.
+        resume: File for the state of the fit, written every minute and at an interrupt. If it exists, the fit
+            continues from it, up to the duration given now. It is removed at the end.
+        subject: Name of what is fitted, such as the names of files. The state of another subject is refused.
 
     Raises:
-        RuntimeError: If the loss is no number at the first step, or again after learning rates were halved three times.
+        RuntimeError: If the loss is NaN or infinite at the first step, or again after the learning rates were halved
+            three times.
         ValueError: If `resume` is the state of another fit.
     """
     if config.passes:
@@ -147,18 +151,18 @@ def fit(
 
 
 def steps_of_a_pass(signal: Any, points: int) -> int:
-    """Steps after which each of a signal's samples has come once.
+    """Returns the number of steps of an epoch, in which each sample of a signal is drawn once.
 
     Raises:
-        ValueError: If the signal has no samples that could be counted.
+        ValueError: If the signal has no finite number of samples.
     """
     if not hasattr(signal, "samples"):
-        raise ValueError(f"passes need a signal with a number of samples, {type(signal).__name__} has none")
+        raise ValueError(f"passes need a signal with a finite number of samples, {type(signal).__name__} has none")
     return math.ceil(signal.samples / points) if 0 < points < signal.samples else 1
 
 
 class Training:
-    """What a fit changes from step to step, and the way back to an earlier state of it."""
+    """The state of a fit, its training step, and the return to an earlier state."""
 
     def __init__(
         self,
@@ -178,7 +182,7 @@ class Training:
         self.best: tuple[float, dict[str, Tensor]] | None = None
 
     def step(self, done: float) -> bool:
-        """One step, or the way back from a broken one; returns whether its losses were recorded."""
+        """Does one step, or goes back after a loss that is not finite. Returns whether losses were recorded."""
         step = self.history.steps
         batch = self.signal.batch(self.config.points, self.generator)
         losses = self.signal.losses(self.model, _share(batch))
@@ -204,14 +208,14 @@ class Training:
         return record
 
     def keep_best(self) -> None:
-        """Gives the model the weights with the least error on what is held out, if anything is."""
+        """Loads the weights with the lowest validation error into the model, if there is a criterion."""
         if self.criterion is not None:
             self._judge()
             assert self.best is not None
             self.model.load_state_dict(self.best[1])
 
     def save(self, path: Path) -> None:
-        """Writes the state, at once or not at all."""
+        """Writes the state atomically: it replaces the file only when it is complete."""
         if _rank() != 0:
             return
         state = {
@@ -229,16 +233,20 @@ class Training:
         os.replace(partial, path)
 
     def load(self, path: Path) -> None:
-        """Reads what `save` wrote."""
+        """Reads a state written by `save`.
+
+        Raises:
+            ValueError: If the file is not a state, or is that of another fit.
+        """
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             if _without_duration(state["config"]) != _without_duration(asdict(self.config)):
-                raise ValueError(f"{path} is the state of a fit with other settings: {state['config']}")
+                raise ValueError(f"{path} is the state of a fit with different settings: {state['config']}")
             if state["subject"] != self.subject:
                 raise ValueError(f"{path} is the state of a fit of {state['subject']}, not of {self.subject}")
             self._restore(state)
         except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{path} is not the state of such a fit") from error
+            raise ValueError(f"{path} is not the state of a fit of this model, or it is damaged") from error
         self.generator.set_state(state["generator"])
         for order, left in zip(getattr(self.signal, "passes", []), state["passes"], strict=True):
             order.left = left
@@ -264,8 +272,8 @@ class Training:
         name, value = next((n, v) for n, v in values.items() if not math.isfinite(v))
         step = self.history.steps
         if self.good is None or len(self.history.rollbacks) == MOST_ROLLBACKS:
-            tried = f", after learning rates were halved {MOST_ROLLBACKS} times" if self.good is not None else ""
-            raise RuntimeError(f"the loss {name!r} became {value} at step {step}{tried}: smaller ones may help")
+            tried = f", after {MOST_ROLLBACKS} restarts with halved learning rates" if self.good is not None else ""
+            raise RuntimeError(f"the loss {name!r} became {value} at step {step}{tried}: try smaller learning rates")
         self._restore(self.good)
         self.rates = [[rate / 2.0 for rate in rates] for rates in self.rates]
         self.history.rollbacks.append(step)
@@ -288,10 +296,10 @@ class Training:
 
 
 def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
-    """Muon (or Adam) for the hidden layers' matrices, Adam for the rest, each group of parameters with its rate.
+    """Returns Muon (or Adam) for the matrices of hidden layers and Adam for all other parameters, with their rates.
 
-    Weights that read coordinates are no matrix to orthogonalise: what they change is a phase ω w·x, and how fast it may
-    turn does not depend on ω. So their rate is one of ω w.
+    Adam also trains weights that read coordinates. They change a phase ω w·x, and a suitable rate of change of the
+    phase does not depend on ω. The configured rate is therefore that of ω w.
     """
     groups = parameter_groups(model)
     rates = {
@@ -332,7 +340,7 @@ def _part_done(config: FitConfig, history: History) -> float:
     of_steps = history.steps / config.steps if config.steps else 0.0
     of_time = history.seconds / (60.0 * config.minutes) if config.minutes else 0.0
     done = max(of_steps, of_time)
-    if _processes() > 1 and config.minutes:  # one clock for all
+    if _processes() > 1 and config.minutes:  # all processes use the clock of the first one
         clock = torch.tensor(done, dtype=torch.float64)
         distributed.broadcast(clock, src=0)
         done = float(clock)
@@ -351,7 +359,7 @@ def _rank() -> int:
 
 
 def _share(batch: Any) -> Any:
-    """This process's part of a batch: every so manyth point."""
+    """Returns this process's share of a batch: every n-th point for n processes."""
     if _processes() == 1 or batch is None:
         return batch
     if isinstance(batch, Tensor):
@@ -360,7 +368,7 @@ def _share(batch: Any) -> Any:
 
 
 def _weight(batch: Any) -> float:
-    """What a mean over this process's share counts for, so that the processes' average is the mean over all points."""
+    """Returns the weight of this process's mean, such that the average over processes is the mean over all points."""
     if _processes() == 1:
         return 1.0
     count = len(batch if isinstance(batch, Tensor) else batch[0])
@@ -376,7 +384,7 @@ def _mean_over_processes(value: Tensor, batch: Any) -> float:
 
 
 def _average_gradients(model: nn.Module) -> None:
-    """Averages them in one message; torch's own wrapper (DDP) promises nothing for gradients of gradients."""
+    """Averages the gradients over processes in one message. torch's DDP makes no promise for double backward."""
     if _processes() == 1:
         return
     gradients = [p.grad for p in model.parameters() if p.grad is not None]

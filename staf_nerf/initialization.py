@@ -1,8 +1,8 @@
-"""Initialisations of the trainable Fourier sum and of the linear layers before it.
+"""Initialisations of the trainable Fourier sum and of the linear layer before it.
 
-Conventions: a sum has τ sinusoids of amplitude C, frequency Ω (radians per unit) and phase Φ (radians); `shape` is (τ,)
-or (τ, n). The variance that each function states is that of σ(z) where the arguments Ωᵢ z + Φᵢ are spread evenly over
-the circle, independently of each other; its gain is the root mean square of σ'(z) over that of σ(z).
+Conventions: a sum has τ sinusoids with amplitude C, frequency Ω (radians per unit) and phase Φ (radians). `shape` is
+(τ,) or (τ, n). The stated variance is that of σ(z) if the arguments Ωᵢ z + Φᵢ are independent and uniform over the
+circle. The gain is the root mean square of σ'(z) divided by that of σ(z).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import Generator, Tensor
 Initialization = Literal["normalized", "siren", "theorem", "published"]
 
 HARMONICS = (1.0, 2.0, 0.5, 3.0, 1.5)
-"""Ω / ω of the first sinusoids: the carrier, its octaves and what lies between; further ones follow as 4, 5, 6, …"""
+"""Ω / ω of the first five sinusoids: the carrier, its octaves, and frequencies between them. Then follow 4, 5, 6, …"""
 
 SIDE_AMPLITUDE = 0.05
-"""Amplitude of the sinusoids beside the carrier, relative to it: enough to receive gradients from the first step."""
+"""Amplitude of the other sinusoids relative to the carrier: large enough for gradients from the first step."""
 
 
 class Sinusoids(NamedTuple):
@@ -32,10 +32,10 @@ class Sinusoids(NamedTuple):
 
 
 def normalized(shape: tuple[int, ...], omega: float, generator: Generator | None = None) -> Sinusoids:
-    """Our default: a carrier at ω and weak harmonics, with variance exactly 1/2 and gain exactly ω.
+    """Returns our default: a carrier at ω with weak harmonics, with variance 1/2 and gain ω.
 
-    ΣC² = 1 gives the variance of one sine, ΣC²Ω² = ω²ΣC² its gain, whatever τ is and in every layer of every network:
-    nothing is drawn. So the weights of SIREN suit it, and τ = 1 is `Sine`.
+    ΣC² = 1 gives the variance of one sine, and ΣC²Ω² = ω²ΣC² gives its gain, for every τ. Nothing is random, so this
+    holds in every layer of every network. SIREN's initialisation of weights therefore applies, and τ = 1 is `Sine`.
     """
     ratios = (*HARMONICS, *(float(i - 1) for i in range(len(HARMONICS), shape[0])))[: shape[0]]
     frequency = torch.tensor(ratios)
@@ -47,7 +47,7 @@ def normalized(shape: tuple[int, ...], omega: float, generator: Generator | None
 
 
 def siren(shape: tuple[int, ...], omega: float, generator: Generator | None = None) -> Sinusoids:
-    """One sine of amplitude 1 at ω, the others silent: variance 1/2, gain ω (SIREN, arXiv 2006.09661)."""
+    """Returns one sine of amplitude 1 at ω and others of amplitude 0: variance 1/2, gain ω (arXiv 2006.09661)."""
     amplitude = torch.zeros(shape[0])
     amplitude[0] = 1.0
     frequency = normalized((shape[0],), omega).frequency
@@ -55,17 +55,18 @@ def siren(shape: tuple[int, ...], omega: float, generator: Generator | None = No
 
 
 def theorem(shape: tuple[int, ...], omega: float, generator: Generator | None = None) -> Sinusoids:
-    """The paper's theorem: σ(z) is exactly N(0, 1) over draws of (C, Φ), for every z, Ω and τ. Variance 1.
+    """Returns draws as in the paper's theorem: σ(z) is exactly N(0, 1) over draws of (C, Φ), for every z, Ω and τ.
 
-    |C| is Rayleigh with E[C²] = 2/τ, as sign(X)√|X| with X ~ Laplace(0, 2/τ), and Φ ~ U(-π, π): each term is then a
-    Gaussian of variance 1/τ, with no central limit. It speaks of draws: with one draw for a whole layer, the variance
-    within one network varies from draw to draw. Ω ~ U(0, ω) as in the published code.
+    The magnitude of C is Rayleigh distributed with E[C²] = 2/τ, as sign(X) √abs(X) with X ~ Laplace(0, 2/τ), and
+    Φ ~ U(-π, π). Each term is then exactly Gaussian with variance 1/τ, without a central limit. The theorem is about
+    draws: if a whole layer shares one draw, the variance within one network differs from draw to draw. Ω ~ U(0, ω) as
+    in the published code.
     """
     return _laplace(shape, omega, 2.0 / shape[0], generator)
 
 
 def published(shape: tuple[int, ...], omega: float, generator: Generator | None = None) -> Sinusoids:
-    """The published code's draws: X ~ Laplace(0, 1/(2τ)), so E[C²] = 1/(2τ) and the variance is 1/4, not 1."""
+    """Returns draws as in the published code: X ~ Laplace(0, 1/(2τ)), hence E[C²] = 1/(2τ) and a variance of 1/4."""
     return _laplace(shape, omega, 0.5 / shape[0], generator)
 
 
@@ -78,12 +79,12 @@ INITIALIZATIONS: dict[str, Callable[..., Sinusoids]] = {
 
 
 def variance(amplitude: Tensor) -> Tensor:
-    """The variance ½ Σᵢ Cᵢ² of a Fourier sum with evenly spread arguments; (τ, …) -> (…)."""
+    """Returns the variance ½ Σᵢ Cᵢ² of a Fourier sum with uniform arguments, (τ, …) -> (…)."""
     return 0.5 * amplitude.square().sum(0)
 
 
 def gain(amplitude: Tensor, frequency: Tensor) -> Tensor:
-    """The root mean square slope over the root mean square value, √(ΣC²Ω² / ΣC²); (τ, …) -> (…), radians per unit."""
+    """Returns the gain √(ΣC²Ω² / ΣC²), the RMS slope over the RMS value, (τ, …) -> (…), in radians per unit."""
     return ((amplitude * frequency).square().sum(0) / amplitude.square().sum(0)).sqrt()
 
 
@@ -107,7 +108,7 @@ def _laplace(shape: tuple[int, ...], omega: float, scale: float, generator: Gene
 
 @torch.no_grad()
 def uniform_(tensor: Tensor, bound: float, generator: Generator | None = None) -> Tensor:
-    """Fills `tensor` in place from U(-bound, bound): variance bound²/3."""
+    """Fills a tensor in place from U(-bound, bound), which has variance bound²/3, and returns it."""
     if tensor.is_complex():
         torch.view_as_real(tensor).uniform_(-bound, bound, generator=generator)
         return tensor
@@ -115,20 +116,20 @@ def uniform_(tensor: Tensor, bound: float, generator: Generator | None = None) -
 
 
 def siren_weight_(weight: Tensor, *, omega: float, first: bool, generator: Generator | None = None) -> Tensor:
-    """SIREN's weights (n_out, n_in): U(±1/n_in) in the first layer, U(±√(6/n_in)/ω) after it.
+    """Fills weights (n_out, n_in) as in SIREN: U(±1/n_in) in the first layer, U(±√(6/n_in)/ω) in the others.
 
-    With inputs of variance 1/2, as a sine gives them, the arguments ω z of a hidden layer have variance 1
-    (arXiv 2006.09661, section 3.2 and appendix 1.5).
+    With inputs of variance 1/2, as sines give, the arguments ω z of a hidden layer have variance 1 (arXiv 2006.09661,
+    section 3.2 and appendix 1.5).
     """
     fan_in = weight.shape[1]
     return uniform_(weight, 1.0 / fan_in if first else math.sqrt(6.0 / fan_in) / omega, generator)
 
 
 def torch_weight_(weight: Tensor, generator: Generator | None = None) -> Tensor:
-    """torch's default for a linear layer (n_out, n_in): U(±1/√n_in), variance 1/(3 n_in)."""
+    """Fills weights (n_out, n_in) with torch's default for linear layers: U(±1/√n_in), variance 1/(3 n_in)."""
     return uniform_(weight, 1.0 / math.sqrt(weight.shape[1]), generator)
 
 
 def he_weight_(weight: Tensor, generator: Generator | None = None) -> Tensor:
-    """He's weights for ReLU (n_out, n_in): U(±√(6/n_in)), variance 2/n_in, which ReLU halves (arXiv 1502.01852)."""
+    """Fills weights (n_out, n_in) as He for ReLU: U(±√(6/n_in)), variance 2/n_in (arXiv 1502.01852)."""
     return uniform_(weight, math.sqrt(6.0 / weight.shape[1]), generator)

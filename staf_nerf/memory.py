@@ -1,4 +1,4 @@
-"""Memory of training on a CPU: what one step frees is there for the next."""
+"""Memory management for training on a CPU: freed memory is kept for the next step."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's `mallopt`."""
 
 LARGEST_KEPT = 32 * 2**20
-"""Bytes of the largest block that glibc lets its heap hold."""
+"""Size in bytes of the largest block that glibc may keep in its heap."""
 MOST_KEPT = 2**31 - 1
-"""Bytes of free memory at the end of the heap that are not given back."""
+"""Number of free bytes at the end of the heap that are kept."""
 DEFAULT = 128 * 1024
-"""Both, where nothing else is said."""
+"""Default of both, in bytes."""
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc's allocator to hold on to what is freed, in this process.
+    """Makes glibc's allocator keep freed memory in this process.
 
-    By default it returns large blocks to the system, which clears each of their pages when a step of training asks for
-    them again: 6000 pages a step, a tenth of its time.
+    By default it returns large blocks to the system, which has to clear their pages when the next training step
+    allocates them again: 6000 pages per step, and a tenth of the step's time.
 
     Returns:
-        Whether there was such an allocator and it agreed.
+        Whether the setting was applied. It is not without glibc.
     """
     return _hold(LARGEST_KEPT, MOST_KEPT)
 
 
 def return_freed_memory() -> bool:
-    """Gives what `keep_freed_memory` kept back to the system, and from now on what is freed as before.
+    """Returns memory kept by `keep_freed_memory` to the system, and restores the default behaviour.
 
     Returns:
-        Whether there was such an allocator and it agreed.
+        Whether the setting was applied. It is not without glibc.
     """
     agreed = _hold(DEFAULT, DEFAULT)
     if agreed:
@@ -41,7 +41,7 @@ def return_freed_memory() -> bool:
 
 
 def _hold(largest: int, most: int) -> bool:
-    """Sets up to what size freed blocks stay in the heap, and how much of them at its end."""
+    """Sets the largest size of kept blocks and the kept memory at the end of the heap."""
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt

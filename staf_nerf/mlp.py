@@ -1,4 +1,4 @@
-"""The coordinate network: linear layers with an activation of their own between them."""
+"""The coordinate network: linear layers, each hidden one followed by its own activation."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from staf_nerf.kernels.linear import linear as linear_map
 
 
 class CoordinateMLP(nn.Module):
-    """Linear, σ, linear, σ, …, linear: (..., in_features) -> (..., out_features).
+    """A coordinate network linear, σ, linear, σ, …, linear: (..., in_features) -> (..., out_features).
+
+    An activation with complex values (Gabor) gets complex weights after it. The output is then the real part.
 
     Args:
         in_features: Size of the input's last dimension.
         out_features: Size of the output's last dimension.
-        hidden_features: Width of the hidden layers.
+        hidden_features: Number of features of each hidden layer.
         hidden_layers: Number of hidden layers, each a linear map followed by the activation. 0 gives a linear map.
         activation: A name in `staf_nerf.activations.ACTIVATIONS`, or a factory `layer_index -> Activation`.
-        first_omega: Frequency scale of layer 0, for a named activation that has one.
-        hidden_omega: Frequency scale of the other layers.
-        skip: Whether each hidden layer but the first adds z to σ(z), as the published code of STAF does for images.
-        reads_coordinates: Whether the input is coordinates, for which a periodic first layer starts with weights of its
-            own. Features, of an encoding or another network, get those of the hidden layers.
-        generator: Source of the initial weights.
+        first_omega: Frequency scale of layer 0, in radians per unit, for a named activation that has one.
+        hidden_omega: Frequency scale of the other layers, in radians per unit.
+        skip: Whether each hidden layer but the first returns σ(z) + z, as in the published code of STAF for images.
+        reads_coordinates: Whether the input is coordinates. A periodic first layer then gets the initialisation of a
+            first layer. Otherwise (features of an encoding or another network) it gets that of a hidden layer.
+        generator: Random generator for the initial weights.
         **options: Options of a named activation, such as `num_frequencies` or `sharing`.
-
-    An activation whose values are complex (Gabor) gets complex weights after it; the output is the real part.
 
     Raises:
         ValueError: If an argument is out of range or unknown.
@@ -93,14 +93,15 @@ class CoordinateMLP(nn.Module):
         """Maps (..., in_features) to (..., out_features).
 
         Args:
-            *parts: The input; or several tensors whose last dimensions add up to `in_features` and whose other ones
-                broadcast. What is the same for many points is then multiplied once, and nothing is concatenated.
+            *parts: The input, or several tensors to be concatenated along the last dimension, whose sizes add up to
+                `in_features`. Their other dimensions broadcast: values that many points share are multiplied only
+                once, and nothing is actually concatenated.
         """
         x = _linear(self.output, (self.hidden(*parts),) if len(self.linears) else parts)
         return x.real if x.is_complex() else x
 
     def hidden(self, *parts: Tensor) -> Tensor:
-        """What the last hidden layer hands on, (..., hidden_features). The arguments are those of `forward`."""
+        """Returns the output of the last hidden layer, (..., hidden_features). The arguments are those of `forward`."""
         read = parts
         for linear, sigma in zip(self.linears, self.activations, strict=True):
             parts = (_layer(linear, sigma, parts, read, skip=self.skip and parts is not read),)
@@ -110,7 +111,7 @@ class CoordinateMLP(nn.Module):
 def _layer(
     linear: Any, sigma: Any, parts: tuple[Tensor, ...], read: tuple[Tensor, ...], *, skip: bool = False
 ) -> Tensor:
-    """σ of the linear map of the parts' concatenation, in a network that reads others; `skip`: and that map itself."""
+    """Returns σ(z), plus z if `skip`, for the linear map z of the concatenated parts. `read` is the network's input."""
     if skip:
         z = _linear(linear, parts)
         return z + (sigma(z, _linear(sigma.filter, read)) if sigma.reads_input else sigma(z))
@@ -122,7 +123,7 @@ def _layer(
 
 
 def _linear(linear: Any, parts: tuple[Tensor, ...], *, biased: bool = True) -> Tensor:
-    """The linear map of the parts' concatenation, with or without its bias."""
+    """Returns the linear map of the concatenated parts, with or without its bias."""
     bias = linear.bias if biased else None
     if len(parts) == 1:
         return linear_map(parts[0], linear.weight, bias)
@@ -132,7 +133,7 @@ def _linear(linear: Any, parts: tuple[Tensor, ...], *, biased: bool = True) -> T
 
 
 def _initialize_output_(linear: nn.Linear, last: Activation | None, generator: Generator | None) -> None:
-    """The linear layer at the end continues the hidden ones' scale (as in SIREN's published code), with zero biases."""
+    """Initialises the output layer: weights like a hidden layer's (as in SIREN's published code), zero biases."""
     if isinstance(last, STAF | Sine | FINER):
         bound = math.sqrt(6.0 / linear.in_features) / last.omega
         init.uniform_(linear.weight, min(bound, 1.0 / math.sqrt(linear.in_features)), generator)

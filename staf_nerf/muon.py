@@ -10,9 +10,10 @@ from torch import Tensor
 
 
 class PreciseMuon(torch.optim.Muon):
-    """torch's Muon in the parameters' own precision, with its arguments but `adjust_lr_fn`, and its state.
+    """torch's Muon, computed in the precision of the parameters.
 
-    torch's rounds to bfloat16, which on a CPU takes two to five times as long where matrices are small.
+    Arguments (except `adjust_lr_fn`) and state are those of torch's Muon. The latter computes in bfloat16, which takes
+    two to five times as long for small matrices on a CPU.
     """
 
     @torch.no_grad()
@@ -35,13 +36,13 @@ class PreciseMuon(torch.optim.Muon):
 
 
 def orthogonal(matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """The nearest orthogonal matrix, nearly: Newton-Schulz iterations that take all singular values towards 1.
+    """Approximates the nearest orthogonal matrix by Newton-Schulz iterations, which move all singular values towards 1.
 
     Args:
-        matrix: (n, m).
-        coefficients: Of s, s³ and s⁵ in what an iteration makes of a singular value s.
-        steps: Iterations.
-        eps: The least norm that the matrix is divided by at first.
+        matrix: The matrix, (n, m).
+        coefficients: Coefficients of s, s³ and s⁵ in the map of a singular value s by one iteration.
+        steps: Number of iterations.
+        eps: Smallest norm by which the matrix is divided before the iterations.
     """
     one, three, five = coefficients
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T

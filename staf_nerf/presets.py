@@ -1,7 +1,8 @@
-"""Presets: TOML files over the dataclasses of `staf_nerf.config`.
+"""Presets: TOML files with values for the dataclasses of `staf_nerf.config`.
 
-A preset lists what differs from the defaults; its tables [cpu] and [cuda] hold what differs on that device, with the
-same tables inside. An unknown key or a value of the wrong kind is an error that names the accepted ones.
+A preset lists only the values that differ from the defaults. Its tables [cpu], [cuda] and [mps] hold the values that
+differ on that device, and have the same tables inside. An unknown key or a value of the wrong type is an error that
+names the accepted ones.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ ConfigT = TypeVar("ConfigT")
 
 
 def resource(folder: str) -> Path:
-    """A folder that is shipped with the package: beside it in a checkout, inside it where it is installed."""
+    """Returns a folder that is shipped with the package: beside it in a checkout, inside it in an installation.
+
+    Raises:
+        FileNotFoundError: If the installation lacks the folder.
+    """
     package = Path(__file__).resolve().parent
     for candidate in (package / folder, package.parent / folder):
         if candidate.is_dir():
@@ -30,7 +35,7 @@ def resource(folder: str) -> Path:
 
 
 def preset_names(task: str = "radiance") -> list[str]:
-    """The presets that are shipped for a task, by name."""
+    """Returns the names of the presets that are shipped for a task, sorted."""
     paths = resource("method_configs").glob("*.toml")
     return sorted(p.stem for p in paths if tomllib.loads(p.read_text("utf-8")).get("task", "radiance") == task)
 
@@ -40,15 +45,15 @@ def load_preset(name_or_path: str | Path, device: Device) -> RadianceConfig: ...
 @overload
 def load_preset(name_or_path: str | Path, device: Device, defaults: ConfigT) -> ConfigT: ...
 def load_preset(name_or_path: str | Path, device: Device, defaults: Any = None) -> Any:
-    """Reads a preset for a device.
+    """Reads a preset for a device and returns its configuration.
 
     Args:
-        name_or_path: A shipped preset's name, or a path that ends in .toml.
-        device: "cpu", "cuda" or "mps"; "mps" uses its own table if there is one, else the table [cpu].
-        defaults: The configuration that the preset changes; that of a radiance field, if not given.
+        name_or_path: The name of a shipped preset, or a path that ends in .toml.
+        device: "cpu", "cuda" or "mps". For "mps" the table [cpu] is used if the preset has no table [mps].
+        defaults: The configuration that the preset changes. Defaults to that of a radiance field.
 
     Raises:
-        ValueError: If the preset, a key or a value is not a known or accepted one.
+        ValueError: If the preset or a key is unknown, a value is not accepted, or the preset is for another task.
     """
     defaults = RadianceConfig() if defaults is None else defaults
     path = Path(name_or_path)
@@ -66,23 +71,23 @@ def load_preset(name_or_path: str | Path, device: Device, defaults: Any = None) 
     try:
         config = override(defaults, table)
         if config.task != defaults.task:
-            raise ValueError(f"the preset is for the task {config.task!r}, {defaults.task!r} is needed")
+            raise ValueError(f"the preset is for the task {config.task!r}, a preset for {defaults.task!r} is needed")
         return override(config, by_device.get(device, fallback))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def override(config: ConfigT, table: Mapping[str, Any], where: str = "") -> ConfigT:
-    """A copy of a dataclass with the values of `table`, which may hold tables for the dataclasses inside it.
+    """Returns a copy of a dataclass with the values of `table`, which may hold tables for nested dataclasses.
 
     Raises:
-        ValueError: If a key is unknown, or a value is of the wrong kind or out of range.
+        ValueError: If a key is unknown, or a value has the wrong type or is out of range.
     """
     changes: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known_keys(config):
             inside = f" in [{where}]" if where else ""
-            raise ValueError(f"unknown key {key!r}{inside}; the known ones are {', '.join(known_keys(config))}")
+            raise ValueError(f"unknown key {key!r}{inside}; the known keys are {', '.join(known_keys(config))}")
         path = f"{where}.{key}" if where else key
         changes[key] = _convert(getattr(config, key), value, path)
     try:
@@ -92,7 +97,7 @@ def override(config: ConfigT, table: Mapping[str, Any], where: str = "") -> Conf
 
 
 def _convert(old: Any, new: Any, path: str) -> Any:
-    """The value of a table, checked against the kind of the value it replaces."""
+    """Returns a value of a table after checking it against the type of the value that it replaces."""
     if dataclasses.is_dataclass(old):
         if not isinstance(new, Mapping):
             raise ValueError(f"{path} must be a table, got {new!r}")

@@ -17,12 +17,34 @@ from staf_nerf.kernels import library
 ROOT = Path(__file__).resolve().parent.parent
 
 
+DATA = {
+    "chair_200": "the scene chair of NeRF's synthetic data set, at 200 x 200",
+    "fox": "instant-ngp's data/nerf/fox",
+    "meshes": "spot.obj by Keenan Crane",
+}
+"""Real data that is not in the repository, and where it comes from."""
+ABSENT = "needs the data "
+
+
 def data(name: str) -> Path:
-    """A folder of real data, or a skip that says where it was looked for."""
+    """A folder of real data in the folder that STAF_DATA names, or a skip."""
     folder = Path(os.environ.get("STAF_DATA", ROOT.parent / "shared" / "data")) / name
     if not folder.exists():
-        pytest.skip(f"the data {folder} is absent (STAF_DATA names its folder)")
+        pytest.skip(f"{ABSENT}{name} ({DATA[name]})")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Names what was skipped for want of data, and how often something else was missing."""
+    tests: dict[str, list[str]] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else "no reason"
+        tests.setdefault(reason, []).append(report.nodeid.rpartition("::")[2])
+    for reason, names in sorted(tests.items()):
+        if reason.startswith(ABSENT):
+            terminalreporter.write_line(f"skipped: {', '.join(names)}: {reason}; STAF_DATA names its folder")
+        else:
+            terminalreporter.write_line(f"skipped: {len(names)} of {reason!r}")
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def test_a_stack_of_fields_gives_each_one_s_values_and_gradients(activation, enc
 
 def test_a_stack_needs_fields_of_one_architecture():
     for fields in ([], [NeuralField(2, 3, FieldConfig(hidden_features=n)) for n in (4, 5)]):
-        with pytest.raises(ValueError, match="fields must be of one architecture"):
+        with pytest.raises(ValueError, match="fields must have parameters of the same shapes"):
             FieldStack(fields)
 
 

@@ -104,7 +104,7 @@ def test_a_broken_step_is_taken_back_with_half_the_learning_rates():
 
 
 def test_a_fit_that_breaks_again_and_again_is_given_up():
-    with pytest.raises(RuntimeError, match="became nan at step 100, after learning rates were halved 3 times"):
+    with pytest.raises(RuntimeError, match="became nan at step 100, after 3 restarts with halved learning rates"):
         fit(field(), Exploding(*range(120, 1000)), STEPS)
 
 
@@ -133,7 +133,7 @@ def test_an_interrupted_fit_goes_on_as_if_nothing_had_been(tmp_path):
     state, model, signal = tmp_path / "state.pt", field(), Impatient()
     assert fit(model, signal, STEPS, resume=state).interrupted
     assert state.is_file()
-    with pytest.raises(ValueError, match=r"state.pt is the state of a fit with other settings"):
+    with pytest.raises(ValueError, match=r"state.pt is the state of a fit with different settings"):
         fit(field(), signal, dataclasses.replace(STEPS, points=128), resume=state)
     kept = state.read_bytes()
     history = fit(fresh := field(seed=5), signal, STEPS, resume=state)
@@ -147,7 +147,7 @@ def test_an_interrupted_fit_goes_on_as_if_nothing_had_been(tmp_path):
     fit(whole := field(), Waves(), STEPS)
     assert torch.equal(fresh(torch.ones(1, 1)), whole(torch.ones(1, 1)))
     state.write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match=r"state.pt is not the state of such a fit"):
+    with pytest.raises(ValueError, match=r"state.pt is not the state of a fit of this model"):
         fit(field(), signal, STEPS, resume=state)
 
 
@@ -249,5 +249,5 @@ def test_a_loss_that_is_no_number_stops_the_fit_and_is_named():
 
 
 def test_without_an_end_there_is_no_fit():
-    with pytest.raises(ValueError, match="minutes or steps must be positive"):
+    with pytest.raises(ValueError, match="one of minutes, steps and passes must be positive"):
         FitConfig(minutes=0.0, steps=0)

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "staf_nerf"
 
 ORDER = [
-    {"config", "kernels", "initialization", "mesh", "memory", "muon", "perceptual"},
+    {"config", "cores", "errors", "kernels", "initialization", "mesh", "memory", "muon", "perceptual"},
     {"presets", "activations", "encodings"},
     {"mlp"},
     {"fields"},
@@ -20,6 +20,7 @@ ORDER = [
     {"jobs"},
     {"plugin", "bench"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -55,9 +55,9 @@ def test_tables_override_defaults_and_devices_override_tables(tmp_path):
     [
         (
             "[field]\nlevels = 4\n",
-            r"mine.toml: unknown key 'levels' in \[field\]; the known ones are encoding, num",
+            r"mine.toml: unknown key 'levels' in \[field\]; the known keys are encoding, num",
         ),
-        ("[feild]\n", "unknown key 'feild'; the known ones are task, description, geometry"),
+        ("[feild]\n", "unknown key 'feild'; the known keys are task, description, geometry"),
         ("[cpu.field]\nlevels = 4\n", r"unknown key 'levels' in \[field\]"),
         ("[field]\nnum_levels = 0\n", r"\[field\] num_levels must be >= 1, got 0"),
         ("[field]\nfirst_omega = nan\n", r"\[field\] first_omega must be between 1e-06 and 1e\+06, got nan"),
@@ -77,7 +77,7 @@ def test_bad_presets_are_refused_with_what_is_accepted(tmp_path, text, message):
 
 
 def test_a_preset_of_another_task_is_refused():
-    with pytest.raises(ValueError, match="the preset is for the task 'image', 'superres' is needed"):
+    with pytest.raises(ValueError, match="the preset is for the task 'image', a preset for 'superres' is needed"):
         load_preset("paper-image", "cpu", ImageConfig(task="superres"))
 
 

@@ -1,1 +1,1 @@
-"""Benchmarks: what produces the figures in the README, as JSON with seeds, versions and commit."""
+"""Benchmarks. Each writes JSON with its settings, seeds, package versions and the commit."""

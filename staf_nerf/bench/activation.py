@@ -1,4 +1,4 @@
-"""What an activation costs alone: values, gradients, gradients of gradients, and the memory kept for them."""
+"""Cost of an activation alone: forward, backward, double backward, and the memory kept for them."""
 
 from __future__ import annotations
 
@@ -21,30 +21,31 @@ MEASURES = ("forward", "forward and backward", "backward of backward")
 
 @dataclass(frozen=True)
 class ActivationBenchmark:
-    """Times activations on a tensor of batch by width values, interleaved."""
+    """Times activations on a tensor of batch x width values."""
 
     batch: int = 16384
-    """Rows."""
+    """Number of rows of the tensor."""
     width: int = 256
-    """Features."""
+    """Number of features (columns) of the tensor."""
     num_frequencies: tuple[int, ...] = (5, 20)
-    """STAF's numbers of sinusoids."""
+    """Numbers of sinusoids of STAF to measure."""
     threads: tuple[int, ...] = (2, 1)
-    """Numbers of threads, one after the other; on a CPU."""
+    """Numbers of threads, measured one after the other (CPU only)."""
     rounds: int = 11
-    """Samples of each time."""
+    """Number of timings of each quantity. Median and quartiles are reported."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where."""
+    """Device to measure on."""
     dtype: Literal["float32", "float64", "float16", "bfloat16"] = "float32"
-    """Of the values. In half precision parameters are float32, and torch's formulas compute as they stand."""
+    """Type of the values.
+    In half precision the parameters stay in float32, and torch's formulas compute in the type that torch chooses."""
     compiled: bool = True
-    """Whether torch.compile's sine is among the peers; on a CPU it needs a C++ compiler."""
+    """Include a sine compiled by torch.compile. On a CPU this needs a C++ compiler."""
     output: Path | None = None
-    """JSON file."""
+    """JSON file for the results. By default they are printed."""
 
 
 def run(benchmark: ActivationBenchmark) -> dict[str, Any]:
-    """Measures, and returns rows with medians and quartiles in seconds, and ratios to torch's eager sine."""
+    """Returns rows with median and quartiles in seconds, and ratios to torch's eager sine."""
     rows = []
     for threads in benchmark.threads if benchmark.device == "cpu" else benchmark.threads[:1]:
         with on_threads(threads):
@@ -56,7 +57,7 @@ def _rows(benchmark: ActivationBenchmark, threads: int) -> list[dict[str, Any]]:
     dtype = getattr(torch, benchmark.dtype)
     generator = torch.Generator().manual_seed(0)
     z, grad = torch.randn(2, benchmark.batch, benchmark.width, generator=generator).to(benchmark.device, dtype)
-    z = (0.3 * z).requires_grad_()  # as before a layer of a trained network: arguments of some radians
+    z = (0.3 * z).requires_grad_()  # arguments of a few radians, as in a trained network
     found = peers(benchmark.num_frequencies, compiled=benchmark.compiled)
     modules = {name: _module(peer, benchmark, dtype) for name, peer in found.items()}
     rows: dict[str, dict[str, Any]] = {}
@@ -84,7 +85,7 @@ def _module(peer: Peer, benchmark: ActivationBenchmark, dtype: torch.dtype) -> n
 
 
 def _functions(module: nn.Module, z: Tensor, grad: Tensor) -> dict[str, Callable[[], object]]:
-    """What is timed, by `MEASURES`."""
+    """Returns the functions to time, by the names in `MEASURES`."""
     inputs = (z, *module.parameters())
 
     def forward() -> object:
@@ -102,7 +103,7 @@ def _functions(module: nn.Module, z: Tensor, grad: Tensor) -> dict[str, Callable
 
 
 def kept_bytes(module: nn.Module, z: Tensor) -> float:
-    """Memory kept for the backward pass, bytes for each value of z; parameters do not count."""
+    """Returns the memory kept for the backward pass, in bytes per value of z, without parameters."""
     kept: dict[int, int] = {}
 
     def note(x: Tensor) -> Tensor:
@@ -118,7 +119,7 @@ def kept_bytes(module: nn.Module, z: Tensor) -> float:
 
 
 def main(benchmark: ActivationBenchmark) -> None:
-    """Runs and prints a table, and JSON where no file is given."""
+    """Runs the benchmark, prints a table, and writes JSON to the output file or the screen."""
     result = run(benchmark)
     for threads in dict.fromkeys(row["threads"] for row in result["rows"]):
         where = f"{threads} threads" if benchmark.device == "cpu" else result["gpu"]

@@ -1,4 +1,4 @@
-"""A grid of runs that can be stopped and gone on with, and the names of methods in it."""
+"""A resumable grid of benchmark runs, and the syntax for methods with changes."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ def run_missing(
     *,
     processes: int = 0,
 ) -> Row:
-    """Runs the cells that the output does not hold yet, and writes it after each; returns the report of all rows.
+    """Runs the cells that the output does not contain yet and returns the report of all rows.
+
+    The output file is written after each run.
 
     Args:
-        cells: What tells one run from another.
-        run_one: Cell -> what there is to say of that run beside its cell; picklable, if there are processes.
-        make_report: Rows -> what is written, with the rows under "rows".
+        cells: The settings of each run.
+        run_one: Maps a cell to the results of its run. It must be picklable if `processes` is not 0.
+        make_report: Maps rows (cells with results) to the content of the file, with the rows under "rows".
         output: JSON file, if any.
-        processes: Runs at a time, each in a process of its own with its share of the threads; 0: one after the other,
-            in this one.
+        processes: Number of runs at a time, each in its own process with an equal share of the threads. 0: one after
+            the other in this process.
     """
     rows: list[Row] = []
     if output is not None and output.is_file():
@@ -68,17 +70,17 @@ def _side_by_side(cells: Sequence[Row], run_one: Callable[[Row], Row], processes
 
 
 def parse(text: str) -> Any:
-    """A value as JSON has it, or the text itself."""
+    """Parses a value as JSON, or returns the text itself."""
     with contextlib.suppress(json.JSONDecodeError):
         return json.loads(text)
     return text
 
 
 def changed(config: ConfigT, changes: Sequence[str]) -> ConfigT:
-    """A configuration with changes "key.key=value"; a word alone names the field's activation.
+    """Returns a configuration with changes "key.key=value". A word alone names the field's activation.
 
     Raises:
-        ValueError: If a key or value is not a known or accepted one.
+        ValueError: If a key is unknown or a value is not accepted.
     """
     for change in changes:
         key, _, value = change.partition("=") if "=" in change else ("field.activation", "", change)

@@ -1,4 +1,4 @@
-"""What it costs to find a fitted shape's surface: near the surface alone, and on the whole grid."""
+"""Cost of extracting the surface of a fitted shape: near the surface only, and on the whole grid."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from staf_nerf.bench.record import environment, settings, write
 
 @dataclass(frozen=True)
 class ExtractionBenchmark:
-    """Finds the surface of a fitted shape, sparsely and on the whole grid, each in a process of its own."""
+    """Extracts the surface of a fitted shape, sparsely and on the whole grid, each in its own process."""
 
     checkpoint: Positional[Path]
-    """field.safetensors of `staf fit shape`."""
+    """A field.safetensors file written by `staf fit shape`."""
     resolutions: tuple[int, ...] = (512, 1024)
-    """Cells along an axis."""
+    """Numbers of cells along an axis of the grid."""
     whole: tuple[int, ...] = (512,)
-    """Of these, also on the whole grid; 512³ takes minutes."""
+    """Resolutions among these that are also evaluated on the whole grid. 512 takes minutes."""
     output: Path | None = None
-    """JSON file."""
+    """JSON file for the results. By default they are printed."""
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """One extraction."""
+    """Cost of one extraction."""
 
     seconds: float
     evaluations: int
-    """Points that the field was asked for."""
+    """Number of points at which the field was evaluated."""
     triangles: int
     peak_bytes: int
-    """Memory at the peak beyond what the process held before."""
+    """Peak memory in bytes, beyond the peak before the extraction."""
 
 
 def run(benchmark: ExtractionBenchmark) -> dict[str, Any]:
-    """Measures, and returns rows; where both ways were taken, their ratio and how far the surfaces are apart."""
+    """Returns one row per resolution, with speed ratio and distance of the surfaces where both ways were run."""
     rows = []
     for resolution in benchmark.resolutions:
         sparse, mesh = _alone(benchmark.checkpoint, resolution, whole=False)
@@ -66,8 +66,8 @@ def _alone(checkpoint: Path, resolution: int, *, whole: bool) -> tuple[Extractio
 
 
 def measure(checkpoint: Path, resolution: int, *, whole: bool) -> tuple[Extraction, Any]:
-    """Extracts once, in this process."""
-    import open3d  # noqa: F401  (its import is not what is measured)
+    """Extracts the surface once, in this process, and returns its cost and the mesh."""
+    import open3d  # noqa: F401  (do not measure its import)
 
     from staf_nerf.checkpoint import load_shape
     from staf_nerf.evaluation import shape_source
@@ -85,7 +85,7 @@ def measure(checkpoint: Path, resolution: int, *, whole: bool) -> tuple[Extracti
 
     options: dict[str, Any] = {"level": source.level, "inside": source.inside}
     extract_mesh(counted, bounds=source.bounds, resolution=8, lipschitz=math.inf, **options)  # warms up
-    before, asked, start = peak_memory(), 0, time.perf_counter()
+    before, asked, start = peak_memory() or 0, 0, time.perf_counter()
     mesh = extract_mesh(
         counted,
         bounds=source.bounds,
@@ -94,13 +94,13 @@ def measure(checkpoint: Path, resolution: int, *, whole: bool) -> tuple[Extracti
         **options,
     )
     seconds = time.perf_counter() - start
-    return Extraction(seconds, asked, len(mesh.triangles), peak_memory() - before), mesh
+    return Extraction(seconds, asked, len(mesh.triangles), (peak_memory() or 0) - before), mesh
 
 
 def main(benchmark: ExtractionBenchmark) -> None:
-    """Runs and prints a table; and JSON where no file is given."""
+    """Runs the benchmark, prints a table, and writes JSON to the output file or the screen."""
     result = run(benchmark)
-    table = Table("resolution", "way", "seconds", "evaluations", "triangles", "peak memory", "times as fast", "apart")
+    table = Table("resolution", "way", "seconds", "evaluations", "triangles", "peak memory", "speed-up", "distance")
     for row in result["rows"]:
         for way in ("sparse", "whole"):
             if way in row:

@@ -1,8 +1,8 @@
-"""The matrix products of a linear layer: torch's default library against oneDNN, which torch ships and seldom asks.
+"""The matrix products of a linear layer: torch's default library compared with oneDNN, which torch ships.
 
-Which is quicker depends on the processor's maker. The ways to oneDNN are convolutions with a 1 x 1 filter, which our
-networks use where they are quicker (`staf_nerf.kernels.linear`); a private operator of torch's; and tensors in oneDNN's
-own layout (`Tensor.to_mkldnn`), which copy. All compute in float32.
+Which one is faster depends on the processor. There are three ways to call oneDNN: convolutions with a 1 x 1 filter,
+which our networks use where they are faster (`staf_nerf.kernels.linear`); a private operator of torch; and tensors in
+oneDNN's own layout (`Tensor.to_mkldnn`), which need copies. All compute in float32.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ PRODUCTS = ("forward", "gradient of inputs", "gradient of weights")
 
 @dataclass(frozen=True)
 class LinearBenchmark:
-    """Times the three matrix products of a linear layer by torch's default library and by oneDNN, interleaved."""
+    """Times the three matrix products of a linear layer with torch's default library and with oneDNN."""
 
     batches: tuple[int, ...] = (1024, 16384)
-    """Rows."""
+    """Numbers of rows to measure."""
     widths: tuple[int, ...] = (64, 256)
-    """Features, in and out."""
+    """Numbers of input and output features to measure."""
     threads: tuple[int, ...] = (2, 1)
-    """Numbers of threads, one after the other."""
+    """Numbers of threads, measured one after the other."""
     rounds: int = 11
-    """Samples of each time."""
+    """Number of timings of each quantity. Median and quartiles are reported."""
     output: Path | None = None
-    """JSON file."""
+    """JSON file for the results. By default they are printed."""
 
 
 def by_convolution(a: Tensor, b: Tensor) -> Tensor:
-    """a bᵀ by oneDNN, as a convolution or, where the sum is over rows, as the gradient of one."""
+    """Returns a bᵀ by oneDNN: as a convolution, or as the gradient of one if the sum is over rows."""
     return convolve(a, b) if a.is_contiguous() else convolve_outer(a.T, b.T)
 
 
 def by_operator(a: Tensor, b: Tensor) -> Tensor:
-    """a bᵀ by oneDNN, through an operator of torch's that is private."""
+    """Returns a bᵀ by oneDNN, through a private operator of torch."""
     return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
 
 
 def by_tensors(a: Tensor, b: Tensor) -> Tensor:
-    """a bᵀ by oneDNN, through tensors in its layout."""
+    """Returns a bᵀ by oneDNN, through tensors in its layout."""
     return torch.nn.functional.linear(a.to_mkldnn(), b.to_mkldnn()).to_dense()
 
 
@@ -67,13 +67,13 @@ WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def run(benchmark: LinearBenchmark) -> dict[str, Any]:
-    """Measures; rows with medians and quartiles in seconds, ratios to torch's default, and the largest error.
+    """Returns rows with median and quartiles in seconds, ratios to torch's default, and the largest error.
 
     Raises:
         RuntimeError: If this build of torch has no oneDNN.
     """
     if not torch.backends.mkldnn.is_available():
-        raise RuntimeError("this build of torch has no oneDNN to compare with")
+        raise RuntimeError("this benchmark needs a build of torch with oneDNN")
     rows = []
     for threads, batch, width in itertools.product(benchmark.threads, benchmark.batches, benchmark.widths):
         for product, pair in operands(batch, width).items():
@@ -85,7 +85,7 @@ def run(benchmark: LinearBenchmark) -> dict[str, Any]:
 
 
 def _compare(pair: tuple[Tensor, Tensor], rounds: int) -> list[dict[str, Any]]:
-    """One row for each way to a bᵀ."""
+    """Returns one row for each way to compute a bᵀ."""
     expected = pair[0].double() @ pair[1].double().T
     times = interleave({name: functools.partial(way, *pair) for name, way in WAYS.items()}, rounds=rounds)
     return [
@@ -100,7 +100,7 @@ def _compare(pair: tuple[Tensor, Tensor], rounds: int) -> list[dict[str, Any]]:
 
 
 def operands(batch: int, width: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Each product of y = x Wᵀ and its gradients as a pair (a, b) of a bᵀ, by `PRODUCTS`."""
+    """Returns the products of y = x Wᵀ and its gradients as pairs (a, b) for a bᵀ, by the names in `PRODUCTS`."""
     generator = torch.Generator().manual_seed(0)
     x, grad = torch.randn(2, batch, width, generator=generator)
     weight = torch.randn(width, width, generator=generator)
@@ -108,7 +108,7 @@ def operands(batch: int, width: int) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def main(benchmark: LinearBenchmark) -> None:
-    """Runs and prints a table, and JSON where no file is given."""
+    """Runs the benchmark, prints a table, and writes JSON to the output file or the screen."""
     result = run(benchmark)
     ways = [name for name in WAYS if name != DEFAULT]
     table = Table("product", "threads", "batch", "width", "torch, ms", *ways, title=f"{result['cpu']}: ratio to torch")

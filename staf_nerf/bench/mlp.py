@@ -1,4 +1,4 @@
-"""What a training step of a coordinate network costs with each activation, and how that grows."""
+"""Cost of a training step of a coordinate network with each activation, and how it scales."""
 
 from __future__ import annotations
 
@@ -21,55 +21,55 @@ from staf_nerf.mlp import CoordinateMLP
 HIDDEN_LAYERS = 4
 MEASURES = ("train", "eikonal")
 TORCH_ALONE = "sine, torch alone"
-"""The baseline with torch's own linear layers. The other networks have `staf_nerf.kernels.linear`'s, all alike."""
+"""The baseline with torch's own linear layers. All other networks use those of `staf_nerf.kernels.linear`."""
 
 BATCHES = (1024, 4096, 16384, 65536, 262144)
 WIDTHS = (32, 64, 128, 256, 512, 1024)
 FREQUENCIES = (1, 2, 4, 8, 16, 32)
 MOST_BROADCAST = 2**25
-"""Values of a layer, batch x width x τ, beyond which the broadcast formula is left out, for want of memory and time."""
+"""Largest number of values of a layer (batch x width x τ) at which the broadcast formula is measured."""
 
 
 @dataclass(frozen=True)
 class MlpBenchmark:
-    """Times training steps of 2-w-w-w-w-3 (and eikonal steps of 3-w-w-w-w-1), interleaved."""
+    """Times training steps of a 2-w-w-w-w-3 network and eikonal steps of a 3-w-w-w-w-1 network per activation."""
 
     batch: int = 16384
-    """Points a step."""
+    """Batch size: number of points per training step."""
     width: int = 256
-    """w."""
+    """Width w of the hidden layers."""
     num_frequencies: tuple[int, ...] = (5, 20)
-    """STAF's numbers of sinusoids."""
+    """Numbers of sinusoids of STAF to measure."""
     threads: tuple[int, ...] = (2, 1)
-    """Numbers of threads, one after the other; on a CPU."""
+    """Numbers of threads, measured one after the other (CPU only)."""
     rounds: int = 11
-    """Samples of each time."""
+    """Number of timings of each quantity. Median and quartiles are reported."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where."""
+    """Device to measure on."""
     compiled: bool = True
-    """Whether torch.compile's sine network is among the peers; on a CPU it needs a C++ compiler."""
+    """Include a sine network compiled by torch.compile. On a CPU this needs a C++ compiler."""
     output: Path | None = None
-    """JSON file."""
+    """JSON file for the results. By default they are printed."""
 
 
 @dataclass(frozen=True)
 class ScalingBenchmark:
-    """Times training steps of 2-w-w-w-w-3 against the batch, the width and the number of sinusoids."""
+    """Times training steps of a 2-w-w-w-w-3 network for several batch sizes, widths and numbers of sinusoids."""
 
     threads: int = 2
-    """On a CPU."""
+    """Number of threads (CPU only)."""
     rounds: int = 5
-    """Samples of each time."""
+    """Number of timings of each quantity. Median and quartiles are reported."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where."""
+    """Device to measure on."""
     output: Path | None = None
-    """JSON file."""
+    """JSON file for the results. By default they are printed."""
     picture: Path | None = None
-    """Plot, in the format of its suffix."""
+    """File for a plot. Its suffix gives the format."""
 
 
 def run(benchmark: MlpBenchmark) -> dict[str, Any]:
-    """Measures, and returns rows with medians and quartiles in seconds, and ratios to torch's eager sine."""
+    """Returns rows with median and quartiles in seconds, and ratios to torch's eager sine."""
     rows = []
     found = peers(benchmark.num_frequencies, compiled=benchmark.compiled)
     found = {TORCH_ALONE: found[BASELINE], **found}
@@ -89,10 +89,14 @@ def run(benchmark: MlpBenchmark) -> dict[str, Any]:
 
 
 def make_step(measure: str, peer: Peer, benchmark: MlpBenchmark, *, torch_alone: bool = False) -> Callable[[], object]:
-    """A function that trains a new network, with linear layers by torch or by us, by one step of Adam.
+    """Returns a function that trains a new network by one step of Adam.
 
-    "train": mean squared error of 3 values of 2 coordinates. "eikonal": of 3 coordinates, a value and the length of its
-    gradient, as for a signed distance.
+    Args:
+        measure: "train": mean squared error of 3 values at points with 2 coordinates. "eikonal": a loss on the value
+            and the gradient's length at points with 3 coordinates, as for a signed distance.
+        peer: The activation.
+        benchmark: Batch size, width and device.
+        torch_alone: Whether to use torch's own linear layers.
     """
     generator = torch.Generator().manual_seed(0)
     network = CoordinateMLP(
@@ -129,7 +133,7 @@ def make_step(measure: str, peer: Peer, benchmark: MlpBenchmark, *, torch_alone:
 
 
 def scaling(benchmark: ScalingBenchmark) -> dict[str, Any]:
-    """Measures STAF, its broadcast formula and an eager sine along each axis, the other two at their defaults."""
+    """Times STAF, its broadcast formula and an eager sine along each axis, with the other two at their defaults."""
     base = MlpBenchmark()
     sweeps = {
         "batch": [(batch, base.width, 5) for batch in BATCHES],
@@ -154,10 +158,10 @@ def scaling(benchmark: ScalingBenchmark) -> dict[str, Any]:
 
 
 def plot(result: dict[str, Any], picture: Path) -> None:
-    """Draws what `scaling` returned: step time against each axis."""
+    """Plots the result of `scaling`: step time over each axis."""
     from matplotlib.figure import Figure
 
-    labels = {"batch": "points a step", "width": "width", "num_frequencies": "sinusoids τ"}
+    labels = {"batch": "batch size", "width": "width", "num_frequencies": "sinusoids τ"}
     styles = {
         "broadcast": ("STAF, broadcast formula", "s:"),
         "sine": ("sine, eager torch", "o--"),
@@ -173,7 +177,7 @@ def plot(result: dict[str, Any], picture: Path) -> None:
         panel.set_xlabel(label)
         panel.set_xscale("log", base=2)
         panel.grid(alpha=0.3)
-    axes[0].set_ylabel("seconds a training step")
+    axes[0].set_ylabel("seconds per training step")
     axes[0].legend(frameon=False)
     where = result["gpu"] if result["device"] == "cuda" else f"{result['cpu']}, {result['threads']} threads"
     figure.suptitle(f"2-w-w-w-w-3, Adam; {where}", fontsize=9)
@@ -181,7 +185,7 @@ def plot(result: dict[str, Any], picture: Path) -> None:
 
 
 def main(benchmark: MlpBenchmark | ScalingBenchmark) -> None:
-    """Runs and prints a table, or plots; and JSON where no file is given."""
+    """Runs the benchmark, prints a table or draws a plot, and writes JSON to the output file or the screen."""
     if isinstance(benchmark, ScalingBenchmark):
         result = scaling(benchmark)
         write(result, benchmark.output)

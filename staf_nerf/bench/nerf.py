@@ -1,4 +1,4 @@
-"""Radiance fields compared on captures: the same images, split and rays, at equal steps or equal wall-clock.
+"""Radiance fields compared on captures: same images, split and rays per step, at equal steps or equal wall-clock time.
 
 PSNR and SSIM are those of the final weights on the held-out images.
 """
@@ -27,9 +27,9 @@ from staf_nerf.jobs.progress import peak_memory
 from staf_nerf.presets import load_preset, preset_names
 
 CALIBRATION_STEPS = 70
-"""Steps that are timed, with and then without updates of the proposal networks, to fill a wall-clock budget."""
+"""Number of timed steps, first with and then without updates of the proposal networks, for a wall-clock budget."""
 UNTIMED_STEPS = 60
-"""Steps before those: the first ones allocate memory, and are slower."""
+"""Number of steps before those. The first steps allocate memory and are slower."""
 
 STOCK_SMALL: dict[str, Any] = {
     "implementation": "torch",
@@ -39,51 +39,51 @@ STOCK_SMALL: dict[str, Any] = {
     "num_proposal_samples_per_ray": (64, 32),
     "num_nerf_samples_per_ray": 24,
 }
-"""nerfacto's sizes for a CPU; the rest of it is stock."""
+"""Small sizes for nerfstudio's nerfacto on a CPU. Everything else is unchanged."""
 
 SETTINGS = ("method", "budget", "amount", "rays", "downscale_factor", "held_out", "score_every", "threads")
 GROUPING = Grouping(SETTINGS, "data", ("psnr", "ssim"))
-"""How rows are summarised."""
+"""How rows are grouped in the summary."""
 COLUMNS = ("method", "budget", "psnr", "ssim", "wins", "weights", "steps", "seconds", "rays per second", "memory")
-"""Of a summary on screen and in a report."""
+"""Columns of a summary, on screen and in a report."""
 
 
 @dataclass(frozen=True)
 class NerfBenchmark:
-    """Trains methods on captures and reports their quality and cost."""
+    """Trains methods on captures and reports quality and cost."""
 
     data: tuple[Path, ...]
-    """The captures."""
+    """Captures to train on."""
     methods: tuple[str, ...] = ("staf-nerf", "staf-nerf+relu", "nerfacto")
-    """Presets, each with changes after "+": an activation ("staf-nerf+relu") or a key ("staf-nerf+field.num_levels=4");
-    or "nerfacto": nerfstudio's own, at its small CPU sizes, with keys of its model's ("nerfacto+far_plane=10")."""
+    """Presets, each with optional changes after "+": an activation ("staf-nerf+relu") or a key with a value.
+    Or "nerfacto", which is nerfstudio's own with small CPU sizes, with keys of its model ("nerfacto+far_plane=10")."""
     downscale_factor: int | None = None
-    """Whole factor by which the images are made smaller."""
+    """Integer factor by which the images are reduced. Defaults to full size."""
     seeds: tuple[int, ...] = (0, 1)
-    """One run a seed, capture and method."""
+    """Random seeds. Each method is run on each capture once per seed."""
     budget: Literal["steps", "minutes"] = "steps"
-    """What is equal."""
+    """Quantity that is equal for all methods: training steps or wall-clock minutes of training."""
     amount: float = 900.0
-    """Steps, or minutes of wall-clock time of training."""
+    """Size of the budget, in steps or minutes."""
     rays: int = 1024
-    """Rays a step."""
+    """Number of rays per training step."""
     held_out: Literal["test", "val"] = "test"
-    """Views to score: "val" is for choosing settings."""
+    """Split to evaluate on. Use "val" to choose settings and "test" to report results."""
     score_every: int = 0
-    """Steps between further scores on the way, of which the best is reported too: published tables quote it, and who
-    has no truth could not choose it; 0: none. The time they take does not count."""
+    """Number of steps between evaluations during training, which do not count as training time. 0: none.
+    The best one is reported too, because published tables quote it. It is chosen with the held-out views."""
     processes: int = 0
-    """Runs at a time, each with its share of the threads, in a process of its own; 0: one after the other, in this
-    one, whose peak of memory is not that of a run. Wall-clock time is fair only where a run is alone."""
+    """Number of runs at a time, each in its own process. 0: one after the other in this process.
+    Times are comparable only for one run at a time, and peak memory is reported only for separate processes."""
     output: Path | None = None
-    """JSON file; a run that it already holds is not run again."""
+    """JSON file for the results. Runs that it already contains are not repeated."""
 
 
 def run(benchmark: NerfBenchmark) -> dict[str, Any]:
-    """Runs what is missing and returns all rows, with their summary.
+    """Runs what the output does not contain yet and returns all rows, with their summary.
 
     Raises:
-        ValueError: If there is no capture, two have the same name, or runs side by side are to share a wall-clock.
+        ValueError: If there is no capture, two have the same name, or several processes share a wall-clock budget.
     """
     names = [data.name for data in benchmark.data]
     if not names or len(set(names)) < len(names):
@@ -109,7 +109,7 @@ def run(benchmark: NerfBenchmark) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Job:
-    """Runs a cell, in whatever process."""
+    """Runs one cell of the benchmark. It can be pickled for another process."""
 
     benchmark: NerfBenchmark
 
@@ -119,18 +119,18 @@ class _Job:
 
 
 def report(rows: list[Row]) -> Row:
-    """Rows, their summary over captures and seeds, and what is needed to repeat them."""
+    """Returns the rows, their summary over captures and seeds, and the environment needed to repeat them."""
     return {"summary": summarize(rows, GROUPING), "rows": rows, **environment("nerfstudio")}
 
 
 def train_one(
     benchmark: NerfBenchmark, data: Path, method: str, seed: int, after: Callable[[Any], Row] | None = None
 ) -> Row:
-    """Trains a method on a capture and scores it; `after(trainer)` measures more, while the run's folder is there."""
+    """Trains a method on a capture and returns its scores, with those of `after(trainer)` if it is given."""
     from staf_nerf.memory import keep_freed_memory
     from staf_nerf.plugin import run as runs
 
-    keep_freed_memory()  # as our methods do: then it is the same for all
+    keep_freed_memory()  # our methods do this, so do it for all methods
     steps = int(benchmark.amount)
     with tempfile.TemporaryDirectory() as folder, without_lpips():
         if benchmark.budget == "minutes":
@@ -162,7 +162,7 @@ def train_one(
 
 
 class _Scoring:
-    """Scores every so many steps: what is best of them, and how long they take."""
+    """Evaluates every `every` steps and keeps the scores and the time that this takes."""
 
     def __init__(self, every: int) -> None:
         self.every, self.seconds = every, 0.0
@@ -179,16 +179,16 @@ class _Scoring:
         self.seconds += time.perf_counter() - start
 
     def found(self, last: float) -> Row:
-        """What a row says of them, beside the score of the final weights."""
+        """Returns the row entries about evaluations during training; `last` is the score of the final weights."""
         if not self.every:
             return {}
         return {"psnr_on_the_way": self.on_the_way, "psnr_of_best": max([last, *(s for _, s in self.on_the_way)])}
 
 
 def _calibrate(benchmark: NerfBenchmark, data: Path, method: str, seed: int, folder: Path) -> int:
-    """Times steps with and without updates of the proposal networks; returns how many fit into the budget.
+    """Times steps with and without updates of the proposal networks and returns how many fit into the budget.
 
-    What the first steps take beyond others, such as the making of a first surface, is taken from the budget once.
+    Extra time of the first steps, for example to initialise the surface, is subtracted from the budget once.
     """
     from staf_nerf.plugin import run as runs
 
@@ -213,18 +213,18 @@ def _calibrate(benchmark: NerfBenchmark, data: Path, method: str, seed: int, fol
 
 
 def _update_rate(interval: Callable[[int], float], step: int) -> float:
-    """How many times a step nerfstudio's sampler updates its proposal networks: once more than `interval` have gone."""
+    """Returns the updates per step of the proposal networks, which nerfstudio makes every floor(interval) + 1 steps."""
     return 1.0 / (math.floor(interval(step)) + 1.0)
 
 
 def steps_within(seconds: float, plain: float, update: float, interval: Callable[[int], float]) -> int:
-    """How many steps fit into a budget of wall-clock time, at least one.
+    """Returns how many steps fit into a wall-clock budget, at least one.
 
     Args:
         seconds: The budget.
-        plain: Seconds of a step that leaves the proposal networks as they are.
-        update: Seconds that their update adds.
-        interval: Steps between updates, by step.
+        plain: Seconds of a step without an update of the proposal networks.
+        update: Additional seconds of such an update.
+        interval: Steps between updates, as a function of the step.
     """
     steps, spent = 0, 0.0
     while spent < seconds:
@@ -234,7 +234,7 @@ def steps_within(seconds: float, plain: float, update: float, interval: Callable
 
 
 def make_config(benchmark: NerfBenchmark, data: Path, method: str, steps: int, folder: Path) -> Any:
-    """The configuration of a trainer for this method and capture, its changes applied.
+    """Returns the trainer configuration for a method, with its changes, and a capture.
 
     Raises:
         ValueError: If the method or a change is unknown.
@@ -265,7 +265,7 @@ def _ours(name: str, changes: list[str], steps: int):
 
 
 def _stock(steps: int, changes: list[str]):
-    """nerfstudio's nerfacto, with its small CPU sizes, our dataparser's images, and its schedule at this length."""
+    """Returns nerfstudio's nerfacto with small CPU sizes, our dataparser and a schedule of that length."""
     from nerfstudio.configs.method_configs import all_methods
     from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 
@@ -279,10 +279,12 @@ def _stock(steps: int, changes: list[str]):
         *path, last = key.split(".")
         holder: Any = functools.reduce(lambda part, name: getattr(part, name, None), path, config.pipeline.model)
         if not hasattr(holder, last):
-            raise ValueError(f"nerfacto has no {key!r}; it has {sorted(vars(config.pipeline.model))}")
+            raise ValueError(
+                f"unknown key {key!r} of nerfacto's model; the known keys are {sorted(vars(config.pipeline.model))}"
+            )
         setattr(holder, last, value)
     config.machine.device_type = detect_device()
-    # A copy of the dictionary: nerfstudio's default one must stay as it is.
+    # A copy, because the dictionary is nerfstudio's shared default.
     config.optimizers = copy.deepcopy(dict(config.optimizers))
     for group in config.optimizers.values():
         if group["scheduler"] is not None:
@@ -292,7 +294,7 @@ def _stock(steps: int, changes: list[str]):
 
 @contextlib.contextmanager
 def without_lpips() -> Iterator[None]:
-    """Stock methods build LPIPS, whose weights are a download: while this holds, they build a blank in its place."""
+    """Replaces LPIPS by a placeholder inside: nerfstudio's methods construct it, which would download its weights."""
     import torchmetrics.image.lpip as module
 
     class Blank(torch.nn.Module):
@@ -311,10 +313,10 @@ def without_lpips() -> Iterator[None]:
 
 
 def table_rows(result: Row) -> list[list[str]]:
-    """What `COLUMNS` name, for each method and budget of a result, the best first."""
+    """Returns the columns `COLUMNS` for each method and budget of a result, best first."""
     rows = []
     for entry in summarize(result["rows"], GROUPING):
-        best = f" (best on the way: {entry['psnr_of_best']:.2f})" if "psnr_of_best" in entry else ""
+        best = f" (best during training: {entry['psnr_of_best']:.2f})" if "psnr_of_best" in entry else ""
         cells = {
             "psnr": with_deviation(entry, "psnr", 2) + best,
             "ssim": with_deviation(entry, "ssim", 3),
@@ -326,12 +328,12 @@ def table_rows(result: Row) -> list[list[str]]:
 
 
 def main(benchmark: NerfBenchmark) -> None:
-    """Checks the names, runs, prints a table, and JSON where no file is given."""
+    """Checks the methods, runs the benchmark, prints a table, and writes JSON to the output file or the screen."""
     from rich.console import Console
     from rich.table import Table
 
     for method in benchmark.methods:
-        make_config(benchmark, Path(), method, 1, Path())  # a wrong key is found before the first hour of training
+        make_config(benchmark, Path(), method, 1, Path())  # find wrong keys before training starts
     result = run(benchmark)
     names = ", ".join(data.name for data in benchmark.data)
     threads = "/".join(str(number) for number in sorted({row["threads"] for row in result["rows"]}))

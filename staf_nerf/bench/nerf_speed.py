@@ -1,4 +1,4 @@
-"""Training speed of radiance fields, and the time of a view: methods step in turn, at equal rays and samples."""
+"""Training and rendering speed of radiance field methods, timed in turn with the same number of rays per step."""
 
 from __future__ import annotations
 
@@ -25,42 +25,44 @@ EQUAL = (
     "+num_proposal_samples_per_ray=[48,24]+num_nerf_samples_per_ray=16"
     "+camera_optimizer.mode=off+eval_num_rays_per_chunk=2048"
 )
-"""nerfacto with what costs time as in ours: the proposal networks' tables (stock's have 2^17 rows a level), the samples
-of a ray, no camera optimiser, and views in chunks for a CPU's caches."""
+"""nerfacto with the sizes of our methods: tables of the proposal networks (stock: 2^17 rows per level), samples per
+ray, no camera optimizer, and rendering in chunks that fit a CPU's caches."""
 
 
 @dataclass(frozen=True)
 class NerfSpeedBenchmark:
-    """Times training steps and views of methods, interleaved.
+    """Times training steps and rendered views of radiance field methods.
 
-    Fields are nearly untrained: a trained one's views are quicker where samples are left out that are not seen.
+    The fields are nearly untrained. Trained ones render faster if a method skips samples without weight.
     """
 
     data: Path
-    """The capture."""
+    """Capture to train on."""
     methods: tuple[str, ...] = ("staf-nerf", "staf-nerf+relu", "nerfacto-equal", "nerfacto")
-    """As for `nerf`; ratios refer to the last. "nerfacto-equal": with our tables, samples and no camera optimiser."""
+    """Methods, as for `staf bench nerf`. Ratios refer to the last one.
+    "nerfacto-equal" is nerfacto with our table sizes and samples, and without camera optimizer."""
     downscale_factor: int | None = None
-    """Whole factor by which the images are made smaller."""
+    """Integer factor by which the images are reduced. Defaults to full size."""
     rays: int = 1024
-    """Rays a step."""
+    """Number of rays per training step."""
     first_step: int = 6000
-    """Number of the first step. Proposal networks are updated often at first, and every sixth step from 5000 on."""
+    """Number of the first timed step.
+    Proposal networks are updated often at first, and every sixth step from step 5000 on."""
     steps: int = 6
-    """Steps a sample: the period of those updates."""
+    """Number of steps per timing. The default is the period of those updates."""
     rounds: int = 11
-    """Samples of each method."""
+    """Number of timings of each method. Median and quartiles are reported."""
     threads: tuple[int, ...] = (2, 1)
-    """Numbers of threads, one after the other; on a CPU."""
+    """Numbers of threads, measured one after the other (CPU only)."""
     output: Path | None = None
-    """JSON file."""
+    """JSON file for the results. By default they are printed."""
 
 
 def run(benchmark: NerfSpeedBenchmark) -> dict[str, Any]:
-    """Measures; rows with the medians and quartiles of rays/s, seconds a view, and ratios to the last method."""
+    """Returns rows with median and quartiles of rays/s and seconds per view, and ratios to the last method."""
     from staf_nerf.memory import keep_freed_memory
 
-    keep_freed_memory()  # as our methods do: then it is the same for all
+    keep_freed_memory()  # our methods do this, so do it for all methods
     rows = []
     with ExitStack() as stack:
         stack.enter_context(without_lpips())
@@ -123,16 +125,16 @@ def _view(trainer: Any) -> Callable[[], None]:
 
 
 def _camera(trainer: Any) -> Any:
-    """Of the first held-out view."""
+    """Returns the camera of the first held-out view."""
     camera, _ = next(iter(trainer.pipeline.datamanager.fixed_indices_eval_dataloader))
     return camera
 
 
 def main(benchmark: NerfSpeedBenchmark) -> None:
-    """Runs and prints a table, and JSON where no file is given."""
+    """Runs the benchmark, prints a table, and writes JSON to the output file or the screen."""
     result = run(benchmark)
-    table = Table(title=f"{result['data']}, {benchmark.rays} rays a step; views of {result['view_pixels']} pixels")
-    for column in ("method", "threads", "parameters", "rays/s", f"times {benchmark.methods[-1]}", "seconds a view"):
+    table = Table(title=f"{result['data']}, {benchmark.rays} rays per step; views of {result['view_pixels']} pixels")
+    for column in ("method", "threads", "parameters", "rays/s", f"times {benchmark.methods[-1]}", "seconds per view"):
         table.add_column(column)
     for row in result["rows"]:
         rays, faster, view = (Spread(**row[name]) for name in ("rays_per_second", "times_as_fast", "view_seconds"))

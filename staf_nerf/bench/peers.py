@@ -1,4 +1,4 @@
-"""The activations that benchmarks compare: ours, and the same formulas as one would write them in torch."""
+"""The activations that benchmarks compare: ours, and the same formulas written in plain torch."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from staf_nerf.kernels import library, triton_is_here
 
 
 class EagerSine(Sine):
-    """SIREN's own code."""
+    """The sine as in SIREN's published code."""
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.sin(self.omega * z)
 
 
 class EagerFINER(FINER):
-    """FINER's formula; its published code also holds |z| + 1 constant in the backward pass."""
+    """FINER's formula in plain torch. Its published code also treats ``|z| + 1`` as constant in the backward pass."""
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.sin(self.omega * (z.abs() + 1.0) * z)
 
 
 class EagerGaussian(Gaussian):
-    """The formula."""
+    """The Gaussian in plain torch."""
 
     def forward(self, z: Tensor) -> Tensor:
         return torch.exp(-0.5 * (z / self.width).square())
 
 
 class BroadcastSTAF(STAF):
-    """STAF as it is published: a tensor of shape (..., n, τ), then a sum."""
+    """STAF as in its published code: a tensor of shape (..., n, τ), then a sum."""
 
     @property
     def adds_bias(self) -> bool:
@@ -50,19 +50,19 @@ class Peer:
     """An activation in a comparison."""
 
     make: Callable[[int], Activation]
-    """Number of features -> the module."""
+    """Maps the number of features to a new module."""
     kernels: frozenset[str] = frozenset()
-    """Devices for which there are kernels of ours, which evaluate it and its derivatives in one pass each."""
+    """Devices with fused kernels of ours for the activation and its derivatives."""
     compiled: bool = False
-    """Whether torch.compile works on what contains it."""
+    """Whether to compile the containing module with torch.compile."""
 
 
 BASELINE = "sine, eager"
-"""The peer that ratios refer to; in a network, one whose linear layers are those of ours."""
+"""The peer that ratios refer to. In a network it uses our linear layers."""
 
 
 def is_fused(peer: Peer, device: str, dtype: torch.dtype) -> bool:
-    """Whether kernels of ours serve it in this installation."""
+    """Returns whether this installation has fused kernels for a peer."""
     if device not in peer.kernels:
         return False
     if device == "cuda":
@@ -71,7 +71,7 @@ def is_fused(peer: Peer, device: str, dtype: torch.dtype) -> bool:
 
 
 def peers(num_frequencies: tuple[int, ...], *, compiled: bool = True) -> dict[str, Peer]:
-    """All of them, by name; STAF for each number of frequencies, its broadcast formula for the least: it is so slow."""
+    """Returns all peers by name: STAF for each number of frequencies, its slow broadcast formula for the smallest."""
     cpu, both = frozenset({"cpu"}), frozenset({"cpu", "cuda"})
     found = {BASELINE: Peer(EagerSine)}
     if compiled:

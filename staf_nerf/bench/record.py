@@ -1,4 +1,4 @@
-"""What a measurement says about itself so that it can be repeated, and the file that keeps it."""
+"""The environment of a measurement, recorded so that it can be repeated, and the JSON file of results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from staf_nerf.kernels import library
 
 
 def environment(*packages: str) -> dict[str, Any]:
-    """Returns the command, versions of `packages` beside torch's and ours, the commit, the processor and threads."""
+    """Returns the command, versions of torch, staf-nerf and `packages`, the commit, the processor and the threads."""
     return {
         "command": " ".join(["staf", *sys.argv[1:]]),
         "versions": {name: version(name) for name in ("torch", *packages, "staf-nerf")},
@@ -32,12 +32,12 @@ def environment(*packages: str) -> dict[str, Any]:
 
 
 def settings(benchmark: Any) -> dict[str, Any]:
-    """A benchmark's options as JSON holds them, without the paths of its data and results."""
+    """Returns a benchmark's options for JSON, without the paths of its data and results."""
     return {name: value for name, value in asdict(benchmark).items() if name not in ("data", "output", "picture")}
 
 
 def cpu_model() -> str:
-    """The processor's name, with the instructions that torch uses on it."""
+    """Returns the processor's name and the instruction set that torch uses on it."""
     name = platform.processor() or platform.machine()
     table = Path("/proc/cpuinfo")
     if table.is_file():
@@ -47,17 +47,17 @@ def cpu_model() -> str:
 
 
 def commit() -> str | None:
-    """The commit of this checkout, with a "+" where files differ from it; None outside of one."""
+    """Returns the commit of this checkout, with "+" if files were changed, or None outside of a checkout."""
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent, check=False)
-    except OSError:  # there is no git here
+    except OSError:  # git is not installed
         return None
     return result.stdout.strip() or None
 
 
 def write(result: dict[str, Any], output: Path | None) -> None:
-    """Writes JSON to a file, or to the screen where none is given."""
+    """Writes JSON to a file, or to the screen if there is none."""
     text = json.dumps(result, indent=1, ensure_ascii=False)
     if output is None:
         print(text)

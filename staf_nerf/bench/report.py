@@ -1,4 +1,4 @@
-"""Results of the benchmarks of fits and of radiance fields, as a page of Markdown with plots."""
+"""Results of the benchmarks of fits and radiance fields, as a Markdown page with plots."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from staf_nerf.jobs.fitting import PEAKS
 
 @dataclass(frozen=True)
 class Report:
-    """Tables and plots of the JSON files that `staf bench image` and its like, and `staf bench nerf`, write."""
+    """Makes tables and plots from the JSON files of `staf bench image` (audio, shape, …) and `staf bench nerf`."""
 
     files: Positional[tuple[Path, ...]]
-    """The results."""
+    """JSON files with results."""
     output: Path = Path("report")
-    """Folder for report.md and its pictures."""
+    """Output folder for report.md and its plots."""
 
 
 def run(job: Report) -> Path:
-    """Writes the page and returns it.
+    """Writes the page and returns its path.
 
     Raises:
-        ValueError: If a file holds no such results.
+        ValueError: If a file does not contain such results.
     """
     if not job.files:
-        raise ValueError("files must name one or more results, got none")
+        raise ValueError("files must name at least one file of results, got none")
     results = {path: _read(path) for path in job.files}
     job.output.mkdir(parents=True, exist_ok=True)
     parts = ["# Results", ""]
@@ -48,7 +48,7 @@ def run(job: Report) -> Path:
 
 
 def table(result: dict[str, Any]) -> list[str]:
-    """Lines of a Markdown table: one for each method and budget, the best first."""
+    """Returns the lines of a Markdown table with one row per method and budget, best first."""
     if "task" in result:
         columns = [result["score"] if name == "score" else name for name in signals.COLUMNS]
         rows = signals.table_rows(result)
@@ -59,7 +59,7 @@ def table(result: dict[str, Any]) -> list[str]:
 
 
 def footer(result: dict[str, Any]) -> str:
-    """What it takes to repeat the measurement."""
+    """Returns the settings, versions and machines that are needed to repeat the measurement."""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     rows = result["rows"]
     subjects = sorted({row["file"] if "task" in result else f"the views of {row['data']}" for row in rows})
@@ -73,13 +73,13 @@ def footer(result: dict[str, Any]) -> str:
 
 
 def _machine(row: dict[str, Any], result: dict[str, Any]) -> str:
-    """Where a run was, as it says itself, or else the file of results does."""
+    """Returns the machine of a run, as recorded in its row or else in the file."""
     device = f", {row['device']}" if row.get("device", "cpu") != "cpu" else ""
     return f"{row.get('cpu') or result.get('cpu') or result['machine']}{device}, {row['threads']} threads"
 
 
 def draw_views(path: Path, result: dict[str, Any]) -> None:
-    """PSNR of held-out views against steps and seconds of training: a point a budget, with the deviation over seeds."""
+    """Plots PSNR of held-out views over steps and seconds of training, one point per budget."""
     figure, axes = new_figure(1, 2, (12.0, 4.5))
     entries = summarize(result["rows"], nerf.GROUPING)
     for axis, name in zip(axes[0], ("steps", "seconds"), strict=True):
@@ -96,10 +96,10 @@ def draw_views(path: Path, result: dict[str, Any]) -> None:
 
 
 def draw_curves(path: Path, result: dict[str, Any]) -> None:
-    """PSNR of the points that are learned from (for shapes: the loss), against steps and seconds, a line a method.
+    """Plots PSNR of the training points (for shapes: the loss) over steps and seconds, one curve per method.
 
-    A line is the mean over files and seeds of the largest budget. Seconds are those of steps that were timed in turn,
-    where they were, and else those of the runs, with all that the machine did beside them.
+    A curve is the mean over files and seeds at the largest budget. Seconds come from the timings of steps where there
+    are any, otherwise from the runs themselves.
     """
     figure, axes = new_figure(1, 2, (12.0, 4.5))
     peak = PEAKS.get(result["task"])
@@ -118,7 +118,7 @@ def draw_curves(path: Path, result: dict[str, Any]) -> None:
             axis.plot(extent * part, values, label=method, linewidth=1.2)
     for axis, name in zip(axes[0], ("steps", "seconds"), strict=True):
         axis.set_xlabel(name)
-        axis.set_ylabel("PSNR of what is learned, dB" if peak else "loss")
+        axis.set_ylabel("PSNR of training points, dB" if peak else "loss")
         axis.grid(alpha=0.3)
         if not peak:
             axis.set_yscale("log")
@@ -128,7 +128,7 @@ def draw_curves(path: Path, result: dict[str, Any]) -> None:
 
 
 def _along(row: dict[str, Any], part: np.ndarray) -> np.ndarray:
-    """The losses of a run at parts of its steps; never quite 0."""
+    """Returns the losses of a run at fractions of its steps, at least 1e-12."""
     steps, losses = np.array(row["curve"]).T
     return np.interp(part * row["steps"], steps, np.maximum(losses, 1e-12))
 
@@ -137,14 +137,14 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         result = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as results: {error}") from error
+        raise ValueError(f"cannot read results from {path}: {error}") from error
     rows = result.get("rows", []) if isinstance(result, dict) else []
     of_fits = rows and {"task", "score", "summary"} <= set(result)
     if not (of_fits or (rows and all({"data", "psnr", "budget"} <= set(row) for row in rows))):
-        raise ValueError(f"{path} holds no results of a benchmark of fits or of radiance fields")
+        raise ValueError(f"{path} contains no results of `staf bench` for fits or radiance fields")
     return result
 
 
 def main(job: Report) -> None:
-    """Runs it and says where the page is."""
+    """Writes the report and prints its path."""
     print(run(job))

@@ -1,7 +1,7 @@
-"""Fits of images, sounds and shapes by several methods at equal cost: weights, seconds or steps, and several seeds.
+"""Fits of images, sounds and shapes by several methods at equal cost: number of weights, and seconds or steps.
 
-Seconds are those that steps take when the methods are timed in turn, once, before any fit: the budget buys each method
-a number of steps, and what the machine does later changes nothing. Scores are those of the final weights.
+A budget in seconds is converted to a number of steps per method: the steps of all methods are timed in turn, once,
+before any fit. Load on the machine during the fits therefore changes nothing. Scores are those of the final weights.
 """
 
 from __future__ import annotations
@@ -46,45 +46,46 @@ DEFAULTS: dict[Task, Config] = {
 }
 
 SCORES = {"image": "psnr", "superres": "psnr", "denoise": "psnr", "audio": "snr", "shape": "field_iou"}
-"""The measure that the summary is about; more is better."""
+"""Metric of the summary for each task. Higher is better."""
 WIDEST = 4096
-"""Of the networks among which one with the wanted number of weights is looked for."""
+"""Largest width that is considered when a width is chosen for a number of weights."""
 CURVE = 100
-"""Points that are kept of the curve of a run."""
+"""Number of points of the learning curve that are kept for each run."""
 
 
 @dataclass(frozen=True)
 class SignalBenchmark:
-    """Options of the benchmarks of fits."""
+    """Options that the benchmarks of fits share."""
 
     task: ClassVar[Task] = "image"
 
     files: tuple[Path, ...]
-    """What to fit."""
+    """Files to fit."""
     methods: tuple[str, ...]
-    """Presets, each with changes after "+": an activation ("image+sine") or a key ("image+band=0.2")."""
+    """Presets, each with optional changes after "+": an activation ("image+sine") or a key ("image+band=0.2")."""
     grid: tuple[str, ...] = ()
-    """Keys with several values ("band=.1,.2"): each method with each combination of them. For finding settings."""
+    """Keys with several values ("band=.1,.2"), for a grid search.
+    Each method is run with every combination of them."""
     seeds: tuple[int, ...] = (0, 1)
-    """One run a seed, file and method."""
+    """Random seeds. Each method is run on each file once per seed."""
     seconds: float = 60.0
-    """Of training, by the times of steps that are measured first."""
+    """Training time of each run in seconds. It is converted to steps by timing the steps of all methods first."""
     steps: int = 0
-    """Steps of training for all methods, instead."""
+    """Number of training steps for every method. 0: the training time decides."""
     weights: int = 198_915
-    """Number of parameters: the network's width is chosen so that it is nearest; 0: widths stay as they are."""
+    """Number of parameters. The width of each network is chosen to match it. 0: keep the widths of the presets."""
     rounds: int = 9
-    """Samples of each method's time for a step."""
+    """Number of timings of each method's training step. The median is used."""
     processes: int = 1
-    """Runs at a time, each with its share of the threads, in a process of its own."""
+    """Number of runs at a time. Each has its own process and an equal share of the threads."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where fits run, and steps are timed unless the output holds their times."""
+    """Device for fits and timings."""
     output: Path | None = None
-    """JSON file; a run that it already holds is not run again, and times of steps that it holds are not measured."""
+    """JSON file for the results. Runs and timings that it already contains are not repeated."""
 
     @property
     def names(self) -> list[str]:
-        """The methods with the grid's combinations."""
+        """The methods with every combination of the grid."""
         options = [
             [f"{key}={value}" for value in values.split(",")]
             for key, _, values in (g.partition("=") for g in self.grid)
@@ -94,53 +95,53 @@ class SignalBenchmark:
 
 @dataclass(frozen=True)
 class ImageBenchmark(SignalBenchmark):
-    """Fits images by several methods at equal cost."""
+    """Compares methods that fit images, at equal cost."""
 
     methods: tuple[str, ...] = ("image", "image-sine")
-    """Presets, each with changes after "+": an activation ("image+finer") or a key ("image+band=0.2")."""
+    """Presets, each with optional changes after "+": an activation ("image+finer") or a key ("image+band=0.2")."""
 
 
 @dataclass(frozen=True)
 class SuperResolutionBenchmark(SignalBenchmark):
-    """Enlarges images by several methods at equal cost."""
+    """Compares methods that enlarge images (super-resolution), at equal cost."""
 
     task: ClassVar[Task] = "superres"
     methods: tuple[str, ...] = ("superres", "superres+sine")
-    """Presets, each with changes after "+"."""
+    """Presets, each with optional changes after "+": an activation or a key with a value."""
 
 
 @dataclass(frozen=True)
 class DenoiseBenchmark(SignalBenchmark):
-    """Removes noise that is added to images by several methods at equal cost."""
+    """Compares methods that remove added noise from images, at equal cost."""
 
     task: ClassVar[Task] = "denoise"
     methods: tuple[str, ...] = ("denoise", "denoise+sine")
-    """Presets, each with changes after "+"."""
+    """Presets, each with optional changes after "+": an activation or a key with a value."""
 
 
 @dataclass(frozen=True)
 class AudioBenchmark(SignalBenchmark):
-    """Fits sounds by several methods at equal cost."""
+    """Compares methods that fit sounds, at equal cost."""
 
     task: ClassVar[Task] = "audio"
     methods: tuple[str, ...] = ("audio", "audio-sine")
-    """Presets, each with changes after "+"."""
+    """Presets, each with optional changes after "+": an activation or a key with a value."""
 
 
 @dataclass(frozen=True)
 class ShapeBenchmark(SignalBenchmark):
-    """Fits meshes by several methods at equal cost."""
+    """Compares methods that fit meshes, at equal cost."""
 
     task: ClassVar[Task] = "shape"
     methods: tuple[str, ...] = ("shape", "shape+sine")
-    """Presets, each with changes after "+"."""
+    """Presets, each with optional changes after "+": an activation or a key with a value."""
     weights: int = 198_717
-    """Number of parameters: the network's width is chosen so that it is nearest; 0: widths stay as they are."""
+    """Number of parameters. The width of each network is chosen to match it. 0: keep the widths of the presets."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A signal, the field that is to become it, and what the field is worth afterwards."""
+    """A signal, the field that is fitted to it, and a function that measures the result."""
 
     signal: Signal
     model: nn.Module
@@ -149,13 +150,13 @@ class Case:
 
 
 def make_case(config: Config, file: Path, seed: int, device: str = "cpu") -> Case:
-    """What a configuration makes of a file, on a device."""
+    """Returns the signal and the field for a file and a configuration, on a device."""
     generator = Generator().manual_seed(seed)
     if isinstance(config, ImageConfig):
         task = ImageTask.of(read_image(file), config, seed=seed)
         truth = task.truth
         if truth is None:
-            raise ValueError("photons must be positive: of a file that is noisy already the truth is not known")
+            raise ValueError("photons must be positive: the benchmark needs clean images and adds the noise itself")
         signal = ImageSignal(task.given, config, raster=task.given_raster, seed=seed, device=device)
         field = image_field(config, task.given_raster, generator=generator).to(device)
         criterion = signal.held_out_error if config.held_out else None
@@ -180,10 +181,10 @@ def make_case(config: Config, file: Path, seed: int, device: str = "cpu") -> Cas
 
 
 def configuration(task: Task, method: str, weights: int) -> Config:
-    """The configuration of a method's name, as wide as it takes to have that many weights.
+    """Returns the configuration of a method, with a width that gives the number of weights.
 
     Raises:
-        ValueError: If the preset or a change is unknown, or no width has about as many.
+        ValueError: If the preset or a change is unknown, or no width gives about that number of weights.
     """
     name, *changes = method.split("+")
     if name not in (known := preset_names(task)) and not name.endswith(".toml"):
@@ -195,7 +196,7 @@ def configuration(task: Task, method: str, weights: int) -> Config:
 
 
 def count_weights(config: Config) -> int:
-    """Parameters of the field of three colours, one channel of sound, or a shape's distance."""
+    """Returns the number of parameters of a field for RGB images, mono sound or shapes."""
     if isinstance(config, ShapeConfig):
         field = make_field(config)
     else:
@@ -213,14 +214,16 @@ def _as_wide_as(config: Config, weights: int) -> Config:
         low, high = (middle, high) if count_weights(with_width(middle)) <= weights else (low, middle)
     found = min((with_width(low), with_width(high)), key=lambda c: abs(count_weights(c) - weights))
     if not 0.8 < count_weights(found) / weights < 1.25:
-        raise ValueError(f"no width gives {weights} weights or about as many, the nearest is {count_weights(found)}")
+        raise ValueError(
+            f"weights must be reachable by some width, got {weights}; the nearest is {count_weights(found)}"
+        )
     return found
 
 
 def run(benchmark: SignalBenchmark) -> Row:
-    """Times steps, runs what is missing, and returns rows, the times, and a summary."""
+    """Times steps, runs what the output does not contain yet, and returns rows, timings and a summary."""
     if not benchmark.files:
-        raise ValueError("files must name one or more, got none")
+        raise ValueError("files must name at least one file, got none")
     if len({file.name for file in benchmark.files}) < len(benchmark.files):
         raise ValueError(f"files must have different names, got {[str(file) for file in benchmark.files]}")
     configs = {name: configuration(benchmark.task, name, benchmark.weights) for name in benchmark.names}
@@ -247,7 +250,7 @@ def run(benchmark: SignalBenchmark) -> Row:
 
 
 def step_times(benchmark: SignalBenchmark, configs: Mapping[str, Config]) -> dict[str, Any]:
-    """Median and quartiles of a step's seconds, all methods timed in turn on the first file."""
+    """Returns median and quartiles of the seconds per step. All methods are timed in turn, on the first file."""
     steps = {}
     for name, config in configs.items():
         case = make_case(config, benchmark.files[0], 0, benchmark.device)
@@ -265,7 +268,7 @@ def _known_times(output: Path | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Job:
-    """Runs a cell, in whatever process."""
+    """Runs one cell of the benchmark. It can be pickled for another process."""
 
     task: Task
     files: dict[str, Path]
@@ -282,12 +285,12 @@ class _Job:
         start = time.perf_counter()
         try:
             history = fit(case.model, case.signal, config.fit, seed=cell["seed"], criterion=case.criterion)
-        except RuntimeError as error:  # it diverged: that is a result
+        except RuntimeError as error:  # a fit that diverges is a result
             return {"steps": steps, "failed": str(error), "commit": commit()}
         seconds = time.perf_counter() - start
         try:
             measures = dict(case.measure())
-        except ValueError as error:  # there is no surface: so is that
+        except ValueError as error:  # so is a field without a surface
             return {"steps": steps, "failed": str(error), "commit": commit()}
         losses = history.losses[:: -(-len(history.losses) // CURVE)]
         return {
@@ -306,12 +309,12 @@ class _Job:
 
 
 def grouping_of(task: Task) -> Grouping:
-    """How rows of that task are summarised."""
+    """Returns how the rows of a task are grouped in its summary."""
     return Grouping(("method", "budget", "amount", "weights"), "file", (SCORES[task],))
 
 
 def report(benchmark: SignalBenchmark, rows: list[Row], times: Mapping[str, Any]) -> Row:
-    """Rows with a summary of each method and budget over files and seeds, best first."""
+    """Returns the rows, and a summary over files and seeds for each method and budget, best first."""
     return {
         "task": benchmark.task,
         "score": SCORES[benchmark.task],
@@ -323,11 +326,11 @@ def report(benchmark: SignalBenchmark, rows: list[Row], times: Mapping[str, Any]
 
 
 COLUMNS = ("method", "budget", "score", "wins", "weights", "steps", "seconds", "memory")
-"""Of a summary on screen and in a report."""
+"""Columns of a summary, on screen and in a report."""
 
 
 def table_rows(result: Row) -> list[list[str]]:
-    """What `COLUMNS` name, for each method and budget of a result, the best first."""
+    """Returns the columns `COLUMNS` for each method and budget of a result, best first."""
     score, digits = result["score"], 4 if result["score"] == "field_iou" else 2
     rows = []
     for entry in summarize(result["rows"], grouping_of(result["task"])):
@@ -340,7 +343,7 @@ def table_rows(result: Row) -> list[list[str]]:
 
 
 def main(benchmark: SignalBenchmark) -> None:
-    """Runs, prints a table, and JSON where no file is given."""
+    """Runs the benchmark, prints a table, and writes JSON to the output file or the screen."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""What the benchmarks of fits and of radiance fields make of their rows: a line a method and budget."""
+"""Summaries of benchmark rows: one entry per method and budget."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from dataclasses import dataclass
 from staf_nerf.bench.cells import Row
 
 MEANS = ("parameters", "steps", "seconds", "rays_per_second", "psnr_of_best")
-"""Of these a mean over runs is given, where rows have them."""
+"""Quantities whose mean over runs is given, where rows contain them."""
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """What tells a benchmark's rows apart, and what they are worth."""
+    """How the rows of a benchmark are grouped and scored."""
 
     settings: tuple[str, ...]
-    """What runs must have in common for a mean over signals and seeds: the method, the budget, …"""
+    """Keys that runs must share to be averaged over signals and seeds: the method, the budget, …"""
     signal: str
-    """What names the signal of a row: a mean over all is one of the means over each one's seeds."""
+    """Key that names the signal of a row. Means over signals are means of the means over seeds."""
     scores: tuple[str, ...]
-    """Measures, more of which is better; the first decides."""
+    """Metrics, higher is better. The first one decides the order."""
 
 
 def summarize(rows: Sequence[Row], grouping: Grouping) -> list[Row]:
-    """A line for each method and budget, the best first.
+    """Returns one entry per method and budget, best first.
 
-    Scores are means over signals of means over seeds, their deviations ("…_std") those over seeds, in the mean over
-    signals. "wins" counts signals that no method with the same settings is better on; "signals" is how many there are.
-    Runs that diverged are counted, and their method comes last.
+    Scores are means over signals of the means over seeds. Deviations ("…_std") are standard deviations over seeds,
+    averaged over signals. "wins" counts the signals on which no method with the same settings is better, "signals" is
+    the number of signals. Methods with diverged runs ("failed") come last.
     """
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
@@ -58,7 +58,7 @@ def summarize(rows: Sequence[Row], grouping: Grouping) -> list[Row]:
 
 
 def _by_signal(rows: Sequence[Row], signal: str, score: str) -> dict[str, tuple[float, float | None]]:
-    """Mean and deviation over seeds, by signal; without the runs that diverged."""
+    """Returns mean and standard deviation over seeds by signal, without diverged runs."""
     values: dict[str, list[float]] = {}
     for row in rows:
         if "failed" not in row:
@@ -78,14 +78,15 @@ def _mean_of(values: Sequence[float]) -> float | None:
 
 
 def with_deviation(entry: Row, name: str, digits: int) -> str:
-    """A mean of a summary, and its deviation if there is one."""
+    """Formats a mean of a summary, with its deviation if there is one."""
     std = entry[f"{name}_std"]
     return f"{entry[name]:.{digits}f}" + (f" ± {std:.{digits}f}" if std is not None else "")
 
 
 def shared_columns(entry: Row) -> dict[str, str]:
-    """What a table says of any line of a summary: its method and budget, and of runs that did not all diverge "wins",
-    "weights", "steps", "seconds", "memory".
+    """Returns the table columns that all summaries share.
+
+    These are "method" and "budget", and unless all runs diverged "wins", "weights", "steps", "seconds" and "memory".
     """
     common = {"method": entry["method"], "budget": f"{entry['amount']:g} {entry['budget']}"}
     if "wins" not in entry:

@@ -1,8 +1,8 @@
-"""Meshes of one capture by several methods against its true mesh, after equal wall-clock times of training.
+"""Meshes of one capture by several methods, compared with the true mesh after equal wall-clock training times.
 
-Each method's mesh is made as its users would: ours by `staf mesh`, nerfacto's by what `ns-export tsdf` calls. All are
-cut to one box, in the capture's coordinates, and so is the truth. "seen" compares with that part of it which a camera
-sees: where parts overlap, nobody can find what lies within.
+Each mesh is made as a user would make it: ours by `staf mesh`, nerfacto's by the function behind `ns-export tsdf`. All
+of them, and the true mesh, are cropped to one box in the capture's coordinates. The entry "seen" compares with the part
+of the true mesh that a camera sees, because surfaces inside overlapping parts cannot be reconstructed.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ NERFACTO = "nerfacto"
 
 @dataclass(frozen=True)
 class SurfaceBenchmark:
-    """Trains methods on a capture and compares their meshes with the true one."""
+    """Trains methods on a capture and compares their meshes with the true mesh."""
 
     data: Path
-    """The capture."""
+    """Capture to train on."""
     truth: Path
-    """Its true mesh, in the coordinates of the capture's poses."""
+    """Mesh of the true surface, in the coordinates of the capture's poses."""
     box: tuple[float, float, float, float, float, float]
-    """Least and largest x, y, z (first the three least) of what is compared, in those coordinates."""
+    """Box in which surfaces are compared, in those coordinates: the smallest x, y, z, then the largest x, y, z."""
     methods: tuple[str, ...] = ("staf-nerf-sdf", "staf-nerf", NERFACTO)
-    """As for `staf bench nerf`."""
+    """Methods, as for `staf bench nerf`."""
     minutes: float = 30.0
-    """Wall-clock time of training."""
+    """Wall-clock training time of each run in minutes."""
     seeds: tuple[int, ...] = (0,)
-    """One run a seed and method."""
+    """Random seeds. Each method is run once per seed."""
     rays: int = 1024
-    """Rays a step."""
+    """Number of rays per training step."""
     resolution: int = 256
-    """Cells along the box's longest side; along each side for nerfacto."""
+    """Number of cells along the box's longest side. For nerfacto: along each side."""
     meshes: Path | None = None
-    """Folder to keep the meshes in."""
+    """Folder in which the meshes are kept. By default they are deleted."""
     output: Path | None = None
-    """JSON file; a run that it already holds is not run again."""
+    """JSON file for the results. Runs that it already contains are not repeated."""
 
 
 def run(benchmark: SurfaceBenchmark) -> dict[str, Any]:
-    """Runs what is missing; rows with the quality of views and of the mesh (see `staf_nerf.mesh.compare`)."""
+    """Runs what is missing and returns rows with the quality of views and meshes (see `staf_nerf.mesh.compare`)."""
     shared = {"minutes": benchmark.minutes, "rays": benchmark.rays}
     shared |= {"resolution": benchmark.resolution, "box": list(benchmark.box)}
     cells = [{"method": m, "seed": seed, **shared} for seed in benchmark.seeds for m in benchmark.methods]
@@ -138,7 +138,7 @@ def _by_nerfstudio(trainer: Any, benchmark: SurfaceBenchmark, path: Path) -> Non
 
 
 def main(benchmark: SurfaceBenchmark) -> None:
-    """Checks the names, runs, prints a table, and JSON where no file is given."""
+    """Checks the methods, runs the benchmark, prints a table, and writes JSON to the output file or the screen."""
     from rich.console import Console
     from rich.table import Table
 

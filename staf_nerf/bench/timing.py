@@ -1,6 +1,7 @@
-"""Times of several functions in one run, in turn: what the machine does meanwhile falls on all of them alike.
+"""Timings of several functions in turn, so that other load on the machine affects all of them alike.
 
-Times are seconds of one call. A ratio is formed within each round, then over rounds: it is steadier than its parts.
+Times are seconds per call. Ratios are formed within each round and then summarised over rounds, which makes them more
+stable than the times themselves.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from dataclasses import dataclass
 import torch
 
 SHORTEST = 0.02
-"""Seconds that a sample lasts at least: a shorter function is called several times."""
+"""Minimum duration of a timing in seconds. Shorter functions are called several times."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Median and quartiles."""
+    """Median and quartiles of a list of values."""
 
     median: float
     low: float
@@ -38,12 +39,12 @@ class Spread:
 def interleave(
     functions: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 2
 ) -> dict[str, list[float]]:
-    """Calls the functions in turn and returns each one's seconds a call, a value for each round.
+    """Calls the functions in turn and returns the seconds per call of each, one value per round.
 
     Args:
-        functions: What to time, by name. Work on a CUDA device is waited for.
-        rounds: Samples of each.
-        warmup: Calls of each before the first sample.
+        functions: Functions to time, by name. Timings include pending work on a CUDA device.
+        rounds: Number of timings of each function.
+        warmup: Number of calls of each function before its first timing.
     """
     calls = {}
     for name, function in functions.items():
@@ -64,13 +65,13 @@ def interleave(
 
 
 def ratios(times: Mapping[str, list[float]], name: str, baseline: str) -> Spread:
-    """How many times as long as the baseline it takes, over the rounds."""
+    """Returns the time of a function relative to the baseline, over the rounds."""
     return Spread.of([a / b for a, b in zip(times[name], times[baseline], strict=True)])
 
 
 @contextmanager
 def on_threads(number: int) -> Iterator[None]:
-    """Lets torch use that many threads inside."""
+    """Sets the number of torch's threads inside the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

@@ -1,1 +1,1 @@
-"""Fitted fields for other programs: ONNX, GLSL, a page for a browser, plain sine networks, tiny-cuda-nn's layout."""
+"""Export of fitted fields: ONNX, GLSL, HTML pages, plain sine networks, and the layout of tiny-cuda-nn."""

@@ -1,16 +1,15 @@
-"""A field as tiny-cuda-nn stores it: matrices without biases, all hidden layers of one width, activation Sine.
+"""Export of a field in the layout of tiny-cuda-nn: matrices without biases, hidden layers of one width, and sines.
 
-It is the field's equivalent plain sine network. A bias is the column of a neuron that is always 1: the first layer
-finds it in the input, which tiny-cuda-nn pads with ones to a multiple of 16, and each layer hands it on, since
-sin(π / 2) = 1. The parameters are one vector, the matrices one after the other, row by row: (width, inputs),
-(width, width), …, (outputs, width), inputs and outputs padded to multiples of 16 (as `fully_fused_mlp.cu`,
-`cutlass_mlp.cu` and `identity.h` have it).
+The network is the field's equivalent plain sine network. Biases are stored as weights of a neuron that is always 1. The
+first layer finds it in the input, which tiny-cuda-nn pads with ones to a multiple of 16. Each layer passes it on, since
+sin(π / 2) = 1. All parameters are one vector of matrices, row by row: (width, inputs), (width, width), …,
+(outputs, width), with inputs and outputs padded to multiples of 16 (as in `fully_fused_mlp.cu`, `cutlass_mlp.cu` and
+`identity.h`).
 
-`CutlassMLP` takes any width, here a multiple of 16. `FullyFusedMLP` has the same layout, and takes widths of 16, 32,
-64 and 128; the version that was read (087d07c) has no Sine in it, so `load_fused` asks for `CutlassMLP` unless told
-otherwise.
+`CutlassMLP` supports any width, here a multiple of 16. `FullyFusedMLP` has the same layout and supports widths of 16,
+32, 64 and 128. Its version 087d07c has no activation Sine, so `load_fused` uses `CutlassMLP` by default.
 
-Not run on a GPU so far: what is tested is that layout, evaluated by NumPy.
+This has not been run on a GPU. The layout is tested with NumPy.
 """
 
 from __future__ import annotations
@@ -32,20 +31,21 @@ from staf_nerf.export.sines import exact_sine_network
 from staf_nerf.fields import SignedDistanceField
 
 KEY, FORMAT = "tcnn", 1
-"""Of the metadata, and the number of its format."""
+"""Metadata key, and version of the file format."""
 ALIGNMENT = 16
-"""Inputs, outputs and widths are multiples of it."""
+"""Inputs, outputs and widths are multiples of this."""
 FUSED_WIDTHS = (16, 32, 64, 128)
-"""Widths of FullyFusedMLP."""
+"""Widths that FullyFusedMLP supports."""
 MOST_WIDTH = 8192
-"""Neurons of a layer, a plain limit of memory: a matrix then has 2^26 numbers."""
+"""Largest number of neurons of a layer, to limit memory: a matrix then has 2^26 entries."""
 
 
 def fused_file(field: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
-    """The file's content: the tensor `params`, float32, and the configuration as JSON in the metadata's key `tcnn`.
+    """Returns the content of the file: the float32 tensor `params`, and JSON in the metadata key `tcnn`.
 
     Raises:
-        ValueError: If the field is no chain of sines: other activations, skips, an encoding that hands coordinates on.
+        ValueError: If the field has other activations than STAF and sine, skip connections, or an encoding that
+            includes the coordinates.
     """
     from safetensors.torch import save
 
@@ -54,13 +54,13 @@ def fused_file(field: nn.Module, metadata: Mapping[str, str] | None = None) -> b
 
 
 def fused_params(field: nn.Module) -> tuple[Floats, dict[str, Any]]:
-    """The vector of parameters and the configuration."""
+    """Returns the vector of parameters and the configuration."""
     layers, output = _sines(field)
     inputs, outputs = layers[0][0].shape[1], len(output[1])
     width = _width(1 + max(len(bias) for _, bias in layers))
     before = _padded(inputs + 1)
     matrices: list[Floats] = []
-    constant = inputs  # the column that is 1
+    constant = inputs  # index of the input that is 1
     for weight, bias in layers:
         matrix = _with_bias(weight, bias, (width, before), constant)
         matrix[len(bias), constant] = math.pi / 2.0
@@ -89,18 +89,18 @@ def fused_params(field: nn.Module) -> tuple[Floats, dict[str, Any]]:
 
 
 def _sines(field: nn.Module) -> tuple[list[tuple[Floats, Floats]], tuple[Floats, Floats]]:
-    """Weights and biases of layers of sines, ω included, and of the layer at the end."""
+    """Returns weights and biases of the sine layers, times ω, and those of the output layer."""
     inner: Any = field.geometry if isinstance(field, SignedDistanceField) else field
-    network_of(field)  # which refuses what no format holds
+    network_of(field)  # refuses fields that cannot be exported
     if inner.mlp.skip:
-        raise ValueError("tiny-cuda-nn's networks have no skips, this one has; --to sine-safetensors holds them")
+        raise ValueError("tiny-cuda-nn does not support skip connections; use --to sine-safetensors")
     if not len(inner.mlp.linears):
-        raise ValueError("tiny-cuda-nn's networks have at least 1 hidden layer, got 0")
+        raise ValueError("tiny-cuda-nn needs at least 1 hidden layer, got 0")
     found: list[tuple[Floats, Floats]] = []
     for layer in encoding_layer(inner.encoding):
         assert layer.sinusoids is not None
         if layer.straight:
-            raise ValueError("encoding must be sines alone for tiny-cuda-nn, got one that hands the coordinates on")
+            raise ValueError("for tiny-cuda-nn an encoding must not include the coordinates; use --to onnx")
         found.append((layer.weight, layer.bias + layer.sinusoids[2, 0]))
     sines = exact_sine_network(inner.mlp)
     for linear, sigma in zip(sines.linears, sines.activations, strict=True):
@@ -114,7 +114,7 @@ def _numbers(tensor: Tensor) -> Floats:
 
 
 def _with_bias(weight: Floats, bias: Floats, shape: tuple[int, int], constant: int) -> Floats:
-    """A matrix of that shape with the weights in its corner and the bias in the column of what is 1."""
+    """Returns a padded matrix with the weights in its corner and the bias in the column of the constant input."""
     found = np.zeros(shape, np.float32)
     found[: weight.shape[0], : weight.shape[1]] = weight
     found[: len(bias), constant] = bias
@@ -126,17 +126,17 @@ def _padded(count: int) -> int:
 
 
 def _width(needed: int) -> int:
-    """The least width: one of FullyFusedMLP's, or a multiple of 16 for CutlassMLP."""
+    """Returns the smallest possible width: one of FullyFusedMLP's, or a multiple of 16 for CutlassMLP."""
     if needed > MOST_WIDTH:
         raise ValueError(
-            f"the equivalent sine network must have at most {MOST_WIDTH} neurons in a layer, got {needed}: they are "
-            "the neurons times the sinusoids, and one that is constant; fit with a smaller --hidden-features"
+            f"the equivalent sine network must have at most {MOST_WIDTH} neurons in a layer, got {needed} (neurons "
+            "times sinusoids, plus 1); fit with a smaller --hidden-features"
         )
     return next((width for width in FUSED_WIDTHS if width >= needed), _padded(needed))
 
 
 def _half_error(matrices: Sequence[Floats], inputs: int, *, points: int = 1024) -> float:
-    """Root mean square of what weights and activations in half precision, tiny-cuda-nn's default, change."""
+    """Returns the RMS error of half precision in weights and activations, which is tiny-cuda-nn's default."""
     x = np.random.default_rng(0).uniform(-1.0, 1.0, (points, inputs)).astype(np.float32)
     h = exact = np.concatenate([x, np.ones((points, matrices[0].shape[1] - inputs), np.float32)], 1)
     for index, matrix in enumerate(matrices):
@@ -151,7 +151,7 @@ def _half_error(matrices: Sequence[Floats], inputs: int, *, points: int = 1024) 
 
 
 class FusedField(nn.Module):
-    """A field that tiny-cuda-nn evaluates: (n, d) -> (n, k), float32. Needs CUDA."""
+    """A field evaluated by tiny-cuda-nn: (n, d) -> (n, k), float32. It needs CUDA."""
 
     def __init__(self, network: nn.Module, sphere: Sphere | None) -> None:
         super().__init__()
@@ -168,16 +168,16 @@ class FusedField(nn.Module):
 
 
 def read_fused(path: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """The parameters and the configuration of a file that `fused_file` made.
+    """Reads the parameters and the configuration from a file written by `fused_file`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds something else.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file has other content.
     """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
+        raise FileNotFoundError(f"the file {path} does not exist")
     try:
         with safe_open(path, framework="np") as file:
             about = json.loads((file.metadata() or {}).get(KEY, "{}"))
@@ -185,22 +185,22 @@ def read_fused(path: Path) -> tuple[NDArray[np.float32], dict[str, Any]]:
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
     if about.get("format") != FORMAT:
-        raise ValueError(f"{path} holds no network for tiny-cuda-nn of format {FORMAT}")
+        raise ValueError(f"{path} does not contain a network for tiny-cuda-nn of format {FORMAT}")
     return params, about
 
 
 def load_fused(path: Path, *, otype: Literal["CutlassMLP", "FullyFusedMLP"] = "CutlassMLP") -> FusedField:
-    """Builds the network in tiny-cuda-nn and gives it the file's parameters. Not run on a GPU so far.
+    """Builds the network in tiny-cuda-nn with the parameters of a file. This has not been run on a GPU.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds something else, or FullyFusedMLP does not take its width.
-        RuntimeError: If tiny-cuda-nn is not installed, or arranges its parameters otherwise.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file has other content, or FullyFusedMLP does not support its width.
+        RuntimeError: If tiny-cuda-nn is not installed, or has a different number of parameters.
     """
     params, about = read_fused(path)
     width = about["network"]["n_neurons"]
     if otype == "FullyFusedMLP" and width not in FUSED_WIDTHS:
-        raise ValueError(f"otype FullyFusedMLP takes widths of {FUSED_WIDTHS}, the file has {width}: use CutlassMLP")
+        raise ValueError(f"otype FullyFusedMLP needs a width of {FUSED_WIDTHS}, got {width}: use CutlassMLP")
     try:
         import tinycudann  # pyright: ignore[reportMissingImports]
     except (ImportError, OSError) as error:
@@ -209,7 +209,7 @@ def load_fused(path: Path, *, otype: Literal["CutlassMLP", "FullyFusedMLP"] = "C
         about["n_input_dims"], about["n_output_dims"], about["encoding"], {**about["network"], "otype": otype}
     )
     if network.params.numel() != params.size:
-        raise RuntimeError(f"tiny-cuda-nn has {network.params.numel()} parameters here, the file {params.size}")
+        raise RuntimeError(f"tiny-cuda-nn expects {network.params.numel()} parameters, the file has {params.size}")
     with torch.no_grad():
         network.params.copy_(torch.from_numpy(params))
     sphere = about["sphere"]

@@ -1,11 +1,11 @@
-"""A field as a list of layers in plain numbers: what every exported format is made from.
+"""A field as a list of layers of numbers, from which every export format is made.
 
-Conventions: weights are (n_out, n_in), as in torch; a layer maps h to
+Conventions: weights are (n_out, n_in), as in torch. A layer maps h to::
 
-    s · z + σ(z)  with  z = weight · h + bias,
+    s · z + σ(z)  with  z = weight · h + bias
 
-where s is 1 for its first `straight` outputs and 0 for the others: skips, the coordinates among positional encodings
-and the linear layer at the end are all of that form. Encodings of sines are a layer without bias: cos is sin(z + π/2).
+Here s is 1 for the first `straight` outputs and 0 for the others. Skip connections, coordinates in positional encodings
+and the output layer have this form. Fourier features are a layer without bias, with cos(z) = sin(z + π/2).
 """
 
 from __future__ import annotations
@@ -35,30 +35,30 @@ SIGMAS: dict[str, Callable[[NDArray[np.float64], float], NDArray[np.float64]]] =
     "relu": lambda z, w: np.maximum(z, 0.0),
     "none": lambda z, w: np.zeros_like(z),
 }
-"""The kinds without parameters of their own, in double precision."""
+"""Activations without own parameters, in double precision."""
 SUPPORTED = "STAF, sine, FINER, Gaussian, sinc and ReLU"
-"""Activations that are exported, for messages."""
+"""Exported activations, for error messages."""
 REFUSED = {
-    "Gabor": "its values are complex, and no format here has complex weights",
-    "FourierFilter": "each of its layers reads the coordinates again, which a list of layers does not hold",
+    "Gabor": "its values are complex, and the export formats have no complex weights",
+    "FourierFilter": "each of its layers reads the coordinates, which a list of layers cannot represent",
 }
-"""Why an activation is not exported."""
+"""Reasons why an activation is not exported."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """z = weight · h + bias, then s · z + σ(z)."""
+    """A layer: z = weight · h + bias, then s · z + σ(z)."""
 
     weight: Floats
     """(n_out, n_in)."""
     bias: Floats
     """(n_out,)."""
     kind: Kind
-    """σ: Σᵢ Cᵢ sin(Ωᵢ z + Φᵢ), sin(w (|z| + 1) z), exp(-(w z)² / 2), sin(w z) / (w z), max(z, 0), or 0."""
+    """σ: Σᵢ Cᵢ sin(Ωᵢ z + Φᵢ), sin(w (abs(z) + 1) z), exp(-(w z)² / 2), sin(w z) / (w z), max(z, 0), or 0."""
     straight: int = 0
-    """How many of the first outputs have z added."""
+    """Number of first outputs to which z is added."""
     sinusoids: Floats | None = None
-    """"fourier": (3, τ, n_out) or (3, τ, 1), the amplitudes C, the frequencies Ω and the phases Φ."""
+    """For "fourier": (3, τ, n_out) or (3, τ, 1), the amplitudes C, the frequencies Ω and the phases Φ."""
     scale: float = 1.0
     """w of the other kinds."""
 
@@ -74,11 +74,11 @@ class Layer:
 
     @property
     def numbers(self) -> int:
-        """How many numbers it holds."""
+        """Number of parameters."""
         return self.weight.size + self.bias.size + (0 if self.sinusoids is None else self.sinusoids.size)
 
     def values(self, h: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, n_in) -> (n, n_out)."""
+        """Evaluates the layer, (n, n_in) -> (n, n_out)."""
         z = h @ self.weight.T.astype(np.float64) + self.bias
         found = self._sigma(z)
         found[:, : self.straight] += z[:, : self.straight]
@@ -95,14 +95,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Sphere:
-    """What a signed distance has beside its network: sign · (√(‖x - center‖² + r²/4) - √(r² + r²/4))."""
+    """The sphere added to the network of a signed distance: sign · (√(‖x - center‖² + r²/4) - √(r² + r²/4))."""
 
     center: tuple[float, float, float]
     radius: float
     sign: float
 
     def distance(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, 3) -> (n, 1)."""
+        """Returns the distance (n, 1) of points (n, 3)."""
         rounding = (0.5 * self.radius) ** 2
         squared = ((points - np.array(self.center)) ** 2).sum(1, keepdims=True)
         return self.sign * (np.sqrt(squared + rounding) - math.sqrt(self.radius**2 + rounding))
@@ -110,38 +110,38 @@ class Sphere:
 
 @dataclass(frozen=True)
 class Network:
-    """Layers, and the sphere that is added to what they give."""
+    """The layers of a field, and the sphere that is added to their result, if any."""
 
     layers: tuple[Layer, ...]
     sphere: Sphere | None = None
 
     @property
     def inputs(self) -> int:
-        """Coordinates."""
+        """Number of coordinates."""
         return self.layers[0].inputs
 
     @property
     def outputs(self) -> int:
-        """Values."""
+        """Number of values."""
         return self.layers[-1].outputs
 
     @property
     def width(self) -> int:
-        """Of the widest layer."""
+        """Width of the widest layer."""
         return max(layer.outputs for layer in self.layers)
 
     @property
     def sinusoids(self) -> int:
-        """The most sinusoids that a layer's activation has."""
+        """Largest number of sinusoids of an activation."""
         return max(0 if layer.sinusoids is None else layer.sinusoids.shape[1] for layer in self.layers)
 
     @property
     def numbers(self) -> int:
-        """How many numbers it holds: weights, biases, sinusoids."""
+        """Number of parameters: weights, biases and sinusoids."""
         return sum(layer.numbers for layer in self.layers)
 
     def values(self, points: NDArray[Any]) -> NDArray[np.float64]:
-        """What it gives at points (n, inputs), (n, outputs), in double precision."""
+        """Evaluates the network at points (n, inputs) in double precision and returns values (n, outputs)."""
         h = x = points.astype(np.float64)
         for layer in self.layers:
             h = layer.values(h)
@@ -149,10 +149,10 @@ class Network:
 
 
 def network_of(field: nn.Module) -> Network:
-    """The layers of a fitted field, copied.
+    """Returns the layers of a fitted field, as copies.
 
     Raises:
-        ValueError: If it has an encoding or an activation that is not exported; the message says why.
+        ValueError: If the encoding or an activation cannot be exported. The message gives the reason.
     """
     sphere = None
     if isinstance(field, SignedDistanceField):
@@ -166,17 +166,17 @@ def network_of(field: nn.Module) -> Network:
 
 
 def encoding_layer(encoding: Encoding) -> tuple[Layer, ...]:
-    """An encoding as a layer of sines; none of coordinates as they are.
+    """Returns Fourier features as a layer of sines, and no layer for coordinates without encoding.
 
     Raises:
-        ValueError: If it is a hash grid.
+        ValueError: If the encoding is a hash grid.
     """
     if isinstance(encoding, Identity):
         return ()
     if not isinstance(encoding, FourierFeatures):
         raise ValueError(
-            f"encoding must be none or of Fourier features to be exported, got {type(encoding).__name__}: a hash grid "
-            "is a table of millions of features, not layers; fit with --encoding identity"
+            f"export needs an encoding without trainable features, got {type(encoding).__name__}, which is a table and "
+            "not a list of layers; fit with --encoding identity, fourier or octaves"
         )
     frequencies = _numbers(encoding.frequencies)
     count, inputs = frequencies.shape
@@ -189,10 +189,10 @@ def encoding_layer(encoding: Encoding) -> tuple[Layer, ...]:
 
 
 def mlp_layers(mlp: CoordinateMLP) -> tuple[Layer, ...]:
-    """The layers of a coordinate network.
+    """Returns the layers of a coordinate network.
 
     Raises:
-        ValueError: If an activation is not exported.
+        ValueError: If an activation cannot be exported.
     """
     hidden: list[Any] = list(zip(mlp.linears, mlp.activations, strict=True))
     layers = [

@@ -1,8 +1,8 @@
-"""A field as an ONNX graph: `coordinates` (batch, d) in, `values` (batch, k) out, float32, any batch.
+"""Export of a field as an ONNX graph, from `coordinates` (batch, d) to `values` (batch, k), float32, any batch size.
 
-Operators are of opset 17: Gemm, Add, Mul, Sin, Abs, Exp, Equal, Where, Div, Relu, Sub, ReduceSumSquare, Sqrt, Identity.
-Values are the field's own; what they and the coordinates mean stands in the model's metadata. Constants are called
-`0.weight`, `0.bias`, `0.amplitude.0`, …: layers are counted from 0, an encoding's included, and so are sinusoids.
+Operators are from opset 17: Gemm, Add, Mul, Sin, Abs, Exp, Equal, Where, Div, Relu, Sub, ReduceSumSquare, Sqrt and
+Identity. Values are those of the field. The model's metadata describes values and coordinates. Constants are named
+`0.weight`, `0.bias`, `0.amplitude.0`, … Layers (including an encoding) and sinusoids are counted from 0.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from staf_nerf.export.network import Layer, Network, Sphere
 
 OPSET = 17
 IR_VERSION = 8
-"""Of the file, as onnxruntime since 1.13 reads it."""
+"""IR version of the file, which onnxruntime supports since 1.13."""
 INPUT, OUTPUT = "coordinates", "values"
 
 
 def onnx_model(network: Network, metadata: Mapping[str, str] | None = None) -> bytes:
-    """The serialised graph.
+    """Returns the serialised graph.
 
     Args:
-        network: The field's layers.
-        metadata: Texts by name, kept in the model.
+        network: The layers of the field.
+        metadata: Texts by name, stored in the model.
 
     Raises:
-        RuntimeError: If the package onnx is not installed.
+        ModuleNotFoundError: If the package onnx is not installed (the extra "export").
     """
     onnx = _onnx()
     graph = _Graph()
@@ -57,18 +57,16 @@ def onnx_model(network: Network, metadata: Mapping[str, str] | None = None) -> b
 
 
 def _onnx() -> Any:
-    try:
-        import onnx
-        import onnx.checker
-        import onnx.helper
-        import onnx.numpy_helper
-    except ImportError as error:
-        raise RuntimeError("the format onnx needs the package onnx: pip install 'staf-nerf[export]'") from error
+    import onnx
+    import onnx.checker
+    import onnx.helper
+    import onnx.numpy_helper
+
     return onnx
 
 
 class _Graph:
-    """Nodes and constants as they are added; called with an operator and what it reads, it names what comes out."""
+    """Collects nodes and constants. Calling it with an operator and inputs adds a node and returns its output."""
 
     def __init__(self) -> None:
         self.onnx, self.nodes, self.constants = _onnx(), [], []
@@ -79,7 +77,7 @@ class _Graph:
         return found
 
     def constant(self, value: Any, name: str, dtype: type = np.float32) -> str:
-        """Adds an array under a name."""
+        """Adds a constant array and returns its name."""
         if all(known.name != name for known in self.constants):
             self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(value, dtype), name))
         return name
@@ -99,7 +97,7 @@ def _layer(graph: _Graph, layer: Layer, h: str, name: str) -> str:
 
 
 def _sinusoids(graph: _Graph, layer: Layer, z: str, name: str) -> str:
-    """Term by term, so that nothing is as large as all terms together."""
+    """Adds the sinusoids one by one, so that no intermediate tensor holds all of them."""
     assert layer.sinusoids is not None
     total = ""
     for index, parts in enumerate(layer.sinusoids.transpose(1, 0, 2)):
@@ -121,7 +119,7 @@ def _sigma(graph: _Graph, layer: Layer, z: str, name: str) -> str:
     if layer.kind == "gaussian":
         return graph("Exp", graph("Mul", graph("Mul", scaled, scaled), graph.constant(-0.5, "minus half")))
     assert layer.kind == "sinc"
-    # sin(u) / u, where u = 0 is replaced by a number whose sine float32 does not tell from itself.
+    # sin(u) / u, with u = 0 replaced by a number that equals its sine in float32.
     zero = graph("Equal", scaled, graph.constant(0.0, "zero"))
     u = graph("Where", zero, graph.constant(1e-20, "nearly zero"), scaled)
     return graph("Div", graph("Sin", u), u)

@@ -1,8 +1,8 @@
-"""A page that shows a field in a browser: an image at any magnification, or a signed distance with an orbiting camera.
+"""Export of a field as an HTML page: an image at any magnification, or a signed distance with an orbiting camera.
 
-One file without network access. It holds the weights (float32, exactly; bytes reordered so that they compress,
-deflated, in base64), evaluates the network in WebGL 2 fragment shaders, a layer a pass, and compares the device's
-values with torch's at points that come with it. Its parts lie in `templates/`.
+The page is one file and needs no network access. It contains the weights (bytes reordered to compress better, deflated,
+in base64), evaluates the network in WebGL 2 fragment shaders with one pass per layer, and compares the device's values
+with torch's at some points. Its parts are in `templates/`.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from staf_nerf.signals.image import Raster, render
 Precision = Literal["float32", "float16"]
 
 MOST_NUMBERS = 2**20
-"""Of a network in a page: it costs as many multiplications a point, a screen has a million points, and the file then
-has 5 MB."""
+"""Largest number of parameters of a network in a page. Each is a multiplication per point, a screen has a million
+points, and the file then has 5 MB."""
 MOST_WIDTH = 1024
-"""Neurons of a layer: a row of them lies in a texture of 4 a texel, and a batch of points in a few MB of such rows."""
+"""Largest number of neurons of a layer. Their values must fit into the textures."""
 MOST_LAYERS = 32
-"""Layers, each of them a pass over all points."""
+"""Largest number of layers. Each is a render pass over all points."""
 MOST_SINUSOIDS = 256
-"""τ: the parameters of a layer are rows of a texture, 3 for each sinusoid."""
+"""Largest τ. The parameters of a layer are rows of a texture, 3 for each sinusoid."""
 FEW = 16
-"""Features that a layer may read and still be kept in float32 where others are not."""
+"""Layers with at most this many inputs stay in float32 if others are rounded to half precision."""
 CHECKED = 64
-"""Points at which the page compares the device with torch."""
+"""Number of points at which the page compares the device's values with torch's."""
 TOLERANCE = 2e-4
-"""Difference from torch that the page accepts, in parts of the values' size, of at least 1. Sums of float32 in another
-order differ by 1e-6 and the next layer's frequencies, about 30 radians per unit, multiply that, layer by layer."""
+"""Largest accepted difference from torch, relative to the size of the values (at least 1).
+Sums of float32 in a different order differ by 1e-6, and the frequencies of each layer, about 30, multiply this."""
 SCRIPTS = ("evaluator.js", "stage.js", "image.js", "shape.js", "page.js")
 SHADERS = {
     "LAYER_SHADER": "layer.glsl",
@@ -51,45 +51,47 @@ SHADERS = {
 
 IMAGE_KEYS = {
     "drag, one finger, arrows": "move",
-    "wheel, two fingers, + and -": "zoom, without end",
-    "double click": "twice as large",
-    "1": "one pixel of the screen for one of the image",
-    "0": "all of the image",
-    "b": "what the network says beyond the edges",
+    "wheel, two fingers, + and -": "zoom without limit",
+    "double click": "zoom in by a factor of 2",
+    "1": "one screen pixel per image pixel",
+    "0": "the whole image",
+    "b": "show the network beyond the edges",
 }
 SHAPE_KEYS = {
-    "drag, one finger, arrows": "turn",
+    "drag, one finger, arrows": "rotate",
     "right button, two fingers": "move",
-    "wheel, two fingers, + and -": "nearer and farther",
-    "double click": "turn about that place",
-    "n": "normals as colours",
+    "wheel, two fingers, + and -": "zoom",
+    "double click": "rotate around that point",
+    "n": "show normals as colours",
     "space": "turntable",
-    "0": "the first view",
+    "0": "initial view",
 }
 
 
 def image_page(
     network: Network, field: nn.Module, raster: Raster, title: str, *, precision: Precision = "float32"
 ) -> str:
-    """A page for a fitted image.
+    """Returns a page for a fitted image.
 
     Args:
-        network: The field's layers.
-        field: The field itself, for the values that are compared.
-        raster: What its values mean.
-        title: Of the page.
-        precision: Of the matrices; see `rounded`.
+        network: The layers of the field.
+        field: The field itself, for the comparison of values.
+        raster: Size and range of the image.
+        title: Title of the page.
+        precision: Precision of the matrices; see `rounded`.
 
     Raises:
-        ValueError: If the network is no image's or too large.
+        ValueError: If the network is too large, or is not that of an image.
     """
     _check_size(network)
     if network.inputs != 2 or not 1 <= network.outputs <= 4:
-        raise ValueError(f"an image has 2 coordinates and 1 to 4 channels, got {network.inputs} and {network.outputs}")
+        raise ValueError(
+            f"an image needs 2 coordinates and 1 to 4 channels, got {network.inputs} and {network.outputs}"
+        )
     image = {"width": raster.width, "height": raster.height, "corners": raster.corners, **_display(field, raster)}
     story = (
-        f"This picture of {raster.width} x {raster.height} pixels is a neural network of {network.numbers:,} numbers, "
-        "asked anew for each pixel of your screen."
+        f"This image of {raster.width} x {raster.height} pixels is a neural network of {network.numbers:,} parameters, "
+        "evaluated for each pixel of your screen."
     )
     return _page(network, field, title, {"kind": "image", "image": image}, story, IMAGE_KEYS, precision)
 
@@ -103,37 +105,40 @@ def shape_page(
     up: Literal["y", "z"] = "y",
     precision: Precision = "float32",
 ) -> str:
-    """A page for a fitted signed distance.
+    """Returns a page for a fitted signed distance.
 
     Args:
-        network: The field's layers.
-        field: The field itself, for the values that are compared.
-        bound: The steepest slope of the field in [-1, 1]³: a value f says that the surface is at least f / bound away.
-        title: Of the page.
+        network: The layers of the field.
+        field: The field itself, for the comparison of values.
+        bound: The steepest slope of the field in [-1, 1]³. The surface is at least f / bound away from a point with
+            value f.
+        title: Title of the page.
         up: The axis that points up.
-        precision: Of the matrices; see `rounded`.
+        precision: Precision of the matrices; see `rounded`.
 
     Raises:
-        ValueError: If the network is no signed distance or too large, or the bound is not positive and finite.
+        ValueError: If the network is too large or not a signed distance, or the bound is not positive and finite.
     """
     _check_size(network)
     if network.inputs != 3 or network.outputs != 1:
-        raise ValueError(f"a signed distance has 3 coordinates and 1 value, got {network.inputs} and {network.outputs}")
+        raise ValueError(
+            f"a signed distance needs 3 coordinates and 1 value, got {network.inputs} and {network.outputs}"
+        )
     if not 0 < bound < np.inf:
         raise ValueError(f"bound must be positive and finite, got {bound}")
     story = (
-        f"This surface is where a neural network of {network.numbers:,} numbers, the distance to it, is zero. Rays are "
-        "traced through the network as soon as the camera stands still; while it moves you see a grid of its values."
+        f"This surface is the zero level set of a signed distance, a neural network of {network.numbers:,} parameters. "
+        "Rays are traced through the network when the camera stands still. Until then you see a grid of its values."
     )
     about = {"kind": "shape", "shape": {"bound": bound, "up": up}}
     return _page(network, field, title, about, story, SHAPE_KEYS, precision)
 
 
 def rounded(network: Network) -> Network:
-    """The network with the matrices of all layers that read more than FEW features in half precision.
+    """Returns the network with matrices rounded to half precision, except for layers with few inputs.
 
-    What reads coordinates stays in float32, and so do biases and sinusoids: they are few, and the arguments of the
-    first layer's sines are large.
+    Layers that read coordinates, biases and sinusoids stay in float32: they are small, and the arguments of the first
+    layer's sines are large.
     """
     layers = [
         replace(layer, weight=layer.weight.astype(np.float16).astype(np.float32)) if _may_be_half(layer) else layer
@@ -147,7 +152,7 @@ def _may_be_half(layer: Layer) -> bool:
 
 
 def largest_difference(network: Network, other: Network, *, points: int = 4096) -> tuple[float, float]:
-    """The largest difference between two networks' values at random points, and the root mean square."""
+    """Returns the largest and the root mean square difference of two networks' values at random points."""
     x = np.random.default_rng(0).uniform(-1.0, 1.0, (points, network.inputs))
     difference = network.values(x) - other.values(x)
     return float(np.abs(difference).max()), float(np.sqrt((difference**2).mean()))
@@ -158,9 +163,9 @@ def largest_difference(network: Network, other: Network, *, points: int = 4096) 
 
 def _check_size(network: Network) -> None:
     sizes = (
-        ("numbers", network.numbers, MOST_NUMBERS, "a point costs as many multiplications, and a screen is a million"),
-        ("neurons in a layer", network.width, MOST_WIDTH, "a batch of points would not fit into the textures"),
-        ("layers", len(network.layers), MOST_LAYERS, "each is a pass over all points"),
+        ("parameters", network.numbers, MOST_NUMBERS, "each is a multiplication for every pixel of the screen"),
+        ("neurons in a layer", network.width, MOST_WIDTH, "their values would not fit into the textures"),
+        ("layers", len(network.layers), MOST_LAYERS, "each is a render pass over all points"),
         ("sinusoids", network.sinusoids, MOST_SINUSOIDS, "each is a row of a texture"),
     )
     for name, value, most, reason in sizes:
@@ -169,9 +174,9 @@ def _check_size(network: Network) -> None:
 
 
 def _display(field: nn.Module, raster: Raster) -> dict[str, float]:
-    """How a value becomes a colour: (scale · value + offset) to the power of gamma, clipped to [0, 1].
+    """Returns the map from values to colours: (scale · value + offset) to the power of gamma, clipped to [0, 1].
 
-    That of integers is the one of the file; floats are shown as `staf fit` shows them, up to their 99th percentile.
+    Integer images are shown as in the file. Float images are shown as by `staf fit`, up to their 99th percentile.
     """
     span = 1.0 - raster.floor
     if raster.dtype != "float32":
@@ -196,7 +201,7 @@ def _page(
     if precision == "float16":
         kept = rounded(network)
         most, mean = largest_difference(network, kept)
-        facts += f" Matrices are in half precision, off by {mean:.1e} (root mean square) and at most {most:.1e}."
+        facts += f" Matrices are in half precision, with an RMS error of {mean:.1e} and an error of at most {most:.1e}."
     elif precision != "float32":
         raise ValueError(f"precision must be 'float32' or 'float16', got {precision!r}")
     packed, numbers = _packed(kept, half=precision == "float16")
@@ -228,7 +233,7 @@ def _filled(parts: dict[str, str]) -> str:
 
 
 def _in_script(value: Any) -> str:
-    """JSON that may stand inside <script>: nothing in it ends the element."""
+    """Returns JSON that is safe inside of a script element."""
     return json.dumps(value).replace("<", "\\u003c")
 
 
@@ -256,7 +261,7 @@ def _layer_facts(layer: Layer, *, half: bool) -> dict[str, Any]:
 
 
 def _packed(network: Network, *, half: bool) -> tuple[bytes, dict[str, int]]:
-    """All numbers, deflated: matrices in half precision, the other matrices, and of each layer bias and sinusoids."""
+    """Returns all parameters, deflated: matrices in half precision, other matrices, then biases and sinusoids."""
     groups: dict[str, list[Floats]] = {"half": [], "full": [], "others": []}
     for layer in network.layers:
         groups["half" if half and _may_be_half(layer) else "full"].append(layer.weight.ravel())
@@ -267,12 +272,12 @@ def _packed(network: Network, *, half: bool) -> tuple[bytes, dict[str, int]]:
 
 
 def _shuffled(values: np.ndarray) -> bytes:
-    """The first bytes of all numbers, then the second ones, …: exponents repeat themselves."""
+    """Returns the first bytes of all numbers, then the second ones, … This compresses better."""
     return values.view(np.uint8).reshape(-1, values.itemsize).T.tobytes()
 
 
 def _check(network: Network, field: nn.Module, *, exact: bool) -> dict[str, Any]:
-    """Points, and the values there in double precision: torch's, or of a rounded network those of its numbers."""
+    """Returns points, and values there in double precision: torch's, or those of the rounded network."""
     points = np.random.default_rng(1).uniform(-1.0, 1.0, (CHECKED, network.inputs)).astype(np.float32)
     if exact:
         with torch.no_grad():

@@ -1,7 +1,7 @@
-"""A small network as one GLSL function, for shaders such as Shadertoy's: `float staf(vec3 x)`, `vec3 staf(vec2 x)`, …
+"""Export of a small network as a GLSL function, for example for Shadertoy: `vec3 staf(vec2 x)`, `float staf(vec3 x)`.
 
-The weights stand in the text, as products of 4x4 matrices with the vectors of four neurons. It is GLSL ES 3.00 (WebGL
-2; desktop GLSL 3.30 takes it too). Sines are computed by the file's own functions, which take large arguments.
+The weights are part of the text, as products of 4x4 matrices with vectors of four neurons. The language is GLSL ES 3.00
+(WebGL 2). Desktop GLSL 3.30 accepts it too. The file has its own sine function, which is accurate for large arguments.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from staf_nerf.export.network import Floats, Layer, Network, Sphere
 from staf_nerf.export.templates import template
 
 MOST_NUMBERS = 8192
-"""Of a network in a function: compilers unroll it into as many multiplications, which takes seconds, and the text has
-120 kB."""
+"""Largest number of parameters of a network in a GLSL function. Compilers unroll it into as many multiplications,
+which takes seconds, and the text has 120 kB."""
 TYPES = {1: "float", 2: "vec2", 3: "vec3", 4: "vec4"}
 PARTS = "xyzw"
 SIGMAS = {
@@ -34,13 +34,13 @@ vec4 sinc(vec4 t) {
 
 
 def glsl_function(network: Network, *, head: Sequence[str] = (), scale: float = 1.0, offset: float = 0.0) -> str:
-    """The text of the function.
+    """Returns the text of the function.
 
     Args:
-        network: The field's layers: 1 to 4 coordinates and values.
-        head: Lines of comment before it: what goes in and what comes out.
-        scale: The function gives scale · value + offset.
-        offset: See there.
+        network: The layers of the field, with 1 to 4 coordinates and values.
+        head: Comment lines before the function, about its input and output.
+        scale: The function returns scale · value + offset.
+        offset: See `scale`.
 
     Raises:
         ValueError: If the network is too large, or has more than 4 coordinates or values.
@@ -62,16 +62,16 @@ def glsl_function(network: Network, *, head: Sequence[str] = (), scale: float = 
 def _check_size(network: Network) -> None:
     if network.numbers > MOST_NUMBERS:
         raise ValueError(
-            f"a GLSL function takes at most {MOST_NUMBERS:,} numbers, got {network.numbers:,}: a compiler unrolls them "
-            f"all; {_hint(network)}, or export --to html, which takes a million"
+            f"a GLSL function can have at most {MOST_NUMBERS:,} parameters, got {network.numbers:,}, because compilers "
+            f"unroll it; {_hint(network)}, or export --to html, which takes a million"
         )
     for name, value in (("coordinates", network.inputs), ("values", network.outputs)):
         if value > 4:
-            raise ValueError(f"a GLSL function has 1 to 4 {name}, got {value}")
+            raise ValueError(f"a GLSL function can have 1 to 4 {name}, got {value}")
 
 
 def _hint(network: Network) -> str:
-    """A width that would fit, with as many layers."""
+    """Returns advice with a width that fits, for the same number of layers."""
     width = 4
     while _numbers_at(network, width + 4) <= MOST_NUMBERS:
         width += 4
@@ -79,7 +79,7 @@ def _hint(network: Network) -> str:
 
 
 def _numbers_at(network: Network, width: int) -> int:
-    """How many numbers the network has with hidden layers of that width; an encoding stays as it is."""
+    """Returns the number of parameters with hidden layers of that width and the same encoding."""
     total, before = 0, network.inputs
     for layer in network.layers[:-1]:
         outputs = width if layer.outputs == network.layers[-1].inputs else layer.outputs
@@ -90,13 +90,13 @@ def _numbers_at(network: Network, width: int) -> int:
 
 
 def _places(name: str, count: int) -> list[str]:
-    """The four parts of a vector of `count`, 0 where it has none."""
+    """Returns the four components of a vector with `count` components, filled up with 0."""
     own = [name] if count == 1 else [f"{name}.{part}" for part in PARTS[:count]]
     return [*own, *["0.0"] * (4 - count)]
 
 
 def _layer(layer: Layer, index: int) -> Iterator[str]:
-    """Statements for the vectors h(index + 1)_0, … from those of h(index)."""
+    """Yields the statements that compute the vectors h(index + 1)_0, … from those of h(index)."""
     blocks, texels = math.ceil(layer.outputs / 4), math.ceil(layer.inputs / 4)
     weight = np.zeros((4 * blocks, 4 * texels), np.float32)
     weight[: layer.outputs, : layer.inputs] = layer.weight
@@ -125,7 +125,7 @@ def _terms(layer: Layer, j: int, z: str) -> Iterator[str]:
 
 
 def _four(values: Floats, j: int) -> str:
-    """A parameter of four neurons: one number where they share it."""
+    """Returns a parameter of four neurons, as one number if they share it."""
     own = values[4 * j : 4 * j + 4]
     return _float(values[0]) if len(values) == 1 else _vector(np.pad(own, (0, 4 - len(own))))
 
@@ -138,7 +138,7 @@ def _sphere(sphere: Sphere) -> str:
 
 
 def _matrix(block: Floats) -> str:
-    """GLSL's matrices are written column by column."""
+    """Returns a GLSL matrix, which is written column by column."""
     return f"mat4({','.join(map(_float, block.T.ravel()))})"
 
 
@@ -147,7 +147,7 @@ def _vector(values: Floats) -> str:
 
 
 def _float(value: float) -> str:
-    """The shortest text that is this float32 again."""
+    """Returns the shortest text that is read back as the same float32."""
     text = np.format_float_scientific(np.float32(value), trim="0")
     plain = np.format_float_positional(np.float32(value), trim="0")
     return min(plain, text, key=len)

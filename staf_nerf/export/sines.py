@@ -1,9 +1,9 @@
-"""A field's equivalent plain sine network in a safetensors file: linear, sin, linear, sin, …, linear.
+"""Export of a field's equivalent plain sine network as safetensors: linear, sin, linear, sin, …, linear.
 
-Tensors, float32: `layers.I.weight` (n_out, n_in), `layers.I.bias`, `output.weight`, `output.bias`, and of Fourier
-features `encoding.frequencies` (m, d). The metadata's key `sine_network` holds JSON: the factors `omega` of the layers,
-whether there are skips, the sphere of a signed distance, and in `evaluate` how all that makes a value. Any program with
-a matrix product and a sine can run it.
+The tensors are float32: `layers.I.weight` (n_out, n_in), `layers.I.bias`, `output.weight`, `output.bias`, and
+`encoding.frequencies` (m, d) for Fourier features. The metadata key `sine_network` contains JSON with the factors
+`omega` of the layers, whether there are skip connections, the sphere of a signed distance, and instructions in
+`evaluate`. Any program with a matrix product and a sine can evaluate the network.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from staf_nerf.mlp import CoordinateMLP
 from staf_nerf.theory.kronecker import sine_network
 
 KEY, FORMAT = "sine_network", 1
-"""Of the metadata, and the number of its format."""
+"""Metadata key, and version of the file format."""
 EVALUATE = [
     "h = x",
     "with encoding.frequencies F: h = [x if include_input, sin(x F^T), cos(x F^T)]",
@@ -35,10 +35,10 @@ EVALUATE = [
 
 
 def sine_file(field: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
-    """The file's content.
+    """Returns the content of the file.
 
     Raises:
-        ValueError: If an activation is neither STAF nor a sine, or the encoding a hash grid.
+        ValueError: If an activation is neither STAF nor sine, or the encoding is a hash grid.
     """
     from safetensors.torch import save
 
@@ -47,8 +47,8 @@ def sine_file(field: nn.Module, metadata: Mapping[str, str] | None = None) -> by
 
 
 def sine_tensors(field: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, and what the metadata say about them."""
-    sphere = network_of(field).sphere  # which refuses what no format holds
+    """Returns the tensors and their description for the metadata."""
+    sphere = network_of(field).sphere  # refuses fields that cannot be exported
     inner: Any = field.geometry if isinstance(field, SignedDistanceField) else field
     sines = exact_sine_network(inner.mlp)
     tensors: dict[str, Tensor] = {}
@@ -68,6 +68,6 @@ def sine_tensors(field: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def exact_sine_network(mlp: CoordinateMLP) -> CoordinateMLP:
-    """`sine_network`, whose products of C, Ω and W are formed in double precision."""
+    """Returns `sine_network(mlp)` with products of C, Ω and W computed in double precision."""
     with torch.no_grad():
         return sine_network(copy.deepcopy(mlp).cpu().double())

@@ -1,1 +1,1 @@
-"""What a command does, from files to files: it reads, calls what computes, shows progress and writes."""
+"""Commands from files to files: they read input, call the library, show progress and write results."""

@@ -18,6 +18,7 @@ from staf_nerf.jobs.fitting import (
     Processes,
     fit_signal,
     processes,
+    refuse_failures,
     say_left,
     trace_of,
     write_results,
@@ -57,6 +58,7 @@ def run(job: FitAudio) -> list[dict[str, Any]]:
             if is_interrupted:
                 say_left(len(pairs) - number, mine.console)
                 break
+    refuse_failures(found)
     return found
 
 
@@ -91,12 +93,15 @@ def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> tuple
         with stages("measures"):
             found = render_sound(model, track, device=job.where)
             measures: dict[str, float | None] = {**measure_sound(found, sound)}
-        with stages("pictures"):
-            figures = [("the sound and the error", output / "waves.png"), ("spectrograms", output / "spectrograms.png")]
-            draw_waves(figures[0][1], found, sound, track.rate)
-            draw_spectrograms(figures[1][1], found, sound, track.rate)
+        figures: list[tuple[str, Path]] = []
+        with stages.attempt("sound"):
             made = found if job.scale == 1.0 else render_sound(model, track, scale=job.scale, device=job.where)
             write_sound(output / "sound.wav", made, track.scaled(job.scale))
+        with stages.attempt("pictures"):
+            drawn = [("the sound and the error", output / "waves.png"), ("spectrograms", output / "spectrograms.png")]
+            draw_waves(drawn[0][1], found, sound, track.rate)
+            draw_spectrograms(drawn[1][1], found, sound, track.rate)
+            figures = drawn
     results = write_results(
         output,
         file,
@@ -106,8 +111,7 @@ def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> tuple
         history=history,
         trace=trace,
         measures=measures,
-        seconds=stages.seconds,
         figures=figures,
-        console=console,
+        stages=stages,
     )
     return [results], history.interrupted

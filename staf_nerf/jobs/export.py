@@ -1,4 +1,4 @@
-"""`staf export`: a fitted field in, a file for other programs out."""
+"""`staf export`: reads a fitted field and writes a file for other programs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUFFIXES: dict[Format, str] = {
     "glsl": ".glsl",
     "html": ".html",
 }
-"""How a format's files are called, where no name is given."""
+"""File suffix of each format, used when no file name is given."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +36,27 @@ class Export:
     """Writes a fitted field for other programs."""
 
     checkpoint: Positional[Path]
-    """A field.safetensors of `staf fit`, or the folder that it lies in."""
+    """A field.safetensors file written by `staf fit`, or the folder that contains it."""
     to: Format
-    """"onnx": a graph for onnxruntime and others. "html": one page that shows an image at any magnification, or a
-    signed distance with an orbiting camera. "glsl": one function for a shader, of a small network.
-    "sine-safetensors": the plain sine network that computes the same. "tcnn": that one as tiny-cuda-nn stores it."""
+    """Output format.
+    "onnx": an ONNX graph.
+    "html": a page that shows an image at any magnification, or a signed distance with an orbiting camera.
+    "glsl": a shader function, for small networks.
+    "sine-safetensors": the equivalent plain sine network.
+    "tcnn": that network in the memory layout of tiny-cuda-nn."""
     output: Annotated[Path | None, arg(aliases=["-o"])] = None
-    """File; beside the checkpoint, under its name, if not given."""
+    """Output file. Defaults to a file beside the checkpoint."""
     overwrite: bool = False
-    """Whether the file may be replaced."""
+    """Replace the output file if it exists."""
     exact: bool = False
-    """Whether a page holds the weights to the bit, at twice its size: else matrices are in half precision, and the page
-    and this command say by how much it is off."""
+    """HTML only: store all weights in float32, which doubles the file size.
+    By default matrices are stored in half precision, and the command prints the resulting error."""
     up: Literal["y", "z"] = "y"
-    """Axis of a shape that points up in a page."""
+    """HTML only: the axis of a shape that points up."""
 
     def __post_init__(self) -> None:
         if self.exact and self.to != "html":
-            raise ValueError(f"exact is for pages, which --to html makes, got --to {self.to}")
+            raise ValueError(f"exact needs --to html, got --to {self.to}")
 
     @property
     def target(self) -> Path:
@@ -63,11 +66,11 @@ class Export:
 
 
 def run(job: Export, console: Console | None = None) -> Path:
-    """Writes the file, says how large it is, and returns its path.
+    """Writes the exported file, prints its size and returns its path.
 
     Raises:
-        ValueError: If the format cannot hold the field; the message says why.
-        OSError: If there is no checkpoint, or the file cannot be written or is there already.
+        ValueError: If the format cannot represent the field. The message gives the reason.
+        OSError: If the checkpoint does not exist, or the output exists already or cannot be written.
     """
     console = console or Console()
     checkpoint, target = load_field(job.checkpoint), job.target
@@ -79,17 +82,17 @@ def run(job: Export, console: Console | None = None) -> Path:
     if job.to == "html" and not job.exact:
         network = network_of(checkpoint.field)
         most, mean = largest_difference(network, rounded(network))
-        console.print(f"Half precision moves its values by {mean:.1e} (root mean square), at most {most:.1e}")
+        console.print(f"Half precision changes its values by {mean:.1e} (root mean square), at most {most:.1e}")
     return target
 
 
 def _refuse_present(job: Export) -> None:
     if job.target.is_dir():
-        raise IsADirectoryError(f"{job.target} is a folder, a file is needed")
+        raise IsADirectoryError(f"output must be a file, {job.target} is a folder")
     if job.target.resolve() == field_file(job.checkpoint).resolve():
-        raise ValueError(f"output must be another file than the checkpoint, got {job.target}")
+        raise ValueError(f"output must be a different file than the checkpoint, got {job.target}")
     if job.target.exists() and not job.overwrite:
-        raise FileExistsError(f"{job.target} is there already; --overwrite replaces it")
+        raise FileExistsError(f"{job.target} exists already; --overwrite replaces it")
 
 
 def _content(job: Export, checkpoint: Checkpoint) -> bytes:
@@ -104,7 +107,7 @@ def _content(job: Export, checkpoint: Checkpoint) -> bytes:
 
 
 def _metadata(job: Export, checkpoint: Checkpoint) -> dict[str, str]:
-    """What the values mean, as texts."""
+    """Returns texts that say what coordinates and values mean, for the file's metadata."""
     config, frame = checkpoint.config, checkpoint.frame
     return {
         "task": config.task,
@@ -116,23 +119,23 @@ def _metadata(job: Export, checkpoint: Checkpoint) -> dict[str, str]:
 
 
 def _meaning(checkpoint: Checkpoint) -> tuple[str, str]:
-    """Of coordinates and values, in a sentence each."""
+    """Returns one sentence about the coordinates and one about the values."""
     config, frame = checkpoint.config, checkpoint.frame
     if isinstance(config, ImageConfig):
-        sides = "both sides, at their outermost pixels' middles" if frame.corners else "the longer side"
-        where = f"(x, y), x to the right and y down, about the picture's middle; [-1, 1] is {sides}"
-        ends = f"{frame.floor:g} is {frame.low:g} of the file's numbers, 1 is {frame.high:g}"
+        sides = "both sides, between their outermost pixel centres" if frame.corners else "the longer side"
+        where = f"(x, y), x to the right and y down, relative to the image's centre; [-1, 1] is {sides}"
+        ends = f"{frame.floor:g} is the file's value {frame.low:g}, 1 is its value {frame.high:g}"
         return where, f"{frame.channels} channels; {ends}"
     if isinstance(config, AudioConfig):
         return f"time: [-1, 1] are the {frame.samples} samples", f"{frame.channels} channels; 1 is {frame.peak:g}"
-    where = f"(p - {list(frame.center)}) / {frame.scale:g} of a point p of the shape's file"
+    where = f"(p - {list(frame.center)}) / {frame.scale:g} for a point p of the shape's file"
     if config.quantity == "occupancy":
         return where, "occupancy: 1 inside, 0 outside, the surface at 0.5"
     return where, f"signed distance, negative inside, in these coordinates; times {frame.scale:g} in the file's units"
 
 
 def _function(checkpoint: Checkpoint, network: Network, about: dict[str, str]) -> str:
-    """Of an image the colours that are shown, in [0, 1] but not held there; else the field's own values."""
+    """Returns the GLSL text. For an image the function gives unclipped colours in [0, 1], else the field's values."""
     scale, offset = 1.0, 0.0
     title = f"{about['fitted to']} as a network of {network.numbers:,} numbers, by staf_nerf."
     head = [title, f"x: {about['coordinates']}"]
@@ -154,5 +157,5 @@ def _page(job: Export, checkpoint: Checkpoint, network: Network) -> str:
     if isinstance(config, ShapeConfig) and config.quantity == "signed-distance":
         bound = distance_bound(field, CUBE, next(field.parameters()).device)
         return shape_page(network, field, bound, title, up=job.up, precision=precision)
-    what = "an occupancy, which does not say how far the surface is" if isinstance(config, ShapeConfig) else "a sound"
-    raise ValueError(f"a page shows an image or a signed distance, got {what}; --to onnx takes both")
+    what = "an occupancy, which gives no distance to the surface" if isinstance(config, ShapeConfig) else "a sound"
+    raise ValueError(f"--to html needs an image or a signed distance, got {what}; use --to onnx")

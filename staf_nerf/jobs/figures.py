@@ -1,4 +1,4 @@
-"""Figures of a fit: how the error fell, where it is, and how the sinusoids moved. PNG files, drawn by matplotlib."""
+"""Figures of a fit: learning curve, error map, spectrograms and sinusoids over time (PNG files, by matplotlib)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from staf_nerf.signals.audio import Sound, log_power
 from staf_nerf.signals.image import Pixels, Raster
 
 LONGEST = 1200
-"""Pixels along the longer side of a picture that is only looked at."""
+"""Longest side, in pixels, of an image in a figure."""
 QUIET = -80.0
-"""dB below the loudest, where a spectrogram's colours end."""
+"""Lower end of a spectrogram's colour scale, in dB relative to the maximum."""
 
 
 class SinusoidTrace:
-    """The amplitudes, frequencies and phases of a model's activations, as they change.
+    """Records the amplitudes, frequencies and phases of a model's STAF activations over time.
 
-    Of an activation with a set for each feature, the mean over the features.
+    For an activation with parameters of its own for each feature, the mean over the features is recorded.
     """
 
     NAMES = ("amplitude", "frequency", "phase")
@@ -34,7 +34,7 @@ class SinusoidTrace:
         self.values: dict[str, list[list[np.ndarray]]] = {name: [] for name in self.NAMES}
 
     def record(self, step: int) -> None:
-        """Keeps what they are now, and nothing of this step and later ones before."""
+        """Records the present values, and drops earlier records of this step and later ones."""
         if not self.activations:
             return
         kept = sum(s < step for s in self.steps)
@@ -45,17 +45,17 @@ class SinusoidTrace:
             self.values[name] = [*self.values[name][:kept], values]
 
     def load(self, path: Path) -> None:
-        """Reads what `save` wrote."""
+        """Reads a file written by `save`."""
         with np.load(path) as saved:
             self.steps = saved["step"].tolist()
             self.values = {name: [list(row) for row in saved[name]] for name in self.NAMES}
 
     def save(self, path: Path) -> None:
-        """Writes an NPZ: "step" (n,) and "amplitude", "frequency" and "phase" (n, layers, τ)."""
+        """Writes an NPZ file with "step" (n,) and "amplitude", "frequency", "phase" (n, layers, τ)."""
         np.savez_compressed(path, step=np.array(self.steps), **{k: np.array(v) for k, v in self.values.items()})
 
     def draw(self, path: Path) -> None:
-        """One row a layer, one column for each kind of parameter."""
+        """Draws the records, one row per layer and one column per kind of parameter."""
         figure, axes = new_figure(len(self.activations), 3, (11.0, 2.2 * len(self.activations)))
         for column, name in enumerate(self.NAMES):
             values = np.array(self.values[name])
@@ -70,12 +70,12 @@ class SinusoidTrace:
 
 
 def draw_curve(path: Path, history: History, peak: float, *, name: str = "squared error") -> None:
-    """PSNR of the points that were learned from, for that peak of the field's numbers, against steps and seconds."""
+    """Draws the PSNR of the training points over steps and seconds; `peak` is the range of the field's values."""
     rows = [row for row in history.losses if row[name] > 0]
     values = -10.0 * np.log10(np.array([row[name] for row in rows]) / peak**2)
     figure, axes = new_figure(1, 2, (11.0, 3.5))
     for axis, key in zip(axes[0], ("step", "seconds"), strict=True):
-        axis.plot([row[key] for row in rows], values, linewidth=0.8, label="learned")
+        axis.plot([row[key] for row in rows], values, linewidth=0.8, label="training")
         axis.set_xlabel(key)
         axis.set_ylabel("PSNR, dB")
         axis.grid(alpha=0.3)
@@ -87,19 +87,19 @@ def draw_curve(path: Path, history: History, peak: float, *, name: str = "square
 
 
 def draw_error_map(path: Path, found: Pixels, truth: Pixels, raster: Raster) -> None:
-    """The absolute error of each pixel, the mean over channels, in parts of the image's range."""
+    """Draws the absolute error of each pixel: the mean over channels, as a fraction of the image's range."""
     step = _step(raster)
     difference = found[::step, ::step].astype(np.float32) - truth[::step, ::step].astype(np.float32)
     error = np.abs(difference).mean(2) / (raster.high - raster.low)
     figure, axes = new_figure(1, 1, (9.0, 1.0 + 8.0 * raster.height / raster.width))
     shown = axes[0][0].imshow(error, cmap="magma", vmin=0.0, vmax=max(float(np.quantile(error, 0.99)), 1e-6))
     axes[0][0].set_axis_off()
-    figure.colorbar(shown, ax=axes[0][0], fraction=0.03, label="absolute error, parts of the range")
+    figure.colorbar(shown, ax=axes[0][0], fraction=0.03, label="absolute error / range")
     save_figure(figure, path)
 
 
 def draw_picture(path: Path, pixels: Pixels, raster: Raster) -> None:
-    """An image of any depth as one to look at: 8 bits, at most 1200 pixels; floats scaled to their 99th percentile."""
+    """Writes an image for display: 8 bits, at most 1200 pixels a side, floats scaled to their 99th percentile."""
     from PIL import Image
 
     step = _step(raster, pixels)
@@ -113,15 +113,15 @@ def draw_picture(path: Path, pixels: Pixels, raster: Raster) -> None:
 
 
 def draw_spectrograms(path: Path, found: Sound, truth: Sound, rate: int) -> None:
-    """Log power of the first channel over time and frequency: the truth, what was found, and their difference."""
+    """Draws spectrograms of the first channel: the original, the fit and their difference, in dB."""
     first, second = (log_power(sound[:, :1])[0] for sound in (truth, found))
     top = float(first.max())
     extent = (0.0, len(truth) / rate, 0.0, rate / 2000.0)
     figure, axes = new_figure(1, 3, (13.0, 3.8))
-    pictures = (("given", first), ("found", second), ("found - given", second - first))
+    pictures = (("original", first), ("fit", second), ("fit - original", second - first))
     for axis, (title, values) in zip(axes[0], pictures, strict=True):
         limits: dict[str, Any] = {"vmin": top + QUIET, "vmax": top, "cmap": "magma"}
-        if title == "found - given":
+        if title == "fit - original":
             limits = {"vmin": -30.0, "vmax": 30.0, "cmap": "coolwarm"}
         shown = axis.imshow(values, origin="lower", aspect="auto", extent=extent, **limits)
         axis.set_title(f"{title}, dB", fontsize=9)
@@ -132,12 +132,12 @@ def draw_spectrograms(path: Path, found: Sound, truth: Sound, rate: int) -> None
 
 
 def draw_waves(path: Path, found: Sound, truth: Sound, rate: int) -> None:
-    """The first channel of both over time, and what is between them."""
+    """Draws the waveforms of the first channel and their difference."""
     step = max(len(truth) // 20000, 1)
     time = np.arange(0, len(truth), step) / rate
     figure, axes = new_figure(2, 1, (11.0, 4.0))
-    axes[0][0].plot(time, truth[::step, 0], linewidth=0.4, label="given")
-    axes[0][0].plot(time, found[::step, 0], linewidth=0.4, alpha=0.7, label="found")
+    axes[0][0].plot(time, truth[::step, 0], linewidth=0.4, label="original")
+    axes[0][0].plot(time, found[::step, 0], linewidth=0.4, alpha=0.7, label="fit")
     axes[0][0].legend(loc="upper right", fontsize=8)
     axes[1][0].plot(time, (found - truth)[::step, 0], linewidth=0.4, color="tab:red")
     axes[1][0].set_ylabel("error")
@@ -151,9 +151,9 @@ def _step(raster: Raster, pixels: Pixels | None = None) -> int:
 
 
 def new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
-    """A figure of that size in inches and its axes, an array (rows, columns), drawn without a screen.
+    """Returns a figure of that size in inches and its axes (rows, columns), drawn without a display.
 
-    Thirty lines of an axis can be told apart.
+    Its colour and line style cycle distinguishes 30 curves.
     """
     from matplotlib import color_sequences
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -169,5 +169,5 @@ def new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any,
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Writes it in the format of its name."""
+    """Writes a figure in the format given by the file's suffix."""
     figure.savefig(path, dpi=110)

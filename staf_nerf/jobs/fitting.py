@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,11 +16,12 @@ from torch import distributed, nn
 from tyro.conf import Positional
 
 from staf_nerf.config import AudioConfig, ImageConfig
+from staf_nerf.errors import IncompleteError
 from staf_nerf.fields import count_parameters
 from staf_nerf.fit import RECORD_EVERY, History, Signal, fit
 from staf_nerf.jobs.figures import SinusoidTrace, draw_curve
 from staf_nerf.jobs.output import measures_table, prepare_folder, shown, write_page
-from staf_nerf.jobs.progress import peak_memory
+from staf_nerf.jobs.progress import Stages, peak_memory
 from staf_nerf.signals.image import psnr
 
 STATE = "state.pt"
@@ -234,11 +235,14 @@ def write_results(
     history: History,
     trace: SinusoidTrace,
     measures: dict[str, float | None],
-    seconds: dict[str, float],
     figures: list[tuple[str, Path]],
-    console: Console,
+    stages: Stages,
 ) -> dict[str, Any]:
-    """Writes metrics.json and report.html, shows the measures, and returns what metrics.json holds."""
+    """Writes metrics.json and report.html, shows the metrics, and returns what metrics.json holds.
+
+    What cannot be drawn is left out; its reason is shown, and stands in metrics.json under "failed".
+    """
+    console = stages.console
     scores = [row[SCORE] for row in history.passes]
     if scores:
         measures = {**measures, "psnr_of_best_pass": max(scores)}
@@ -251,23 +255,27 @@ def write_results(
         "steps": history.steps,
         "interrupted": history.interrupted,
         "rollbacks": history.rollbacks,
-        "seconds": seconds,
+        "seconds": dict(stages.seconds),
         "peak_memory_bytes": peak_memory(),
         "measures": measures,
         "losses": history.losses,
         "held_out": history.held_out,
         "psnr_of_passes": scores,
     }
-    (output / "metrics.json").write_text(json.dumps(found, indent=1) + "\n")
     if history.losses:
-        draw_curve(output / "curve.png", history, PEAKS[config.task])
-        figures = [*figures, ("how it was learned", output / "curve.png")]
+        with stages.attempt("curve"):
+            draw_curve(output / "curve.png", history, PEAKS[config.task])
+            figures = [*figures, ("how it was learned", output / "curve.png")]
     if trace.steps:
-        trace.draw(output / "sinusoids.png")
-        trace.save(output / TRACE)
-        figures = [*figures, ("the trained sinusoids of each layer", output / "sinusoids.png")]
+        with stages.attempt("sinusoids"):
+            trace.save(output / TRACE)
+            trace.draw(output / "sinusoids.png")
+            figures = [*figures, ("the trained sinusoids of each layer", output / "sinusoids.png")]
     settings = {name: found[name] for name in ("config", "first_omega", "seed")}
-    write_page(output / "report.html", f"{file.name}: {config.task}", shown(found), figures, settings)
+    with stages.attempt("report"):
+        write_page(output / "report.html", f"{file.name}: {config.task}", shown(found), figures, settings)
+    found["failed"] = stages.failed
+    (output / "metrics.json").write_text(json.dumps(found, indent=1) + "\n")
     for step in history.rollbacks:
         console.print(f"[yellow]the loss was no number at step {step}: back to before it, with half the learning rates")
     if history.interrupted:
@@ -275,6 +283,17 @@ def write_results(
     console.print(measures_table(found))
     console.print(f"Written to {output}: {', '.join(sorted(p.name for p in output.iterdir() if p.name != STATE))}")
     return found
+
+
+def refuse_failures(results: Sequence[Mapping[str, Any]]) -> None:
+    """Ends a job whose other results are written.
+
+    Raises:
+        IncompleteError: If something of a file's results could not be made.
+    """
+    failed = [f"{found['file']}: {', '.join(found['failed'])}" for found in results if found["failed"]]
+    if failed:
+        raise IncompleteError(f"not everything was made; failed, for the reasons above: {'; '.join(failed)}")
 
 
 def first_layer_omega(model: nn.Module) -> float | None:

@@ -25,6 +25,7 @@ from staf_nerf.jobs.fitting import (
     fit_signal,
     history_of,
     processes,
+    refuse_failures,
     say_left,
     trace_of,
     write_results,
@@ -131,6 +132,7 @@ def run(job: Job) -> list[dict[str, Any]]:
             if is_interrupted:
                 say_left(len(pairs) - fitted, mine.console)
                 break
+    refuse_failures(results)
     return results
 
 
@@ -200,9 +202,11 @@ def _finish(job: Job, work: _Work, history: History, fitting: Stages, mine: Proc
     with Stages(mine.console, dict(fitting.seconds)) as stages:
         with stages("measures"):
             found, measures = measure(checkpoint, task, job.where)
-        with stages("pictures"):
+        figures: list[tuple[str, Path]] = []
+        with stages.attempt("image"):
             made = found if job.scale == 1.0 else render(model, task.raster, scale=job.scale, device=job.where)
             write_image(output / f"image{'.png' if task.raster.dtype in DEPTHS else '.exr'}", made)
+        with stages.attempt("pictures"):
             figures = _draw(output, found, task)
     return write_results(
         output,
@@ -213,9 +217,8 @@ def _finish(job: Job, work: _Work, history: History, fitting: Stages, mine: Proc
         history=history,
         trace=work.trace,
         measures=measures,
-        seconds=stages.seconds,
         figures=figures,
-        console=mine.console,
+        stages=stages,
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures of tangent kernels: spectra, eigenfunctions, decay of the error, parts. PNG files, drawn by matplotlib."""
+"""Figures of tangent kernels: spectra, eigenfunctions, decay of the error, contributions of parameters (PNG files)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from staf_nerf.jobs.ntk import Compared
 
 LEAST = 1e-14
-"""Of what is shown, relative to the largest: below lies rounding."""
+"""Smallest eigenvalue shown, relative to the largest. Smaller ones are rounding errors."""
 
 
 def draw_spectra(path: Path, found: Sequence[Compared]) -> None:
-    """Eigenvalues over the largest against their number, all networks on one axis; beside it their sum so far."""
+    """Draws eigenvalues relative to the largest, and their cumulative sum, for all networks."""
     figure, axes = new_figure(1, 2, (11.0, 4.2))
     for one in found:
         values = one.spectrum.values
@@ -27,8 +27,8 @@ def draw_spectra(path: Path, found: Sequence[Compared]) -> None:
         (line,) = axes[0][0].loglog(number[kept], (values / values[0])[kept], label=one.name)
         done = values.cumsum(0) / values.sum()
         axes[0][1].semilogx(number, done, color=line.get_color(), label=f"{one.name}: rank {one.effective_rank:.0f}")
-    axes[0][0].set_ylabel("eigenvalue, of the largest")
-    axes[0][1].set_ylabel("sum up to there, of the trace")
+    axes[0][0].set_ylabel("eigenvalue / largest")
+    axes[0][1].set_ylabel("cumulative sum / trace")
     for axis in axes[0]:
         axis.set_xlabel("number")
         axis.grid(alpha=0.3)
@@ -37,7 +37,7 @@ def draw_spectra(path: Path, found: Sequence[Compared]) -> None:
 
 
 def draw_eigenfunctions(path: Path, found: Sequence[Compared], shape: tuple[int, ...], columns: int = 8) -> None:
-    """One row a network: eigenfunctions 1, 2, 4, 8, … as pictures of that shape."""
+    """Draws eigenfunctions 1, 2, 4, 8, … as images of that shape, one row per network."""
     count = shape[0] * shape[1]
     numbers = [2**i for i in range(columns) if 2**i <= count]
     figure, axes = new_figure(len(found), len(numbers), (1.35 * len(numbers), 1.5 * len(found) + 0.2))
@@ -54,7 +54,7 @@ def draw_eigenfunctions(path: Path, found: Sequence[Compared], shape: tuple[int,
 
 
 def draw_decay(path: Path, found: Sequence[Compared], groups: Sequence[slice]) -> None:
-    """One axis a network: the squared error in groups of eigenvectors against steps; dashed as predicted."""
+    """Draws the squared error in groups of eigenvectors over steps, one plot per network; dashed: predicted."""
     columns = min(len(found), 4)
     figure, axes = new_figure(-(-len(found) // columns), columns, (3.6 * columns, 3.4 * -(-len(found) // columns)))
     flat = axes.reshape(-1)
@@ -67,7 +67,7 @@ def draw_decay(path: Path, found: Sequence[Compared], groups: Sequence[slice]) -
         axis.set_title(one.name, fontsize=9)
         axis.set_xlabel("steps of gradient descent", fontsize=8)
         axis.grid(alpha=0.3)
-    flat[0].set_ylabel("squared error, of the start's")
+    flat[0].set_ylabel("squared error / initial")
     flat[0].legend(title="eigenvectors", fontsize=7, title_fontsize=7)
     for axis in flat[len(found) :]:
         axis.set_axis_off()
@@ -75,7 +75,7 @@ def draw_decay(path: Path, found: Sequence[Compared], groups: Sequence[slice]) -
 
 
 def draw_parts(path: Path, found: Sequence[Compared]) -> None:
-    """What C, Ω and Φ contribute to each eigenvalue, beside the eigenvalue; of networks that have any."""
+    """Draws the contribution of C, Ω and Φ to each eigenvalue, for networks that have these parameters."""
     figure, axes = new_figure(1, 2, (11.0, 4.2))
     for one in found:
         if not bool((one.along > 0.0).any()):
@@ -87,7 +87,7 @@ def draw_parts(path: Path, found: Sequence[Compared]) -> None:
         part = (one.along / values)[kept]
         axes[0][1].loglog(number[kept], part, ".", markersize=2, color=line.get_color(), label=one.name)
     axes[0][0].set_ylabel("eigenvalue")
-    axes[0][1].set_ylabel("part of it from C, Ω, Φ")
+    axes[0][1].set_ylabel("fraction from C, Ω, Φ")
     for axis in axes[0]:
         axis.set_xlabel("number")
         axis.grid(alpha=0.3)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import arg
 
+from staf_nerf.cores import shared_cores
 from staf_nerf.jobs.progress import Stages, peak_memory
 from staf_nerf.memory import keep_freed_memory, return_freed_memory
 from staf_nerf.mesh.clean import (
@@ -98,6 +99,7 @@ class MakeMesh:
                 raise ValueError(f"box must be three least and three larger coordinates, got {list(self.box)}")
 
 
+@shared_cores()
 def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[str, Any]:
     """Makes the mesh, writes it, its report and a picture, and returns the report.
 
@@ -128,25 +130,28 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
             mesh, holes = without_small_holes(mesh, job.holes)
         found_parts = int(mesh.components.max()) + 1
         if job.triangles and len(mesh.triangles) > job.triangles:
-            with stages("decimation"):
-                mesh = decimated(mesh, job.triangles)
-                mesh = _boxed(mesh, clamped, job, to_frame)  # it moves vertices, also those at the cut
-                _refuse_empty(mesh, f"decimation to {job.triangles} triangles")
-            if len(mesh.triangles) > job.triangles:
-                console.print(f"warning: {len(mesh.triangles)} triangles are left, fewer would not hold its shape")
+            with stages.attempt("decimation"):
+                fewer = decimated(mesh, job.triangles)
+                mesh = _boxed(fewer, clamped, job, to_frame)  # it moves vertices, also those at the cut
+                if len(mesh.triangles) > job.triangles:
+                    console.print(f"warning: {len(mesh.triangles)} triangles are left, fewer would not hold its shape")
+            _refuse_empty(mesh, f"decimation to {job.triangles} triangles")
         texture = None
-        with stages("colours"):
-            if job.texture:
+        if job.texture:
+            with stages.attempt("texture"):
                 assert source.color is not None
                 texture = bake(mesh, source.color, size=job.texture)
-            elif source.color is not None and mesh.colors is None:
-                mesh = with_vertex_colors(mesh, source.color)
-        with stages("picture"):
-            shown = with_vertex_colors(mesh, source.color) if source.color is not None and mesh.colors is None else mesh
-            save_preview(job.picture, shown, up=source.up)
-        placed = moved(mesh, to_frame)
+        coloured = mesh
+        if source.color is not None and mesh.colors is None:
+            with stages.attempt("colours"):
+                coloured = with_vertex_colors(mesh, source.color)
+        placed = moved(mesh if texture is not None else coloured, to_frame)
         with stages("writing"):
             files = write_mesh(job.output, placed, texture)
+        for old in (job.picture, job.report):
+            old.unlink(missing_ok=True)
+        with stages.attempt("picture"):
+            save_preview(job.picture, coloured, up=source.up)
     found = report(placed)
     found |= {
         "colors": "texture" if texture is not None else found["colors"],
@@ -159,10 +164,14 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
         "resolution": job.resolution,
         "seconds": {name: round(seconds, 3) for name, seconds in stages.seconds.items()},
         "peak_memory_bytes": peak_memory(),
+        "failed": stages.failed,
     }
-    job.report.write_text(json.dumps(found, indent=1) + "\n")
     console.print(_table(found))
-    console.print(f"Written: {', '.join(str(path) for path in files)}, and beside it a report and a picture")
+    with stages.attempt("report"):
+        job.report.write_text(json.dumps(found, indent=1) + "\n")
+    beside = [path for path in (job.report, job.picture) if path.is_file()]
+    console.print(f"Written: {', '.join(map(str, (*files, *beside)))}", soft_wrap=True)
+    stages.refuse_failures()
     return found
 
 
@@ -242,5 +251,6 @@ def _table(found: dict[str, Any]) -> Table:
         shown = f"{value:.5g}" if isinstance(value, float) else "-" if value is None else f"{value}"
         table.add_row(name.replace("_", " "), shown)
     table.add_row("seconds", ", ".join(f"{name} {seconds:.1f}" for name, seconds in found["seconds"].items()))
-    table.add_row("peak memory", f"{found['peak_memory_bytes'] / 1e9:.2f} GB")
+    if found["peak_memory_bytes"] is not None:
+        table.add_row("peak memory", f"{found['peak_memory_bytes'] / 1e9:.2f} GB")
     return table

@@ -1,4 +1,4 @@
-"""`staf ntk`: networks in; their tangent kernels' spectra, eigenfunctions and how well they foretell training out."""
+"""`staf ntk`: compares the tangent kernels of networks, and training with what the kernels predict."""
 
 from __future__ import annotations
 
@@ -28,43 +28,45 @@ from staf_nerf.signals.image import Raster, read_image
 from staf_nerf.theory.ntk import KernelParts, Spectrum, empirical_ntk, ntk_spectrum
 
 ALSO_CALLED = {"siren": "sine", "wire": "gabor", "mfn": "filter", "pe": "octaves", "ff": "fourier", "none": "identity"}
-"""Other names of activations and encodings."""
+"""Alternative names of activations and encodings."""
 GRADIENTS = 2**25
-"""Numbers in a block of gradients, for networks whose kernels are not found layer by layer."""
+"""Largest number of gradient entries in a block, for networks whose kernels are not computed layer by layer."""
 BANDS = 5
-"""Groups of eigenvectors whose errors are followed: their numbers grow by one factor from group to group."""
+"""Number of groups of eigenvectors whose errors are tracked. Group sizes grow geometrically."""
 
 
-TITLE = """tangent kernels: trace, (Σλ)² / Σλ², eigenvalues above 1e-4 of the first, part of the trace from C, Ω and Φ;
-gradient descent: error at the end, 1 at the start, as measured and foretold; how far the kernel moved"""
-"""What the columns of the table are."""
+TITLE = """tangent kernels: trace, effective rank (Σλ)² / Σλ², eigenvalues above 1e-4 of the largest, trace share
+of C, Ω and Φ; gradient descent: final error (initially 1), measured and predicted ("foretold"); change of the kernel"""
+"""Title of the table: it explains the columns."""
 
 
 @dataclass(frozen=True)
 class CompareKernels:
-    """Compares the tangent kernels of networks on the pixels of an image."""
+    """Compares the neural tangent kernels of networks on a grid of pixels."""
 
     compare: tuple[str, ...] = ("staf", "sine", "relu", "relu-octaves")
-    """Networks at their start: an activation ("staf", "siren"), with an encoding behind it ("relu-pe", "relu-ff"); or
-    the field.safetensors of a fitted image or shape (of a shape the plane z = 0)."""
+    """Networks to compare, at initialisation unless they are files.
+    An activation ("staf", "siren"), with an encoding after a hyphen ("relu-pe", "relu-ff").
+    Or a field.safetensors file of a fitted image or shape (a shape is evaluated on the plane z = 0)."""
     output: Path = Path("outputs/ntk")
-    """Folder for the results."""
+    """Output folder."""
     size: int = 32
-    """Points along the longer axis of the grid. 64, with 4096 points, takes a minute for each network."""
+    """Number of points along the longer axis of the grid. A size of 64 takes about a minute per network."""
     image: Path | None = None
-    """Picture that gradient descent is to learn, in grey; a pattern of stripes and squares, if not given."""
+    """Target image for gradient descent, converted to grey. Defaults to a pattern of stripes and squares."""
     steps: int = 200
-    """Of gradient descent."""
+    """Number of gradient descent steps."""
     rate: float = 0.2
-    """Its learning rate, times the largest eigenvalue: from 2 on it diverges, and well below where that grows."""
+    """Learning rate times the largest eigenvalue, between 0 and 2.
+    At 2 gradient descent diverges, and earlier if the eigenvalue grows during training."""
     seed: int = 0
-    """Of the weights."""
+    """Random seed."""
     overwrite: bool = False
-    """Whether results that the folder holds already may be replaced."""
+    """Replace results in the output folder."""
     config: OmitArgPrefixes[FieldConfig] = field(
         default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=3)
     )
-    """What the networks have in common."""
+    """Settings that all networks share."""
 
     def __post_init__(self) -> None:
         if not self.compare:
@@ -80,34 +82,34 @@ class CompareKernels:
 
 @dataclass(frozen=True)
 class Compared:
-    """What was found for one network, on n points; in float64."""
+    """Results for one network on n points, in float64."""
 
     name: str
     parameters: int
     parts: dict[str, float]
-    """Share of the kernel's trace that comes from weights, biases, amplitude, frequency, phase."""
+    """Fractions of the trace of the kernel that come from weights, biases, amplitude, frequency and phase."""
     spectrum: Spectrum
     along: Tensor
-    """(n,): what C, Ω and Φ contribute to each eigenvalue."""
+    """(n,): contribution of C, Ω and Φ to each eigenvalue."""
     energy: Tensor
-    """(n,): parts of the error at the start, along each eigenvector; their sum is 1."""
+    """(n,): fraction of the initial squared error along each eigenvector. The sum is 1."""
     predicted: Tensor
-    """(steps + 1, n): the error along each eigenvector, in parts of the whole at the start, if the kernel stayed."""
+    """(steps + 1, n): squared error along each eigenvector for a constant kernel, relative to the initial error."""
     measured: Tensor
-    """The same, of gradient descent on the network."""
+    """(steps + 1, n): the same for gradient descent on the network itself."""
     moved: float
-    """How far the kernel is from where it was, after that, in parts of its size (Frobenius norm)."""
+    """Relative change of the kernel by gradient descent, in the Frobenius norm."""
     seconds: dict[str, float]
 
     @property
     def effective_rank(self) -> float:
-        """(Σ λ)² / Σ λ²: as many equal eigenvalues would be as concentrated."""
+        """Effective rank (Σ λ)² / Σ λ². It is n for n equal eigenvalues."""
         values = self.spectrum.values
         return float(values.sum().square() / values.square().sum())
 
 
 def run(job: CompareKernels) -> list[Compared]:
-    """Does the job and returns what was found."""
+    """Compares the networks, writes the results and returns them, one entry per network."""
     models = [(name, make_network(name, job.config, seed=job.seed)) for name in job.compare]
     grid, target = make_target(job.size, job.image)
     prepare_folder(job.output, overwrite=job.overwrite)
@@ -118,10 +120,10 @@ def run(job: CompareKernels) -> list[Compared]:
             found.append(compare(short_name(name), model, grid, target, job, stages))
     shape = target.shape
     names = {
-        "spectra.png": "eigenvalues of the tangent kernels, and their sum so far",
-        "eigenfunctions.png": "eigenfunctions, from the fastest learned on",
-        "decay.png": "the error along groups of eigenvectors; dashed: as the kernel at the start foretells it",
-        "parts.png": "how much of each eigenvalue comes from amplitudes, frequencies and phases",
+        "spectra.png": "eigenvalues of the tangent kernels, and their cumulative sum",
+        "eigenfunctions.png": "eigenfunctions, those that are learned fastest first",
+        "decay.png": "error along groups of eigenvectors; dashed: prediction of the initial kernel",
+        "parts.png": "contribution of amplitudes, frequencies and phases to each eigenvalue",
     }
     figures = [(caption, job.output / name) for name, caption in names.items()]
     kernel_figures.draw_spectra(figures[0][1], found)
@@ -140,11 +142,11 @@ def run(job: CompareKernels) -> list[Compared]:
 
 
 def make_network(name: str, config: FieldConfig, *, seed: int = 0) -> nn.Module:
-    """A field (n, 2) -> (n, 1) in float64: of that name at its start, or from a file; see `CompareKernels.compare`.
+    """Returns a field (n, 2) -> (n, 1) in float64, freshly initialised or from a file; see `CompareKernels.compare`.
 
     Raises:
-        ValueError: If the name is unknown, or the file holds no field of a plane.
-        OSError: If a file is meant and not there.
+        ValueError: If the name is unknown, or the file holds neither an image nor a shape.
+        OSError: If the file does not exist.
     """
     if name.endswith(".safetensors"):
         return _to_float64(_from_file(Path(name)))
@@ -153,25 +155,25 @@ def make_network(name: str, config: FieldConfig, *, seed: int = 0) -> nn.Module:
     activation, encoding = ALSO_CALLED.get(first, first), ALSO_CALLED.get(second, second) or config.encoding
     if activation not in kinds["activation"] or encoding not in kinds["encoding"]:
         raise ValueError(
-            f"compare must name an activation of {list(kinds['activation'])}, with one of {list(kinds['encoding'])} "
-            f'after "-" if there is an encoding, or a .safetensors file, got {name!r}'
+            f"compare must name an activation of {list(kinds['activation'])}, optionally with an encoding of "
+            f'{list(kinds["encoding"])} after "-", or a .safetensors file, got {name!r}'
         )
     config = dataclasses.replace(config, activation=activation, encoding=encoding)
     return _to_float64(NeuralField(2, 1, config, generator=Generator().manual_seed(seed)))
 
 
 def short_name(name: str) -> str:
-    """What a network is called in tables and figures: a file by its folder."""
+    """Returns the name of a network in tables and figures. For a file this is the name of its folder."""
     return Path(name).resolve().parent.name if name.endswith(".safetensors") else name
 
 
 def _from_file(path: Path) -> nn.Module:
-    """The mean over the channels of a fitted image, or a fitted shape at z = 0."""
+    """Returns the mean over the channels of a fitted image, or a fitted shape at z = 0."""
     found = load_field(path)
     if isinstance(found.config, ShapeConfig):
         return _Plane(found.field)
     if not isinstance(found.config, ImageConfig):
-        raise ValueError(f"{path} must hold the field of an image or a shape, got one of: {found.config.task}")
+        raise ValueError(f"{path} must hold the field of an image or a shape, got {found.config.task}")
     model: Any = copy.deepcopy(found.field)
     output = model.mlp.output
     mean = nn.Linear(output.in_features, 1, dtype=output.weight.dtype)
@@ -181,7 +183,7 @@ def _from_file(path: Path) -> nn.Module:
 
 
 class _Plane(nn.Module):
-    """A field of space at z = 0."""
+    """The restriction of a field in space to the plane z = 0."""
 
     def __init__(self, whole: nn.Module) -> None:
         super().__init__()
@@ -192,7 +194,7 @@ class _Plane(nn.Module):
 
 
 def _to_float64(model: nn.Module) -> nn.Module:
-    """In double precision, its complex weights too, which `double` leaves as they are."""
+    """Converts a model to double precision, including complex weights, which `double` does not convert."""
     model = model.double()
     for parameter in model.parameters():
         if parameter.is_complex():
@@ -201,7 +203,7 @@ def _to_float64(model: nn.Module) -> nn.Module:
 
 
 def make_target(size: int, image: Path | None) -> tuple[Tensor, Tensor]:
-    """The middles of pixels (rows · columns, 2), x to the right and y down, and the values there (rows, columns)."""
+    """Returns pixel centres (rows · columns, 2), x to the right and y down, and target values (rows, columns)."""
     raster = Raster(size, size, 1, 0.0, 1.0, "float32")
     values = None
     if image is not None:
@@ -223,7 +225,7 @@ def make_target(size: int, image: Path | None) -> tuple[Tensor, Tensor]:
 
 
 def compare(name: str, model: nn.Module, x: Tensor, target: Tensor, job: CompareKernels, stages: Stages) -> Compared:
-    """The kernel at the network's present weights, its spectrum, and gradient descent from there; changes the model."""
+    """Computes the kernel and its spectrum, then runs gradient descent, which changes the model."""
     parameters = count_parameters(model)
     chunk = min(max(GRADIENTS // parameters, 1), 1024)
     with stages(f"{name}: kernel"):
@@ -265,7 +267,7 @@ def descend(
     steps: int,
     report: Callable[..., None] = lambda done: None,
 ) -> Tensor:
-    """Plain gradient descent on ½ ‖f - target‖²; the squared errors along the vectors, (steps + 1, n)."""
+    """Runs gradient descent on ½ ‖f - target‖² and returns the squared errors along the vectors, (steps + 1, n)."""
     parameters, found = list(model.parameters()), []
     for step in range(steps + 1):
         error = model(x)[:, 0] - target
@@ -280,13 +282,13 @@ def descend(
 
 
 def bands(count: int) -> list[slice]:
-    """Groups of eigenvectors, from the fastest learned on."""
+    """Returns the groups of eigenvectors, those that are learned fastest first."""
     ends = sorted({min(math.ceil(count ** ((i + 1) / BANDS)), count) for i in range(BANDS)})
     return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def record(job: CompareKernels, found: list[Compared]) -> dict[str, Any]:
-    """What ntk.json holds."""
+    """Returns the content of ntk.json."""
     rows = []
     for one in found:
         groups = bands(len(one.energy))
@@ -315,7 +317,7 @@ def _settings(job: CompareKernels) -> dict[str, Any]:
 
 
 def shown(one: Compared) -> dict[str, str]:
-    """What a reader wants to know of one network."""
+    """Returns the columns of the table for one network."""
     sinusoids = sum(one.parts[name] for name in ("amplitude", "frequency", "phase"))
     values = one.spectrum.values
     return {
@@ -331,7 +333,7 @@ def shown(one: Compared) -> dict[str, str]:
 
 
 def table(found: list[Compared]) -> Table:
-    """The same on screen."""
+    """Returns the table that is printed on screen."""
     rows = [shown(one) for one in found]
     made = Table("network", *rows[0], title=TITLE, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     for one, row in zip(found, rows, strict=True):

@@ -1,4 +1,4 @@
-"""The folder that a job writes into, and the page that shows what is there."""
+"""The output folder of a job, and the HTML report in it."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ pre {{ background: #f5f5f5; padding: 1rem; overflow: auto; font-size: 12px; }}
 
 
 def prepare_folder(path: Path, *, overwrite: bool = False) -> None:
-    """Makes a folder for results, before the work that they need.
+    """Creates the output folder, before any work is done.
 
     Raises:
-        FileExistsError: If there is something in it already, and `overwrite` is not set.
-        OSError: If it cannot be made or written to.
+        FileExistsError: If it is not empty and `overwrite` is not set, or is a file.
+        OSError: If it cannot be created or written to.
     """
     if path.exists() and not path.is_dir():
-        raise FileExistsError(f"{path} is a file, a folder is needed")
+        raise FileExistsError(f"output must be a folder, {path} is a file")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise FileExistsError(f"{path} holds results already; --overwrite replaces them")
+        raise FileExistsError(f"{path} contains results already; --overwrite replaces them")
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".probe"
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OSError(f"the folder {path} cannot be written to: {error.strerror}") from error
+        raise OSError(f"cannot write to the folder {path}: {error.strerror}") from error
 
 
 def write_page(
@@ -54,7 +54,7 @@ def write_page(
     figures: Sequence[tuple[str, Path]],
     settings: Mapping[str, Any],
 ) -> None:
-    """Writes one page that needs no other file: measures, pictures (PNG) with what they show, and the settings."""
+    """Writes a self-contained HTML page with metrics, figures (PNG) with captions, and settings."""
     rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in measures.items())
     shown = "\n".join(
         f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,'
@@ -67,7 +67,7 @@ def write_page(
 
 
 def shown(found: Mapping[str, Any]) -> dict[str, str]:
-    """What a fit's `metrics.json` says, as a reader wants it."""
+    """Returns the metrics of a fit (the content of `metrics.json`) as rows of text."""
     rows = {"weights": f"{found['parameters']:,}", "steps": f"{found['steps']:,}"}
     rows["seconds of training"] = f"{found['seconds']['fitting']:.1f}"
     for name, value in found["measures"].items():
@@ -76,8 +76,8 @@ def shown(found: Mapping[str, Any]) -> dict[str, str]:
 
 
 def measures_table(found: Mapping[str, Any]) -> Table:
-    """The same on screen."""
-    table = Table("measure", "value", title=found["file"] + (", interrupted" if found["interrupted"] else ""))
+    """Returns the table of metrics that is printed on screen."""
+    table = Table("metric", "value", title=found["file"] + (", interrupted" if found["interrupted"] else ""))
     for name, value in shown(found).items():
         table.add_row(name, value)
     return table

@@ -34,6 +34,8 @@ from staf_nerf.signals.shape import Frame, PointCloudSignal, ShapeSignal, check_
 
 FOR_MESHES = ("surface_part", "near_part", "near", "grid", "cached_points", "softness", "eikonal_weight")
 """Options of a `ShapeConfig` that a cloud of points does not need: it has points on the surface alone."""
+RESULTS = ("mesh.glb", "mesh.ply", "preview.png", FIELD_FILE, "metrics.json")
+"""Files of a fit of a shape."""
 NOTHING = {
     "iou": "- (a surface is open)",
     "field_iou": "- (the file has no inside)",
@@ -106,7 +108,8 @@ def run(job: FitShape) -> dict[str, Any]:
             )
         checkpoint = Checkpoint(model, job.config, signal.frame, str(job.file), job.seed)
         save_field(output / FIELD_FILE, checkpoint)
-        with stages("surface") as report:
+        mesh, measures = None, {}
+        with stages.attempt("surface") as report:
             try:
                 mesh = shape_mesh(model, job.config, signal.frame, resolution=job.resolution, progress=report)
             except ValueError as error:
@@ -114,18 +117,17 @@ def run(job: FitShape) -> dict[str, Any]:
                     f"{error}. The fit is kept: `staf mesh --checkpoint {output} --level …` tries another level; a "
                     "longer fit or lower learning rates may give a surface (--overwrite replaces this one)"
                 ) from error
-        write_mesh(output / "mesh.ply", mesh)
-        write_mesh(output / "mesh.glb", mesh)
-        with stages("measures") as report:
-            if isinstance(shape, TriangleMesh):
-                measures = measure_shape(model, job.config, signal.frame, mesh, shape, seed=job.seed, progress=report)
-            else:
-                measures = measure_points(model, signal.frame, mesh, shape, seed=job.seed)
-        with stages("picture"):
-            save_preview(output / "preview.png", mesh)
+        if mesh is not None:
+            for name in ("mesh.ply", "mesh.glb"):
+                with stages.attempt(name):
+                    write_mesh(output / name, mesh)
+            with stages.attempt("measures") as report:
+                measures = _measure(job, model, signal.frame, mesh, shape, report)
+            with stages.attempt("picture"):
+                save_preview(output / "preview.png", mesh)
     if score is not None:
         measures["grid_iou_of_best_pass"] = max((row["grid_iou"] for row in history.passes), default=None)
-    found = _result(job, history, measures, stages.seconds, count_parameters(model))
+    found = _result(job, history, measures, stages, count_parameters(model))
     text = json.dumps(found, indent=1)
     (output / "metrics.json").write_text(text + "\n")
     console.print(_table(found))
@@ -134,8 +136,24 @@ def run(job: FitShape) -> dict[str, Any]:
             f"warning: {100 * measures['stray_part']:.0f} % of the surface lies far from all points: a hole in the "
             "cloud was closed, or it needs a longer fit"
         )
-    console.print(f"Written to {output}: mesh.glb, mesh.ply, preview.png, field.safetensors, metrics.json")
+    made = [name for name in RESULTS if (output / name).is_file()]
+    console.print(f"Written to {output}: {', '.join(made)}", soft_wrap=True)
+    stages.refuse_failures()
     return json.loads(text)
+
+
+def _measure(
+    job: FitShape,
+    model: nn.Module,
+    frame: Frame,
+    mesh: TriangleMesh,
+    shape: TriangleMesh | PointCloud,
+    report: Callable[..., None],
+) -> dict[str, Any]:
+    """The metrics of a fitted field and its mesh against the file."""
+    if isinstance(shape, TriangleMesh):
+        return measure_shape(model, job.config, frame, mesh, shape, seed=job.seed, progress=report)
+    return measure_points(model, frame, mesh, shape, seed=job.seed)
 
 
 def _score_of(job: FitShape, shape: TriangleMesh | PointCloud) -> Callable[[nn.Module], dict[str, float]]:
@@ -206,7 +224,7 @@ def _size(shape: TriangleMesh | PointCloud) -> str:
 
 
 def _result(
-    job: FitShape, history: History, measures: dict[str, Any], seconds: dict[str, float], parameters: int
+    job: FitShape, history: History, measures: dict[str, Any], stages: Stages, parameters: int
 ) -> dict[str, Any]:
     return {
         "file": job.file.name,
@@ -216,7 +234,8 @@ def _result(
         "parameters": parameters,
         "steps": history.steps,
         "interrupted": history.interrupted,
-        "seconds": seconds,
+        "seconds": stages.seconds,
+        "failed": stages.failed,
         "measures": measures,
         "losses": history.losses,
         "passes": history.passes,

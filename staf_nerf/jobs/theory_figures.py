@@ -1,4 +1,4 @@
-"""The figures of the theory's page: `python -m staf_nerf.jobs.theory_figures --output docs`. A minute of one core."""
+"""Figures of the theory page: `python -m staf_nerf.jobs.theory_figures --output docs` takes a minute on one core."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from staf_nerf.theory.variance import kolmogorov_smirnov, outputs_over_draws, va
 from staf_nerf.theory.wide import analytic_ntk, wide_network
 
 COLORS = 96
-"""Of a picture's palette, so that it is small."""
+"""Number of colours in the palette of the written images, which keeps the files small."""
 INITIALIZATIONS: tuple[Initialization, ...] = ("theorem", "published", "normalized")
 
 
 @dataclass(frozen=True)
 class TheoryFigures:
-    """Draws the figures of staf_nerf/theory/README.md, and writes the numbers beside them."""
+    """Draws the figures of the theory page and writes their numbers to theory.json."""
 
     output: Path = Path("docs")
-    """Folder for the pictures, and theory.json."""
+    """Output folder for the figures and theory.json."""
     seeds: int = 100
-    """Networks in the histograms of variances."""
+    """Number of networks for the histograms of variances."""
     draws: int = 20_000
-    """Of (C, Φ)."""
+    """Number of draws of (C, Φ)."""
 
 
 def run(job: TheoryFigures) -> dict[str, Any]:
-    """Draws everything and returns the numbers."""
+    """Draws all figures and returns their numbers."""
     job.output.mkdir(parents=True, exist_ok=True)
     found = {
         "initialization": draw_initialization(job.output / "theory_initialization.png", job.seeds, job.draws),
@@ -56,7 +56,7 @@ def run(job: TheoryFigures) -> dict[str, Any]:
 
 
 def draw_initialization(path: Path, seeds: int, draws: int) -> dict[str, Any]:
-    """Values over draws beside the normal density, and the variance within one network, layer by layer."""
+    """Draws the distribution of σ(z) over draws, and the variance of each layer within one network."""
     figure, axes = new_figure(1, 3, (13.0, 3.6))
     z, found = 2.0 * torch.rand(draws, generator=Generator().manual_seed(0), dtype=torch.float64) - 1.0, {}
     edges = torch.linspace(-4.0, 4.0, 81).numpy()
@@ -85,7 +85,7 @@ def draw_initialization(path: Path, seeds: int, draws: int) -> dict[str, Any]:
 
 
 def draw_spectrum(path: Path) -> dict[str, Any]:
-    """Lines of a network of STAF and one of sines beside the predicted ones, and how their number grows."""
+    """Draws measured and predicted spectral lines of a STAF and a sine network, and how their number grows."""
     figure, axes = new_figure(1, 3, (13.0, 3.6))
     found: dict[str, Any] = {}
     for axis, count in ((axes[0][0], 1), (axes[0][1], 3)):
@@ -121,7 +121,7 @@ def draw_spectrum(path: Path) -> dict[str, Any]:
 
 
 def _periodic(count: int) -> CoordinateMLP:
-    """A network of period 2π with small weights, in float64."""
+    """Returns a network with period 2π and small weights, in float64."""
     generator = Generator().manual_seed(0)
     mlp: Any = CoordinateMLP(
         1, 1, hidden_features=2, hidden_layers=2, generator=generator,
@@ -136,7 +136,7 @@ def _periodic(count: int) -> CoordinateMLP:
 
 
 def draw_widths(path: Path) -> dict[str, Any]:
-    """How far kernels of networks of growing width are from the closed form, of weights and of sinusoids."""
+    """Draws the distance of finite-width kernels from the closed form, for weights and for sinusoids."""
     generator, widths = Generator().manual_seed(0), (32, 64, 128, 256, 512, 1024)
     x = 2.0 * torch.rand(16, 2, generator=generator, dtype=torch.float64) - 1.0
     figure, axes = new_figure(1, 1, (5.4, 3.8))
@@ -170,7 +170,7 @@ def _error(part: str, sharing: str, width: int, x: Tensor, generator: Generator,
 
 
 def _law_error(layers: int, omega: float, x: Tensor) -> float:
-    """What Gaussian first weights would change, in parts of the kernel, at a width of 1024."""
+    """Returns the relative change of the kernel if the first weights were Gaussian, at a width of 1024."""
     mlp = CoordinateMLP(2, 1, hidden_features=1024, hidden_layers=layers, first_omega=omega, hidden_omega=omega)
     network = wide_network(mlp)
     right, wrong = (analytic_ntk(replace(network, first_law=law), x) for law in ("uniform", "gaussian"))
@@ -178,7 +178,7 @@ def _law_error(layers: int, omega: float, x: Tensor) -> float:
 
 
 def draw_kernels(output: Path) -> dict[str, Any]:
-    """What `staf ntk` draws, without options."""
+    """Draws the figures of `staf ntk` with its default options."""
     with tempfile.TemporaryDirectory() as folder:
         found = ntk.run(ntk.CompareKernels(output=Path(folder)))
         for name in ("spectra", "eigenfunctions", "decay", "parts"):
@@ -187,7 +187,7 @@ def draw_kernels(output: Path) -> dict[str, Any]:
 
 
 def shrink(path: Path) -> None:
-    """Writes a picture again with few colours."""
+    """Rewrites an image with a small palette."""
     from PIL import Image
 
     Image.open(path).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE).save(path, optimize=True)

@@ -14,6 +14,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterable
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -61,6 +62,37 @@ def library() -> ctypes.CDLL | None:
         return found if found.staf_version() == VERSION else None
     except (OSError, AttributeError):
         return None
+
+
+def why_absent() -> str | None:
+    """Why the library is not in use and what to do about it, in one sentence or two; None where it is in use."""
+    if library() is not None:
+        return None
+    if is_wrong_checkout():
+        folder = Path(__file__).resolve().parents[2]
+        return (
+            f"Python imports staf_nerf from {folder}, where its C library was never built, and not from where it is "
+            "installed: kernels run in plain torch, several times slower. Start Python in another folder, or install "
+            "the checkout itself: pip install -e ."
+        )
+    return (
+        "staf_nerf was installed without a C compiler: its kernels run in plain torch, several times slower. Install "
+        "one (gcc or clang), then staf_nerf again."
+    )
+
+
+def is_wrong_checkout() -> bool:
+    """Whether this is a checkout that Python finds first, such as the folder that it was started in, while another
+    copy is installed."""
+    checkout = Path(__file__).resolve().parents[2]
+    if not (checkout / "pyproject.toml").is_file():
+        return False
+    try:
+        installed = metadata.distribution("staf-nerf")
+    except metadata.PackageNotFoundError:
+        return False
+    libraries = [Path(str(path.locate())) for path in installed.files or () if path.name.startswith("_native.")]
+    return any(path.resolve().parent != Path(__file__).resolve().parent for path in libraries)
 
 
 @functools.cache
@@ -149,12 +181,8 @@ def is_plain(*tensors: Tensor) -> bool:
 
 @functools.cache
 def _is_here_or_one_line() -> bool:
-    if library() is None:
-        warnings.warn(
-            "staf_nerf was installed without a C compiler: its kernels run in plain torch, several times slower. "
-            "Install one (gcc or clang), then staf_nerf again.",
-            stacklevel=5,
-        )
+    if (reason := why_absent()) is not None:
+        warnings.warn(reason, stacklevel=5)
     return library() is not None
 
 

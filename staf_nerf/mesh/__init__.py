@@ -1,1 +1,1 @@
-"""Triangle meshes: read, extracted from fields, cleaned, compared, written."""
+"""Triangle meshes: reading, extraction from fields, cleaning, comparison and writing."""

@@ -1,6 +1,6 @@
-"""Signed distances from pictures with depth: what enough of them see past is free, the rest is solid.
+"""Space carving: signed distances from depth maps. Points that enough cameras see past are free, the rest is solid.
 
-The distances are along optical axes, so they are right in sign and near surfaces, and too long elsewhere.
+Distances are measured along optical axes. Signs, and values near surfaces, are correct. Other values are too large.
 """
 
 from __future__ import annotations
@@ -16,36 +16,35 @@ from staf_nerf.mesh.fuse import View
 
 
 class Carving:
-    """Solids carved out of all space by pictures with depth.
+    """Solids that are carved out of space by depth maps.
 
-    One picture that is wrong about a depth does not decide: a point is as far outside as all but `doubts` of the
-    pictures that see farthest past it agree on. Each pixel's depth is the least of those around it, so that what is
-    thinner than a pixel is not carved away.
+    The carving is robust to wrong depths: of the views that see past a point, the `doubts` ones that see farthest are
+    ignored. The depth of a pixel is the minimum over 3 x 3 pixels, so that parts thinner than a pixel are kept.
 
     Args:
-        views: The pictures, of one size.
-        doubts: Pictures that may be wrong at a point.
-        device: Where points are.
+        views: The depth maps, all of one size.
+        doubts: Number of views that may be wrong at a point.
+        device: Device of the points.
 
     Raises:
-        ValueError: If there are not more views than doubts, or their sizes differ.
+        ValueError: If there are not more views than `doubts`, or their sizes differ.
     """
 
     def __init__(self, views: Sequence[View], *, doubts: int = 2, device: torch.device | str = "cpu") -> None:
         if not 0 <= doubts < len(views):
-            raise ValueError(f"doubts must be between 0 and the number of views less 1, got {doubts} of {len(views)}")
+            raise ValueError(f"doubts must be >= 0 and less than the number of views, got {doubts} of {len(views)}")
         sizes = {view.depth.shape for view in views}
         if len(sizes) > 1:
-            raise ValueError(f"views must be of one size, got {sorted(sizes)}")
+            raise ValueError(f"views must all have the same size, got {sorted(sizes)}")
         self.doubts = doubts
         depth = torch.from_numpy(np.stack([view.depth for view in views])).float()
-        depth = torch.where(depth > 0, depth, torch.inf)  # nothing met: free as far as it looks
+        depth = torch.where(depth > 0, depth, torch.inf)  # no surface was hit: all of the ray is free
         self._nearest = -functional.max_pool2d(-depth[:, None], 3, stride=1, padding=1)[:, 0].to(device)
         self._poses = torch.from_numpy(np.stack([view.world_to_camera[:3] for view in views])).float().to(device)
         self._intrinsics = torch.tensor([view.intrinsics for view in views], device=device)
 
     def distance(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Signed distance (N,) of points (N, 3), negative in solids, and whether enough pictures show a point (N,)."""
+        """Returns signed distances (N,) of points (N, 3), negative in solids, and whether enough views see (N,)."""
         x, y, z = (points @ self._poses[:, :, :3].mT + self._poses[:, None, :, 3]).unbind(-1)  # each (views, N)
         fx, fy, cx, cy = self._intrinsics.T[..., None]
         height, width = self._nearest.shape[1:]
@@ -58,7 +57,7 @@ class Carving:
 
 
 def seen_points(view: View) -> tuple[Tensor, Tensor, Tensor]:
-    """The points (N, 3) that a picture shows, in the world, their colours (N, 3) and the rays' directions (N, 3)."""
+    """Returns the points (N, 3) that a view shows, in world coordinates, their colours (N, 3) and view directions."""
     fx, fy, cx, cy = view.intrinsics
     row, column = np.nonzero(view.depth > 0)
     rays = np.stack([(column + 0.5 - cx) / fx, (row + 0.5 - cy) / fy, np.ones(len(row))], -1)

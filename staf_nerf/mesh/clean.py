@@ -1,4 +1,4 @@
-"""Repairs of meshes that come from elsewhere, and cleaning of meshes that were extracted."""
+"""Repair of meshes from files, and cleaning of extracted meshes."""
 
 from __future__ import annotations
 
@@ -13,68 +13,68 @@ from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import Floats, Integers, TriangleMesh, weld
 
 HOLE_SIZE = 0.05
-"""Holes up to about this wide are filled, in parts of the box's diagonal."""
+"""Width up to which holes are filled, approximately, as a fraction of the bounding box's diagonal."""
 SEAM_WIDTH, SEAM_PART = 1e-5, 0.1
-"""Vertices of a rim are one if they are nearer to each other than this part of the box's diagonal, and than that
-part of the shortest edge there."""
+"""Vertices on boundaries are merged if their distance is below this fraction of the bounding box's diagonal, and below
+this fraction of the shortest adjacent edge."""
 
 
 @dataclass(frozen=True)
 class Repairs:
-    """What was wrong with a mesh and could be put right; and what could not."""
+    """The defects of a mesh that were repaired, and those that remain."""
 
     repeated_vertices: int
-    """At the place of another one."""
+    """Number of merged vertices at equal positions."""
     joined_vertices: int
-    """Along rims, at the place of another one but for rounding."""
+    """Number of merged boundary vertices whose positions differed by rounding."""
     dropped_triangles: int
-    """Without area, or there twice."""
+    """Number of dropped triangles: without area, or duplicates."""
     flipped_triangles: int
-    """That faced inwards."""
+    """Number of triangles that faced inwards."""
     filled_holes: int
     boundary_edges: int
-    """That are left."""
+    """Number of remaining boundary edges."""
     shared_edges: int
-    """Of four triangles or more, as where two boxes touch."""
+    """Number of edges with more than two triangles, for example where two boxes touch."""
     closed_parts: int
 
     def lines(self) -> list[str]:
-        """What a user should know, a sentence each."""
+        """Returns messages for the user, one per kind of repair or defect."""
         found = []
         if self.repeated_vertices:
-            found.append(f"made one of vertices at the same place: {self.repeated_vertices} fewer")
+            found.append(f"merged {self.repeated_vertices} vertices at equal positions")
         if self.joined_vertices:
-            found.append(f"closed seams between vertices that differed by rounding: {self.joined_vertices} fewer")
+            found.append(f"closed seams by merging {self.joined_vertices} vertices that differed by rounding")
         if self.dropped_triangles:
-            found.append(f"dropped {self.dropped_triangles} triangles without area or there twice")
+            found.append(f"dropped {self.dropped_triangles} triangles without area or duplicated")
         if self.flipped_triangles:
-            found.append(f"turned {self.flipped_triangles} triangles that faced inwards")
+            found.append(f"flipped {self.flipped_triangles} triangles that faced inwards")
         if self.filled_holes:
             found.append(f"filled {self.filled_holes} small holes")
         if self.boundary_edges:
-            way = "how often it is wound around" if self.closed_parts else "a vote of rays"
+            way = "winding numbers" if self.closed_parts else "a vote of rays"
             found.append(
-                f"warning: the mesh is open, with {self.boundary_edges} boundary edges: what is inside is decided by "
+                f"warning: the mesh is open, with {self.boundary_edges} boundary edges: the inside is determined by "
                 f"{way}"
             )
         if self.shared_edges:
             found.append(f"{self.shared_edges} edges belong to more than two triangles")
         if self.closed_parts > 1:
-            found.append(f"{self.closed_parts} closed parts: inside is what any of them encloses, but for cavities")
+            found.append(f"{self.closed_parts} closed parts: the inside is their union, without cavities")
         return found
 
 
 def repair(mesh: TriangleMesh) -> tuple[TriangleMesh, Repairs]:
-    """Joins vertices at one place, drops triangles that are none, fills small holes, and turns all to face outwards.
+    """Merges vertices, drops degenerate triangles, fills small holes, and orients all triangles outwards.
 
     Raises:
-        ValueError: If nothing with an area is left.
+        ValueError: If no triangle with a positive area is left.
     """
     welded = weld(mesh)
     whole = _without_seams(welded)
     sound = _without_useless(whole)
     if not len(sound.triangles):
-        raise ValueError(f"a mesh needs triangles with an area, got {len(mesh.triangles)} triangles and none that has")
+        raise ValueError(f"a mesh needs triangles with a positive area, got none among {len(mesh.triangles)}")
     turned, flipped = _facing_outwards(sound)
     filled, holes = without_small_holes(turned)
     repairs = Repairs(
@@ -91,7 +91,7 @@ def repair(mesh: TriangleMesh) -> tuple[TriangleMesh, Repairs]:
 
 
 def _without_seams(mesh: TriangleMesh) -> TriangleMesh:
-    """Makes one of vertices that lie on rims and differ by rounding alone."""
+    """Merges boundary vertices that differ by rounding only."""
     from scipy import sparse
     from scipy.spatial import KDTree
 
@@ -110,17 +110,17 @@ def _without_seams(mesh: TriangleMesh) -> TriangleMesh:
     joined = sparse.coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(len(rim),) * 2)
     _, label = sparse.csgraph.connected_components(joined, directed=False)
     vertices = mesh.vertices.copy()
-    vertices[rim] = vertices[rim[np.unique(label, return_index=True)[1]]][label]  # the place of the first of them
+    vertices[rim] = vertices[rim[np.unique(label, return_index=True)[1]]][label]  # the position of the first one
     return weld(TriangleMesh(vertices, mesh.triangles, mesh.colors))
 
 
 def _without_useless(mesh: TriangleMesh) -> TriangleMesh:
-    """Without triangles that have no area, or are there twice; of walls between two parts, both sides go."""
+    """Drops triangles without area and duplicates. Of inner walls between two parts both sides are dropped."""
     solid = mesh.triangles[mesh.areas > 0]
     _, group = np.unique(np.sort(solid, axis=1), axis=0, return_inverse=True)
     group = group.reshape(-1)
     odd = _is_odd(solid)
-    # One of each place and side; then those with two sides.
+    # One triangle per position and side, then those with two sides.
     _, first = np.unique(2 * group + odd, return_index=True)
     solid, group = solid[first], group[first]
     two_sided = np.bincount(group)[group] == 2
@@ -131,26 +131,26 @@ def _without_useless(mesh: TriangleMesh) -> TriangleMesh:
 
 
 def _touch(mesh: TriangleMesh, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether each of the triangles that were chosen hangs together, by edges of them, with others."""
+    """Returns whether each chosen triangle is connected to other triangles through edges of chosen ones."""
     if not chosen.any() or chosen.all():
         return np.zeros(len(chosen), dtype=bool)
     part = TriangleMesh(mesh.vertices, mesh.triangles[chosen])
     of_others = np.zeros(len(mesh.vertices), dtype=bool)
     of_others[mesh.triangles[~chosen]] = True
     found = np.zeros(len(chosen), dtype=bool)
-    shared = of_others[part.triangles].sum(1) >= 2  # an edge of it may be another's too
+    shared = of_others[part.triangles].sum(1) >= 2  # it may share an edge with another triangle
     found[chosen] = (np.bincount(part.components, shared) > 0)[part.components]
     return found
 
 
 def _facing_outwards(mesh: TriangleMesh) -> tuple[TriangleMesh, int]:
-    """Neighbours agree, and each closed part faces outwards, but for cavities; and how many triangles were turned.
+    """Orients neighbours consistently and closed parts outwards, and returns the number of flipped triangles.
 
-    A part that lies within another is a cavity of it if the two faced different ways.
+    A part inside another one is a cavity if the two were oriented differently. Cavities face inwards.
     """
     import trimesh
 
-    found = trimesh.Trimesh(mesh.vertices, mesh.triangles.copy(), process=False)  # it changes them in place
+    found = trimesh.Trimesh(mesh.vertices, mesh.triangles.copy(), process=False)  # changed in place
     trimesh.repair.fix_normals(found, multibody=True)
     triangles = np.asarray(found.faces, dtype=np.int64)
     turned = _is_odd(mesh.triangles) != _is_odd(triangles)
@@ -161,8 +161,10 @@ def _facing_outwards(mesh: TriangleMesh) -> tuple[TriangleMesh, int]:
 
 
 def _cavities(mesh: TriangleMesh, neighbours: Integers, turned: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which triangles (T,) of parts that all face outwards are cavities': of a part that faced another way than what is
-    around it, before some were turned."""
+    """Returns which triangles (T,) belong to cavities.
+
+    A cavity is a part that was oriented differently from the part around it, before triangles were flipped.
+    """
     import trimesh
 
     count = len(mesh.triangles)
@@ -174,11 +176,11 @@ def _cavities(mesh: TriangleMesh, neighbours: Integers, turned: NDArray[np.bool_
     low, high = mesh.boxes(part)
     cavity = np.zeros(len(closed), dtype=bool)
 
-    @functools.lru_cache(16)  # one may be around many; and of a thousand ray tracers Open3D holds no more
+    @functools.lru_cache(16)  # a part may contain many others; Open3D cannot hold a thousand ray tracers
     def surface(j: int) -> Surface:
         return Surface(weld(TriangleMesh(mesh.vertices, mesh.triangles[part == j])))
 
-    for i in np.argsort(-volume, kind="stable"):  # what is around a part comes before it
+    for i in np.argsort(-volume, kind="stable"):  # a part comes after the parts around it
         around = np.flatnonzero(closed & closed[i] & (low < low[i]).all(1) & (high > high[i]).all(1))
         for j in around[np.argsort(volume[around])]:
             if surface(j).inside(mesh.vertices[np.unique(mesh.triangles[part == i])]).all():
@@ -193,9 +195,9 @@ def _is_odd(triangles: Integers) -> np.ndarray:
 
 
 def without_small_holes(mesh: TriangleMesh, width: float = HOLE_SIZE) -> tuple[TriangleMesh, int]:
-    """Fills holes up to about that wide, in parts of the box's diagonal; and says how many.
+    """Fills holes up to about a width, as a fraction of the bounding box's diagonal, and returns their number.
 
-    A loose sheet all of whose vertices lie on its rim, such as a triangle alone, has no hole: it stays open.
+    Loose sheets whose vertices all lie on the boundary, such as a single triangle, are not holes and stay open.
     """
     if not width or not mesh.boundary_edges:
         return mesh, 0
@@ -210,7 +212,7 @@ def without_small_holes(mesh: TriangleMesh, width: float = HOLE_SIZE) -> tuple[T
     triangles, count = filled.triangle.indices.numpy().astype(np.int64), len(mesh.triangles)
     if len(filled.vertex.positions) != len(mesh.vertices) or not np.array_equal(triangles[:count], mesh.triangles):
         return mesh, 0
-    # What is new comes last, and runs along the rim as its neighbours do: it faces the other way.
+    # New triangles come last. They run along the boundary like their neighbours, so they must be flipped.
     new = triangles[count:, ::-1]
     whole = np.concatenate([mesh.triangles, new[~_of_sheets(mesh, rims)[new].any(1)]])
     closed = TriangleMesh(mesh.vertices, whole, mesh.colors)
@@ -218,7 +220,7 @@ def without_small_holes(mesh: TriangleMesh, width: float = HOLE_SIZE) -> tuple[T
 
 
 def _of_sheets(mesh: TriangleMesh, rims: list[Integers]) -> NDArray[np.bool_]:
-    """The vertices (V,) of connected parts that have no others than those of one rim."""
+    """Returns which vertices (V,) belong to connected parts whose vertices all lie on one boundary."""
     number = np.zeros(len(mesh.vertices), dtype=np.int64)
     number[mesh.triangles] = mesh.components[:, None]
     size, sheet = np.bincount(number), np.zeros(number.max() + 1, dtype=bool)
@@ -228,7 +230,7 @@ def _of_sheets(mesh: TriangleMesh, rims: list[Integers]) -> NDArray[np.bool_]:
 
 
 def boundary_parts(mesh: TriangleMesh) -> list[Integers]:
-    """The vertices of each connected part of the boundary."""
+    """Returns the vertices of each connected part of the boundary."""
     import trimesh
 
     edges, counts = mesh.edges()
@@ -236,7 +238,12 @@ def boundary_parts(mesh: TriangleMesh) -> list[Integers]:
 
 
 def without_floaters(mesh: TriangleMesh, *, smallest: float = 0.01, most: int | None = None) -> TriangleMesh:
-    """Leaves out connected parts whose box's diagonal is less than `smallest` of the largest part's, or beyond `most`.
+    """Removes small connected parts.
+
+    Args:
+        mesh: The mesh.
+        smallest: Minimum diagonal of a part's bounding box, as a fraction of the largest one, in [0, 1].
+        most: Maximum number of parts, the largest first.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -256,7 +263,7 @@ def without_floaters(mesh: TriangleMesh, *, smallest: float = 0.01, most: int | 
 
 
 def without_unseen(mesh: TriangleMesh, origins: Floats, directions: Floats) -> TriangleMesh:
-    """Leaves out connected parts that none of the rays (N, 3) meets first: they hide in or behind others."""
+    """Removes connected parts that no ray (N, 3) hits first, because they are hidden inside or behind others."""
     if not len(mesh.triangles):
         return mesh
     number, met = mesh.components, Surface(mesh).first_hit(origins, directions).triangle
@@ -266,9 +273,10 @@ def without_unseen(mesh: TriangleMesh, origins: Floats, directions: Floats) -> T
 
 
 def visible_part(mesh: TriangleMesh, eyes: Floats, *, detail: float = 0.01) -> TriangleMesh:
-    """What of a surface one of the eyes (N, 3) sees from its front: of two parts that overlap, the outside.
+    """Returns the part of a surface that is visible from one of the eyes (N, 3), from its front side.
 
-    Triangles are divided until their edges are at most `detail` of the box's diagonal long, and judged by the middle.
+    Triangles are subdivided until their edges are at most `detail` times the bounding box's diagonal long. Visibility
+    is tested at their centres.
     """
     from trimesh.remesh import subdivide_to_size
 
@@ -279,12 +287,12 @@ def visible_part(mesh: TriangleMesh, eyes: Floats, *, detail: float = 0.01) -> T
         facing = ((eye - middles) * fine.normals).sum(-1) > 0
         left = np.flatnonzero(facing & ~seen)
         reached = surface.first_hit(np.broadcast_to(eye, (len(left), 3)), middles[left] - eye).distance
-        seen[left] = reached > 1.0 - 1e-4  # of the way to the middle
+        seen[left] = reached > 1.0 - 1e-4  # as a fraction of the way to the centre
     return weld(TriangleMesh(fine.vertices, fine.triangles[seen]))
 
 
 def within_hull(mesh: TriangleMesh, points: Floats) -> TriangleMesh:
-    """The triangles whose corners all lie in the convex hull of points (N, 3).
+    """Returns the triangles whose vertices all lie in the convex hull of points (N, 3).
 
     Raises:
         ValueError: If the points lie in a plane.
@@ -292,7 +300,7 @@ def within_hull(mesh: TriangleMesh, points: Floats) -> TriangleMesh:
     import open3d
 
     if len(points) < 4 or np.linalg.matrix_rank(points - points.mean(0), tol=1e-6 * np.ptp(points)) < 3:
-        raise ValueError(f"a hull needs points that do not lie in a plane, got {len(points)} points")
+        raise ValueError(f"a convex hull needs points that do not lie in a plane, got {len(points)} points in a plane")
     hull, _ = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points)).compute_convex_hull()
     outline = TriangleMesh(np.asarray(hull.vertices), np.asarray(hull.triangles, dtype=np.int64))
     within = Surface(outline).inside(mesh.vertices)
@@ -300,20 +308,20 @@ def within_hull(mesh: TriangleMesh, points: Floats) -> TriangleMesh:
 
 
 def cropped(mesh: TriangleMesh, box: Floats) -> TriangleMesh:
-    """The triangles whose corners all lie in a box (2, 3)."""
+    """Returns the triangles whose vertices all lie in a box (2, 3)."""
     within = ((mesh.vertices >= box[0]) & (mesh.vertices <= box[1])).all(1)
     return weld(TriangleMesh(mesh.vertices, mesh.triangles[within[mesh.triangles].all(1)], mesh.colors))
 
 
 def clamped(mesh: TriangleMesh, box: Floats) -> TriangleMesh:
-    """The mesh with vertices outside of a box (2, 3) moved to its side."""
+    """Returns the mesh with vertices outside of a box (2, 3) moved onto its faces."""
     return TriangleMesh(mesh.vertices.clip(*box), mesh.triangles, mesh.colors)
 
 
 def decimated(mesh: TriangleMesh, triangles: int) -> TriangleMesh:
-    """About that many triangles, or all where there are no more: by quadric errors (Garland and Heckbert 1997).
+    """Decimates a mesh to about that many triangles by quadric errors (Garland and Heckbert 1997).
 
-    A colour is that of the nearest vertex that there was.
+    Each vertex gets the colour of the nearest original vertex.
 
     Raises:
         ValueError: If `triangles` is not positive.
@@ -325,7 +333,7 @@ def decimated(mesh: TriangleMesh, triangles: int) -> TriangleMesh:
     from fast_simplification import simplify
     from scipy.spatial import KDTree
 
-    # Its errors are those of a mesh of unit size: allowing less of them is better, but may not reach the target.
+    # The error limits assume a mesh of unit size. Low limits give better meshes, but may not reach the target.
     middle, size = mesh.bounds.mean(0), mesh.diagonal
     vertices, found = (mesh.vertices - middle) / size, mesh.triangles
     for aggression in (3.0, 5.0, 7.0, 10.0):

@@ -1,15 +1,15 @@
-"""How far two surfaces are apart.
+"""Distances between two surfaces.
 
-With points p spread evenly over A and q over B, d(p, B) the distance from p to the nearest point of B, and n their
-normals:
+Let p be uniform points on A, q uniform points on B, d(p, B) the distance from p to the nearest point of B, and n the
+normals::
 
-    chamfer_l1          mean d(p, B) + mean d(q, A); its two parts are `chamfer_l1_parts`
-    chamfer_squared     mean d(p, B)² + mean d(q, A)²; likewise
-    f_score(r)          2PR / (P + R), precision P = share of p with d(p, B) < r, recall R = share of q with d(q, A) < r
+    chamfer_l1          mean d(p, B) + mean d(q, A); `chamfer_l1_parts` are the two terms
+    chamfer_squared     mean d(p, B)² + mean d(q, A)²; `chamfer_squared_parts` are the two terms
+    f_score(r)          2PR / (P + R), P = fraction of p with d(p, B) < r, R = fraction of q with d(q, A) < r
     normal_consistency  mean of |n(p) · n(nearest of B)| and of |n(q) · n(nearest of A)|, averaged
-    iou                 volume of A ∩ B / volume of A ∪ B, by points spread over the box around both
+    iou                 volume of A ∩ B / volume of A ∪ B, by points in the bounding box of both
 
-Distances are to surfaces, not to samples of them: they do not grow where samples are sparse.
+Distances are to surfaces and not to samples of them, so that they do not depend on the density of samples.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import Floats, TriangleMesh
 
 THRESHOLDS = (0.005, 0.01)
-"""Radii of the F-scores, parts of the reference's box diagonal."""
+"""Radii of the F-scores, as fractions of the diagonal of the reference's bounding box."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of a mesh with a reference, in the reference's units; see the module for the formulas."""
+    """The comparison of a mesh with a reference, in the reference's units; see the module for the formulas."""
 
     chamfer_l1: float
     chamfer_l1_parts: tuple[float, float]
@@ -37,13 +37,13 @@ class Comparison:
     precision: tuple[float, ...]
     recall: tuple[float, ...]
     f_score: tuple[float, ...]
-    """At the radii of `thresholds`."""
+    """F-scores at the radii of `thresholds`."""
     thresholds: tuple[float, ...]
     normal_consistency: float
     iou: float | None
-    """None if either surface is not closed."""
+    """None if one of the surfaces is not closed."""
     diagonal: float
-    """Of the reference's box."""
+    """Diagonal of the reference's bounding box."""
 
 
 def compare(
@@ -57,11 +57,11 @@ def compare(
     """Compares a mesh with a reference.
 
     Args:
-        mesh: A.
-        reference: B.
-        points: Points on each surface, and in the box for the volume.
-        thresholds: Radii of the F-scores, parts of the reference's box diagonal.
-        seed: Of the points.
+        mesh: The mesh, A.
+        reference: The reference, B.
+        points: Number of points on each surface, and in the box for the volumes.
+        thresholds: Radii of the F-scores, as fractions of the diagonal of the reference's bounding box.
+        seed: Random seed of the points.
 
     Raises:
         ValueError: If a mesh has no area.
@@ -94,17 +94,17 @@ def compare(
 
 
 def align(mesh: TriangleMesh, reference: TriangleMesh, *, points: int = 50_000, seed: int = 0) -> TriangleMesh:
-    """Moves a mesh rigidly onto a reference: Open3D's iterative closest points, point to plane.
+    """Aligns a mesh rigidly with a reference by Open3D's iterative closest point algorithm (point to plane).
 
-    It finds the nearest fit, so the two must lie roughly on each other already: within a tenth of the box's diagonal.
+    The result is a local optimum. The two must be aligned roughly already, within a tenth of the box's diagonal.
 
     Raises:
-        ValueError: If a mesh has no area, or nothing of the two is that near.
+        ValueError: If a mesh has no area, or no points of the two are that close.
     """
     import open3d
 
     generator = np.random.default_rng(seed)
-    center = reference.bounds.mean(0)  # turns are about the origin: far from it they would carry everything away
+    center = reference.bounds.mean(0)  # rotations are about the origin, so move it to the reference
     clouds = []
     for surface in (mesh, reference):
         samples, index = surface.sample(points, generator)
@@ -122,8 +122,8 @@ def align(mesh: TriangleMesh, reference: TriangleMesh, *, points: int = 50_000, 
         )
         if not len(result.correspondence_set):
             raise ValueError(
-                f"to be aligned, meshes must lie within {reach:g} of the reference's diagonal of each other "
-                f"({reach * reference.diagonal:.4g}), got none that near"
+                f"alignment needs meshes within {reach:g} of the reference's diagonal of each other "
+                f"({reach * reference.diagonal:.4g}), got no points that close: align them roughly first"
             )
         found = result.transformation
     turned = (mesh.vertices - center) @ found[:3, :3].T + found[:3, 3]
@@ -133,7 +133,7 @@ def align(mesh: TriangleMesh, reference: TriangleMesh, *, points: int = 50_000, 
 def _distances(
     source: TriangleMesh, target: TriangleMesh, surface: Surface, points: int, generator: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """Distances (points,) from a surface to another, and how well the normals there agree, in [0, 1]."""
+    """Returns distances (points,) from one surface to another, and the agreement of normals in [0, 1]."""
     samples, index = source.sample(points, generator)
     nearest, triangle = surface.closest(samples)
     agreement = np.abs((source.normals[index] * target.normals[triangle]).sum(-1))
@@ -143,7 +143,7 @@ def _distances(
 def _intersection_over_union(
     mesh: Surface, reference: Surface, box: Floats, points: int, generator: np.random.Generator
 ) -> float:
-    """Of the two volumes, by points spread over a box (2, 3) around both."""
+    """Returns the intersection over union of two volumes, by random points in a box (2, 3) around both."""
     query = box[0] + (box[1] - box[0]) * generator.random((points, 3))
     a, b = mesh.inside(query), reference.inside(query)
     return float((a & b).sum() / max((a | b).sum(), 1))

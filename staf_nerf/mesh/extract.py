@@ -1,13 +1,14 @@
-"""A field's iso-surface as triangles, from samples near the surface alone.
+"""Extraction of a field's level set as triangles, with evaluations near the surface only.
 
-The box is divided into cubes ("blocks") of cells. Where a bound is known on how much the field changes, a block whose
-middle is further from the level than that over half its diagonal holds no surface, and the others are divided again.
-Where none is, each of the smallest blocks is sampled: what samples around a block differ by is taken for what the field
-can change in it, and the surface is followed wherever it leaves the blocks that are left. Only their points are
-evaluated, in layers of z, so that memory grows with the square of the resolution (and a few bytes a block).
+The box is divided into cubes ("blocks") of cells. If a Lipschitz bound of the field is known, a block whose centre
+value differs from the level by more than the bound times half the diagonal contains no surface, and the other blocks
+are subdivided. If no bound is known, each of the smallest blocks is sampled. The difference between samples around a
+block estimates how much the field changes in it, and the surface is followed wherever it leaves the remaining blocks.
+Only their points are evaluated, in layers along z. Memory therefore grows with the square of the resolution, plus a few
+bytes per block.
 
-Conventions: the field maps points (N, 3) to values (N,) or (N, 1). Arrays are indexed [z, y, x]. The surface's
-triangles face from inside to outside.
+Conventions: the field maps points (N, 3) to values (N,) or (N, 1). Arrays are indexed [z, y, x]. Triangles face
+outwards: counter-clockwise seen from outside.
 """
 
 from __future__ import annotations
@@ -28,30 +29,30 @@ from staf_nerf.mesh.triangles import Floats, TriangleMesh, weld
 Field = Callable[[Tensor], Tensor]
 
 BLOCK = 4
-"""Cells along an edge of the smallest blocks."""
+"""Number of cells along an edge of the smallest blocks."""
 DEPTH = 8
-"""Cells of a layer along z."""
+"""Number of cells of a layer along z."""
 COARSEST = 8
-"""Blocks along the longest axis at the start."""
+"""Number of blocks along the longest axis at the start."""
 COARSE = 64
-"""Cells along the longest axis of the grid on which slopes are measured, and the least samples along it."""
+"""Number of cells along the longest axis of the grid for slopes, and minimum number of samples along it."""
 CHUNK, CHUNK_ON_GPU = 2**13, 2**18
-"""Points that the field is asked for at a time: on a CPU, what the cache holds of a layer of 256."""
+"""Number of points at which the field is evaluated at a time. On a CPU, values of a layer of 256 stay in the cache."""
 KEPT_OFF = 1e-3
-"""Part of an edge by which the surface is kept off the grid's points: through one it would put several vertices at one
-place, and triangles without area between them."""
+"""Minimum distance of the surface from grid points, as a fraction of an edge.
+A surface through a grid point would give coincident vertices and triangles without area."""
 LEAST = np.float32(1e-30)
-"""What a value of exactly the level counts as."""
+"""Replacement for values that are exactly at the level."""
 BYTES_PER_TRIANGLE = 200
-"""Of a mesh: with its vertices, while they are welded."""
+"""Memory per triangle in bytes, with vertices, while vertices are merged."""
 BYTES_PER_POINT = 32
-"""Of a layer: values, masks, indices, and what Open3D makes of them."""
+"""Memory per point of a layer in bytes: values, masks, indices, and the arrays of Open3D."""
 BYTES_PER_BLOCK = 32
-"""Of a block that is sampled: its values, its side, and the list of those from which the surface is followed."""
+"""Memory per sampled block in bytes: its values, its side, and the list of blocks to follow."""
 SEARCH = 0.4
-"""Part of the work that samples are, for a progress bar."""
+"""Fraction of the work that sampling takes, for the progress bar."""
 PART = 2**18
-"""Points of a layer whose coordinates are held at a time."""
+"""Number of points of a layer whose coordinates are held at a time."""
 
 
 def extract_mesh(
@@ -66,26 +67,26 @@ def extract_mesh(
     device: torch.device | str = "cpu",
     progress: Callable[[float], None] | None = None,
 ) -> TriangleMesh:
-    """Triangles of the surface where a field crosses a level.
+    """Extracts the surface on which a field has a given value.
 
     Args:
         field: Maps points (N, 3), float32 in the coordinates of `bounds`, to values (N,) or (N, 1).
-        bounds: The box, (2, 3): least and largest coordinates.
-        resolution: Cells along its longest axis.
-        level: Of the surface.
-        inside: "below" the level, as for a signed distance, or "above" it, as for density and occupancy.
-        lipschitz: The most by which the field changes over a unit of length; 1 for an exact signed distance. Too small
-            a number loses parts of the surface; infinity evaluates the whole grid. None: it is not known, and the
-            surface is found by samples, one or more in each cube of 4 x 4 x 4 cells, and followed from there. A part
-            that stands alone may be missed if it is small and nothing changes around it: of balls with a sharp edge
-            half of those that are four cells wide, hardly one of six. At 64 or fewer all is evaluated.
-        memory: Bytes that may be used beside the field's own.
-        device: Where the points are made.
-        progress: Called with the part that is done.
+        bounds: The box, (2, 3): smallest and largest coordinates.
+        resolution: Number of cells along the longest axis of the box.
+        level: Value of the field on the surface.
+        inside: Values of the inside: "below" the level for a signed distance, "above" for density and occupancy.
+        lipschitz: Bound on the slope of the field: 1 for an exact signed distance. Too small a bound loses parts of
+            the surface. Infinity evaluates the whole grid. None: no bound is known. The surface is then found by at
+            least one sample in each cube of 4 x 4 x 4 cells, and followed from there. Small separate parts may be
+            missed if the field is constant around them: of balls with a sharp edge about half of those with a
+            diameter of four cells, and hardly any with six. Up to a resolution of 64 all points are evaluated.
+        memory: Memory in bytes that the extraction may use, without that of the field.
+        device: Device on which the field is evaluated.
+        progress: Called with the fraction done.
 
     Raises:
-        ValueError: If an argument is out of range, the field does not cross the level in the box or crosses it too
-            often for the memory, or its values are not finite.
+        ValueError: If an argument is out of range, the field does not cross the level in the box, its values are not
+            finite, or the surface has too many triangles for the memory.
     """
     grid = _Grid.of(bounds, resolution)
     needed = (DEPTH + 1) * (grid.cells[1] + 1) * (grid.cells[2] + 1) * BYTES_PER_POINT
@@ -93,8 +94,8 @@ def extract_mesh(
         needed = max(needed, math.prod(grid.blocks) * BYTES_PER_BLOCK)
     if needed > memory:
         raise ValueError(
-            f"resolution {resolution} needs memory of {needed / 1e9:.2g} GB, got {memory / 1e9:.2g} GB; a smaller "
-            "resolution or more memory is needed"
+            f"resolution {resolution} needs memory of {needed / 1e9:.2g} GB, got {memory / 1e9:.2g} GB: lower the "
+            "resolution or allow more memory"
         )
     if inside not in ("below", "above"):
         raise ValueError(f"inside must be 'below' or 'above', got {inside!r}")
@@ -112,15 +113,15 @@ def extract_mesh(
             pieces.append(piece)
             if sum(len(p.triangles) for p in pieces) > most:
                 raise ValueError(
-                    f"the surface has more than the {most} triangles that memory of {memory / 1e9:.2g} GB holds: is "
-                    f"{level:g} a level that the field crosses once, at resolution {resolution}?"
+                    f"the surface has more than {most} triangles, the limit for memory of {memory / 1e9:.2g} GB: check "
+                    f"the level {level:g}, lower the resolution {resolution}, or allow more memory"
                 )
         report(searched + (1.0 - searched) * done)
     if not pieces:
         raise ValueError(_no_crossing(evaluate, grid, level))
     starts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
     triangles = np.concatenate([piece.triangles + start for piece, start in zip(pieces, starts, strict=False)])
-    if inside == "below":  # Open3D's face to where the field is less
+    if inside == "below":  # Open3D's triangles face lower values
         triangles = triangles[:, ::-1]
     found = weld(TriangleMesh(np.concatenate([piece.vertices for piece in pieces]), triangles))
     return TriangleMesh(grid.origin + grid.spacing * found.vertices, found.triangles)
@@ -128,7 +129,7 @@ def extract_mesh(
 
 @dataclass(frozen=True)
 class _Grid:
-    """Points origin + spacing · (x, y, z), whole numbers from 0 to `cells`, whose order is that of arrays: z, y, x."""
+    """Grid points origin + spacing · (x, y, z) with integers from 0 to `cells`, which are ordered (z, y, x)."""
 
     origin: Floats
     spacing: float
@@ -140,7 +141,7 @@ class _Grid:
             raise ValueError(f"resolution must be >= 1, got {resolution}")
         bounds = np.asarray(bounds, dtype=np.float64)
         if bounds.shape != (2, 3) or not np.isfinite(bounds).all() or not (bounds[0] < bounds[1]).all():
-            raise ValueError(f"bounds must be two finite corners, the first less on each axis, got {bounds.tolist()}")
+            raise ValueError(f"bounds must be two finite corners, low before high on each axis, got {bounds.tolist()}")
         extent = bounds[1] - bounds[0]
         spacing = float(extent.max()) / resolution
         x, y, z = (max(math.ceil(e / spacing - 1e-9), 1) for e in extent)
@@ -148,17 +149,17 @@ class _Grid:
 
     @property
     def blocks(self) -> tuple[int, int, int]:
-        """How many of the smallest blocks there are on each axis."""
+        """Number of the smallest blocks on each axis."""
         z, y, x = (math.ceil(n / BLOCK) for n in self.cells)
         return z, y, x
 
     def points(self, index: NDArray) -> Floats:
-        """Coordinates (N, 3) in the field's world of grid points (N, 3), [z, y, x]; halves are between points."""
+        """Returns coordinates (N, 3) of grid indices (N, 3), ordered [z, y, x]. Fractions lie between grid points."""
         return self.origin + self.spacing * index[:, ::-1]
 
 
 def _evaluator(field: Field, level: float, device: torch.device | str) -> Callable[[Floats], NDArray[np.float32]]:
-    """Points (N, 3) -> values (N,) above the level, in chunks."""
+    """Returns a function from points (N, 3) to values (N,) minus the level, evaluated in chunks."""
     size = CHUNK if torch.device(device).type == "cpu" else CHUNK_ON_GPU
 
     @torch.no_grad()
@@ -177,12 +178,12 @@ def _evaluator(field: Field, level: float, device: torch.device | str) -> Callab
 
 
 def steepest_slope(field: Field, bounds: Floats, *, device: torch.device | str = "cpu") -> float:
-    """How much a field changes over a unit of length, between neighbours on a grid of 64 cells along an axis."""
+    """Returns the steepest slope of a field between neighbours on a grid of 64 cells along the longest axis."""
     return _slope(_evaluator(field, 0.0, device), _Grid.of(bounds, COARSE))
 
 
 def _slope(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid) -> float:
-    """The steepest slope between neighbours on a grid of 64 cells, or of all where there are fewer."""
+    """Returns the steepest slope between neighbours on a grid of at most 64 cells along the longest axis."""
     step = max(max(grid.cells) // COARSE, 1)
     axes = [np.arange(0, n + 1, step) for n in grid.cells]
     index = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
@@ -194,7 +195,7 @@ def _slope(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid) -> fl
 def _bounded_sides(
     evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, lipschitz: float
 ) -> NDArray[np.int8]:
-    """For each of the smallest blocks: -1 or 1, the side of the level that all of it is on, or 0 if it is on both."""
+    """Returns the side of each of the smallest blocks: -1 below the level, 1 above, 0 if it may contain surface."""
     size = BLOCK
     while size * COARSEST < max(grid.cells):
         size *= 2
@@ -217,7 +218,7 @@ def _bounded_sides(
 def _sampled_sides(
     evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, progress: Callable[[float], None]
 ) -> NDArray[np.int8]:
-    """The same where no bound is known."""
+    """Returns the sides of the smallest blocks if no bound of the slope is known."""
     from scipy.ndimage import binary_erosion, maximum_filter, minimum_filter
 
     sides = np.zeros(grid.blocks, dtype=np.int8)
@@ -243,8 +244,11 @@ def _sampled_sides(
 def _samples(
     evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, progress: Callable[[float], None]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The least and largest of the samples in each of the smallest blocks, at random places: no plate lies between."""
-    along = min(math.ceil(COARSE / max(grid.blocks)), BLOCK)  # samples along a block's edge
+    """Returns minimum and maximum of random samples in each of the smallest blocks.
+
+    Positions are random, so that thin plates do not lie between regular samples.
+    """
+    along = min(math.ceil(COARSE / max(grid.blocks)), BLOCK)  # number of samples along a block's edge
     low, high = np.empty(grid.blocks, dtype=np.float32), np.empty(grid.blocks, dtype=np.float32)
     plane = np.indices((along, *(along * n for n in grid.blocks[1:]))).reshape(3, -1).T
     random = np.random.default_rng(0)
@@ -266,9 +270,9 @@ def _followed(
     axis: int,
     step: Literal[0, 1],
 ) -> NDArray[np.int64]:
-    """Opens those of the next blocks (before or behind along an axis) into which the surface goes on; returns them.
+    """Opens the neighbouring blocks (before or behind along an axis) that the surface enters, and returns them.
 
-    It does where the face to such a block has a point on the other side of the level than the block.
+    The surface enters a block if a point on the shared face is on the other side of the level than the block.
     """
     onward = blocks.copy()
     onward[:, axis] += 2 * step - 1
@@ -290,11 +294,11 @@ def _followed(
 def _layers(
     evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, sides: NDArray[np.int8]
 ) -> Iterator[tuple[float, TriangleMesh]]:
-    """The part that is done and the surface in each layer, in units of cells."""
+    """Yields the fraction done and the surface of each layer, in units of cells."""
     import open3d
 
     nothing = TriangleMesh(np.zeros((0, 3)), np.zeros((0, 3), dtype=np.int64))
-    top: NDArray[np.float32] | None = None  # the plane that this layer shares with the next one; NaN where unknown
+    top: NDArray[np.float32] | None = None  # plane shared with the next layer; NaN where unknown
     for first in range(0, grid.cells[0], DEPTH):
         done = min((first + DEPTH) / grid.cells[0], 1.0)
         blocks = sides[first // BLOCK : (first + DEPTH) // BLOCK]
@@ -307,13 +311,13 @@ def _layers(
         wanted = np.zeros((depth + 1, height + 1, width + 1), dtype=bool)
         for z, y, x in itertools.product((0, 1), repeat=3):  # the corners of each cell near the surface
             wanted[z : z + depth, y : y + height, x : x + width] |= cells == 0
-        # Elsewhere a value of the right sign: no surface passes between it and a point that is evaluated.
+        # Other points get a value of the right sign: no surface lies between them and evaluated points.
         layer = np.pad(cells, (0, 1), mode="edge").astype(np.float32)
         layer[wanted] = np.nan
         if top is not None:
             layer[0] = np.where(wanted[0] & ~np.isnan(top), top, layer[0])
         missing = np.flatnonzero(np.isnan(layer))
-        for start in range(0, len(missing), PART):  # coordinates take twelve times the memory of values
+        for start in range(0, len(missing), PART):  # coordinates take twelve times as much memory as values
             part = np.unravel_index(missing[start : start + PART], layer.shape)
             layer[part] = evaluate(grid.points(np.stack(part, -1) + np.array([first, 0, 0])))
         top = np.where(wanted[-1], layer[-1], np.float32(np.nan))
@@ -327,9 +331,9 @@ def _layers(
 
 
 def _keep_off_points(layer: NDArray[np.float32]) -> None:
-    """Moves values that are next to nothing beside the largest of their neighbours beyond the surface away from 0.
+    """Moves values away from 0 if they are tiny relative to their largest neighbour across the surface.
 
-    Of a plane that two layers share only neighbours in it count: it is the same in both.
+    In a plane that two layers share only neighbours in the plane count, so that it is the same in both.
     """
     plane, size = layer[0].size, layer.size
     flat = layer.reshape(-1)
@@ -351,19 +355,19 @@ def _keep_off_points(layer: NDArray[np.float32]) -> None:
 
 
 def _no_crossing(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, level: float) -> str:
-    """Says what values there are, so that a level can be chosen."""
+    """Returns an error message with the range of values, from which a level can be chosen."""
     axes = [np.linspace(0, n, 33) for n in grid.cells]
     values = level + evaluate(grid.points(np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)))
     low, middle, high = np.quantile(values, [0.0, 0.5, 1.0])
     if low < level < high:
         return (
-            f"no cell shows where the field crosses the level {level:g}, though its values go from {low:.4g} to "
-            f"{high:.4g}: what is there is thinner than a cell of {grid.spacing:.4g}, or stands alone and is no wider "
-            "than a few: a higher resolution is needed"
+            f"no cell crosses the level {level:g}, although the field's values range from {low:.4g} to {high:.4g}: "
+            f"the surface is thinner than a cell of {grid.spacing:.4g}, or separate and only a few cells wide; "
+            "increase the resolution"
         )
     if low == high:
-        return f"the field does not cross the level {level:g}: it is {low:.4g} wherever it was asked in the box"
+        return f"the field does not cross the level {level:g}: it is {low:.4g} at all sampled points of the box"
     return (
-        f"the field does not cross the level {level:g} in the box: its values go from {low:.4g} to {high:.4g}; a level "
-        f"between them is needed, such as {(low + high) / 2:.4g} (the median is {middle:.4g})"
+        f"the field does not cross the level {level:g} in the box: its values range from {low:.4g} to {high:.4g}; use "
+        f"a level between them, such as {(low + high) / 2:.4g} (the median is {middle:.4g})"
     )

@@ -1,4 +1,4 @@
-"""A mesh from pictures with depth: signed distances along rays, averaged in a sparse grid (Open3D's voxel blocks)."""
+"""Fusion of depth maps to a mesh: truncated signed distances, averaged in Open3D's sparse voxel grid."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 from staf_nerf.mesh.triangles import Floats, TriangleMesh, weld
 
 LEAST_WEIGHT = 0.5
-"""Voxels that no view has seen have none."""
+"""Minimum weight of a voxel that a view has seen."""
 TRUNCATION = 4.0
-"""Voxels before and behind a surface in which a view says how far it is (Curless and Levoy 1996)."""
+"""Truncation distance in voxels, before and behind a surface (Curless and Levoy 1996)."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A picture with depth from a pinhole camera."""
+    """A depth map with colours from a pinhole camera."""
 
     color: NDArray[np.uint8]
-    """(H, W, 3), as pictures are encoded."""
+    """(H, W, 3), sRGB."""
     depth: NDArray[np.float32]
-    """(H, W): along the optical axis; 0 where nothing is known."""
+    """(H, W): depth along the optical axis. 0 if unknown."""
     intrinsics: tuple[float, float, float, float]
     """fx, fy, cx, cy in pixels."""
     world_to_camera: Floats
-    """(4, 4), to axes right, down, forward."""
+    """(4, 4), to camera axes right, down, forward."""
 
 
 def fuse(
@@ -39,17 +39,17 @@ def fuse(
     count: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[TriangleMesh, int]:
-    """The surface that views see, with their colours, and the resolution that the closest of their pixels have.
+    """Fuses views to a coloured mesh, and returns it with the finest resolution that their pixels support.
 
     Args:
-        views: Pictures with depth, in the world of `bounds`.
+        views: Depth maps with colours, in the coordinates of `bounds`.
         bounds: The box that the mesh is cropped to, (2, 3).
-        resolution: Voxels along its longest side. Only voxels near surfaces are kept.
-        count: Of the views, for `progress`.
-        progress: Called with the part that is done.
+        resolution: Number of voxels along the longest side of the box. Only voxels near surfaces are stored.
+        count: Number of views, for `progress`.
+        progress: Called with the fraction done.
 
     Raises:
-        ValueError: If `resolution` is not positive, or nothing is seen in the box.
+        ValueError: If `resolution` is not positive, or no view shows a surface in the box.
     """
     import open3d
 
@@ -63,25 +63,25 @@ def fuse(
         attr_channels=((1,), (1,), (3,)),
         voxel_size=voxel,
         block_resolution=8,
-        block_count=4096,  # at first: it grows
+        block_count=4096,  # initial size, it grows
     )
     seen, pixel = False, np.inf
     for done, view in enumerate(views, 1):
         depth = _within(view, bounds)
-        if (depth > 0).any():
-            _integrate(volume, view, depth)
+        if (depth > 0).any() and _integrate(volume, view, depth):
             seen, pixel = True, min(pixel, float(np.median(depth[depth > 0])) / max(view.intrinsics[:2]))
         if progress is not None and count:
             progress(done / count)
     found = volume.extract_triangle_mesh(weight_threshold=LEAST_WEIGHT) if seen else None
     if found is None or not len(found.triangle):
-        raise ValueError(f"no view sees a surface in the box {bounds.tolist()}")
+        raise ValueError(f"no view shows a surface in the box {bounds.tolist()}")
     vertices, colors = (found.vertex[name].numpy().astype(np.float64) for name in ("positions", "colors"))
     mesh = weld(TriangleMesh(vertices, found.triangle.indices.numpy().astype(np.int64), colors.clip(0.0, 1.0)))
     return mesh, max(round(resolution * voxel / pixel), 1)
 
 
-def _integrate(volume: Any, view: View, depth: NDArray[np.float32]) -> None:
+def _integrate(volume: Any, view: View, depth: NDArray[np.float32]) -> bool:
+    """Adds a view; False if it has too few pixels with depth for Open3D, which looks at every fourth one."""
     import open3d
 
     tensor: Any = open3d.core.Tensor
@@ -90,13 +90,19 @@ def _integrate(volume: Any, view: View, depth: NDArray[np.float32]) -> None:
     extrinsics = tensor(view.world_to_camera)
     image = open3d.t.geometry.Image(tensor(depth))
     color = open3d.t.geometry.Image(tensor(view.color.astype(np.float32) / 255.0))
-    reach = (1.0, 2.0 * float(depth.max()), TRUNCATION)  # a unit of depth is one of length; all of it counts
-    blocks = volume.compute_unique_block_coordinates(image, intrinsics, extrinsics, *reach)
+    reach = (1.0, 2.0 * float(depth.max()), TRUNCATION)  # depth scale 1, and no depth limit
+    try:
+        blocks = volume.compute_unique_block_coordinates(image, intrinsics, extrinsics, *reach)
+    except RuntimeError as error:
+        if "No block is touched" not in str(error):
+            raise
+        return False
     volume.integrate(blocks, image, color, intrinsics, extrinsics, *reach)
+    return True
 
 
 def _within(view: View, bounds: Floats) -> NDArray[np.float32]:
-    """The depth where the point that is seen lies in the box, else 0: far voxels would cost memory."""
+    """Returns the depth of points inside the box, and 0 for others, because far voxels would cost memory."""
     fx, fy, cx, cy = view.intrinsics
     height, width = view.depth.shape
     u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)

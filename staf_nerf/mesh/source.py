@@ -1,4 +1,4 @@
-"""What a mesh is made from: a field, or views of it, where they lie, and how they lead back to the original world."""
+"""The source of a mesh: a field or views of it, with bounds, colours and the transform to original coordinates."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ Method = Literal["surface", "fusion"]
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A field in coordinates of its own ("model"), and what belongs to it."""
+    """A field in model coordinates, with everything that is needed to make a mesh of it."""
 
     field: Callable[[Tensor], Tensor]
-    """Points (N, 3) -> values (N, 1)."""
+    """Maps points (N, 3) to values (N, 1)."""
     bounds: Floats
-    """(2, 3), the box that matters, in the model's coordinates."""
+    """(2, 3): the box of the surface, in model coordinates."""
     level: float = 0.0
-    """Value on the surface."""
+    """Value of the field on the surface."""
     inside: Literal["below", "above"] = "below"
-    """On which side of the level inside is."""
+    """Whether the inside has values below or above the level."""
     lipschitz: float | None = None
-    """The most by which the field changes over a unit of length; see `extract_mesh`."""
+    """Bound on the slope of the field, if known; see `extract_mesh`."""
     device: torch.device | str = "cpu"
-    """Where the field computes."""
+    """Device on which the field is evaluated."""
     color: ColorFunction | None = None
-    """Colours of a surface, in the model's coordinates."""
+    """Colour function of the surface, in model coordinates."""
     views: Callable[[], Iterator[View]] | None = None
-    """Pictures with depth, in the model's coordinates."""
+    """Renders the depth maps, in model coordinates."""
     view_count: int = 0
-    """How many `views` gives."""
+    """Number of views."""
     rays: tuple[Floats, Floats] | None = None
-    """Origins and directions (N, 3) of rays from the cameras, in the model's coordinates: what they meet is seen."""
+    """Origins and directions (N, 3) of rays from the cameras, in model coordinates. Parts that they hit are visible."""
     method: Method = "surface"
-    """"surface": where the field crosses the level; "fusion": from the views."""
+    """Default method: "surface" extracts the level set, "fusion" fuses the views."""
     to_world: Floats = dataclasses.field(default_factory=lambda: np.eye(4))
-    """(4, 4): from the model's coordinates to the original ones; a rotation, one scale and a shift."""
+    """(4, 4): from model coordinates to the original ones, by a rotation, a uniform scale and a translation."""
     up: Literal["y", "z"] = "y"
-    """The model's axis that points up, for pictures."""
+    """Axis of the model that points up, for preview images."""
 
     def surface(
         self,
@@ -58,9 +58,9 @@ class Source:
         memory: float = 2e9,
         progress: Callable[[float], None] | None = None,
     ) -> TriangleMesh:
-        """Where the field crosses its level (or another) in its box (or another), in its coordinates.
+        """Extracts the surface of the field, in model coordinates.
 
-        The arguments and errors are those of `extract_mesh`.
+        Arguments and errors are those of `extract_mesh`. Bounds and level default to those of the source.
         """
         return extract_mesh(
             self.field,

@@ -1,4 +1,4 @@
-"""A mesh as something to ask: what is nearest to a point, whether it is inside, how far it is (Open3D's ray tracer)."""
+"""Queries on a mesh with Open3D's ray tracer: nearest points, inside or outside, signed distances and ray hits."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from numpy.typing import NDArray
 from staf_nerf.mesh.triangles import Floats, Integers, TriangleMesh
 
 RAYS = 3
-"""Rays that vote on whether a point is inside: more than one, for meshes with holes; an odd number."""
+"""Number of rays that vote on whether a point is inside. It is odd, and more than one for meshes with holes."""
 
 
 @dataclass(frozen=True)
 class Hits:
-    """Of N rays."""
+    """Hits of N rays with a surface."""
 
     distance: Floats
-    """(N,), infinite where nothing was met."""
+    """(N,): distance to the hit, infinite without one."""
     triangle: Integers
-    """(N,), -1 where nothing was met."""
+    """(N,): triangle of the hit, -1 without one."""
     weights: Floats
-    """(N, 3), of the triangle's corners at the point that was met."""
+    """(N, 3): barycentric weights of the hit in its triangle."""
 
 
 class Surface:
-    """The triangles of a mesh in a ray tracer.
+    """A mesh in a ray tracer, for queries.
 
-    It works in float32: the mesh is moved and scaled so that its box has a diagonal of 1 about zero.
+    The ray tracer computes in float32. The mesh is therefore centred and scaled to a bounding box diagonal of 1.
     """
 
     def __init__(self, mesh: TriangleMesh) -> None:
@@ -45,21 +45,21 @@ class Surface:
         )
 
     def closest(self, points: Floats) -> tuple[Floats, Integers]:
-        """The nearest point (N, 3) of the surface to each of the points (N, 3), and the triangle (N,) it lies on."""
+        """Returns the nearest points (N, 3) of the surface to points (N, 3), and their triangles (N,)."""
         found = self._scene.compute_closest_points(self._inward(points))
         return found["points"].numpy() * self._scale + self._center, found["primitive_ids"].numpy().astype(np.int64)
 
     @cached_property
     def winds(self) -> bool:
-        """Whether winding numbers decide what is inside: where closed parts may share space or walls with others.
+        """Whether winding numbers decide what is inside, because closed parts may overlap or share walls.
 
-        Rays, which are quicker, vote about a single closed part, and about what is open.
+        For a single closed part, and for open meshes, a vote of rays decides, which is faster.
         """
         mesh = self._mesh
         return bool(mesh.closed.any()) and (mesh.bodies.max() > 0 or not mesh.watertight)
 
     def inside(self, points: Floats, *, rays: int = RAYS) -> NDArray[np.bool_]:
-        """Whether each of the points (N, 3) is inside: by a vote of an odd number of rays, or see `winds`."""
+        """Returns whether points (N, 3) are inside, by a vote of an odd number of rays or by `winds`."""
         if not self.winds:
             return self._scene.compute_occupancy(self._inward(points), nsamples=rays).numpy() > 0.5
         import igl
@@ -69,10 +69,10 @@ class Surface:
             np.ascontiguousarray(self._mesh.triangles),
             np.ascontiguousarray(points - self._center, dtype=np.float64),
         )
-        return np.abs(numbers) > 0.5  # whatever way all of it faces
+        return np.abs(numbers) > 0.5  # for either orientation of the mesh
 
     def signed_distance(self, points: Floats, *, rays: int = RAYS) -> Floats:
-        """Distance (N,) to the surface, negative inside; see `inside`."""
+        """Returns the signed distance (N,) to the surface, negative inside; see `inside`."""
         if self.winds:
             distance = self._scene.compute_distance(self._inward(points)).numpy().astype(np.float64)
             return np.where(self.inside(points), -distance, distance) * self._scale
@@ -80,7 +80,7 @@ class Surface:
         return found.numpy().astype(np.float64) * self._scale
 
     def first_hit(self, origins: Floats, directions: Floats) -> Hits:
-        """Where rays (N, 3) first meet the surface; distances are in lengths of `directions`."""
+        """Returns the first hits of rays (N, 3). Distances are in units of the length of `directions`."""
         rays = np.concatenate([self._inward(origins), (directions / self._scale).astype(np.float32)], -1)
         found = self._scene.cast_rays(rays)
         distance = found["t_hit"].numpy().astype(np.float64)

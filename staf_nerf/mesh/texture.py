@@ -1,7 +1,7 @@
-"""Colours of a mesh: at its vertices, or in a picture that covers its surface.
+"""Colours of a mesh: at its vertices, or in a texture.
 
-Conventions: a colour function maps points (N, 3) and outward unit normals (N, 3) to colours (N, 3) in [0, 1], encoded
-as pictures are (sRGB). A texture's coordinates (u, v) are in [0, 1], v upwards; its picture's first row is v = 1.
+Conventions: a colour function maps points (N, 3) and outward unit normals (N, 3) to sRGB colours (N, 3) in [0, 1].
+Texture coordinates (u, v) lie in [0, 1] with v upwards. The first row of the image is v = 1.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from staf_nerf.mesh.triangles import Floats, TriangleMesh
 ColorFunction = Callable[[Floats, Floats], Floats]
 
 MOST_TRIANGLES = 400_000
-"""Beyond it xatlas takes hours."""
+"""Largest number of triangles. Beyond it xatlas takes hours."""
 SMALLEST, LARGEST = 64, 8192
-"""Pixels along a side."""
+"""Smallest and largest side length of a texture in pixels."""
 BAND = 2**22
-"""Pixels that are painted at a time."""
+"""Number of pixels that are painted at a time."""
 PADDING = 4
-"""Pixels between the parts of a texture."""
+"""Number of pixels between the charts of a texture."""
 
 
 @dataclass(frozen=True)
 class Texture:
-    """A picture and where a mesh's triangles lie in it."""
+    """A texture image and the texture coordinates of a mesh."""
 
     image: NDArray[np.uint8]
     """(size, size, 3)."""
     coordinates: Floats
-    """(T, 3, 2): of each triangle's corners."""
+    """(T, 3, 2): texture coordinates of each triangle's corners."""
 
 
 def with_vertex_colors(mesh: TriangleMesh, color: ColorFunction) -> TriangleMesh:
-    """The mesh with the colour of the function at each vertex."""
+    """Returns the mesh with vertex colours from a colour function."""
     return TriangleMesh(mesh.vertices, mesh.triangles, color(mesh.vertices, vertex_normals(mesh)).clip(0.0, 1.0))
 
 
 def bake(mesh: TriangleMesh, color: ColorFunction, *, size: int = 2048) -> Texture:
-    """Unfolds a mesh (xatlas) and fills a picture with the colours of its surface.
+    """Bakes a texture: unwraps a mesh with xatlas and fills an image with the colours of its surface.
 
     Args:
-        mesh: At most 400,000 triangles.
-        color: What to paint.
-        size: Pixels along a side of the picture.
+        mesh: The mesh, with at most 400,000 triangles.
+        color: The colour function.
+        size: Side length of the image in pixels, 64 to 8192.
 
     Raises:
         ValueError: If the mesh has too many triangles, or `size` is out of range.
@@ -76,7 +76,7 @@ def bake(mesh: TriangleMesh, color: ColorFunction, *, size: int = 2048) -> Textu
 def _painted(
     mesh: TriangleMesh, coordinates: Floats, color: ColorFunction, size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The picture, and which of its pixels a triangle covers, as rays that fall on the unfolded mesh say."""
+    """Returns the image and which of its pixels a triangle covers, found by rays onto the unwrapped mesh."""
     count = len(coordinates)
     flat = np.concatenate([coordinates, np.zeros((count, 3, 1))], -1).reshape(-1, 3)
     unfolded = Surface(TriangleMesh(flat, np.arange(3 * count).reshape(-1, 3)))
@@ -98,7 +98,7 @@ def _painted(
 
 
 def _spread(image: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Gives each other pixel the colour of the nearest known one, so that no gap shows at the seams."""
+    """Fills all other pixels with the colour of the nearest known pixel, so that no gaps appear at seams."""
     import cv2
 
     if not known.any():

@@ -1,7 +1,7 @@
-"""A triangle mesh and what can be computed from it alone.
+"""Triangle meshes: the data structure, its geometric properties, and reading from files.
 
-Conventions: vertices (V, 3) float64 in the mesh's own units; triangles (T, 3) int64, counter-clockwise seen from
-outside; colours (V, 3) in [0, 1], encoded as pictures are (sRGB).
+Conventions: vertices (V, 3) are float64 in the mesh's own units. Triangles (T, 3) are int64 vertex indices,
+counter-clockwise seen from outside. Colours (V, 3) are sRGB in [0, 1].
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Integers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class TriangleMesh:
-    """Vertices and triangles, and colours where there are any.
+    """A triangle mesh with optional vertex colours.
 
     Raises:
-        ValueError: If a shape is wrong, an index points beyond the vertices, or a vertex is not finite.
+        ValueError: If an array has a wrong shape, an index is out of range, or a vertex is not finite.
     """
 
     vertices: Floats
@@ -47,49 +47,49 @@ class TriangleMesh:
 
     @property
     def corners(self) -> Floats:
-        """(T, 3, 3): the three vertices of each triangle; not kept, it is the largest of all that can be computed."""
+        """(T, 3, 3): the three vertices of each triangle. It is not cached, because it is large."""
         return self.vertices[self.triangles]
 
     @cached_property
     def areas(self) -> Floats:
-        """(T,)."""
+        """(T,): area of each triangle."""
         return 0.5 * np.linalg.norm(self._crosses, axis=-1)
 
     @cached_property
     def normals(self) -> Floats:
-        """(T, 3), unit length; zero for a triangle without area."""
+        """(T, 3): unit normal of each triangle, zero for triangles without area."""
         lengths = np.linalg.norm(self._crosses, axis=-1, keepdims=True)
         return np.divide(self._crosses, lengths, out=np.zeros_like(self._crosses), where=lengths > 0)
 
     @cached_property
     def volume(self) -> float:
-        """What the surface encloses; positive if its triangles face outwards."""
-        a, b, c = (self.corners - self.corners[:1, :1]).swapaxes(0, 1)  # from a point of it: far away digits are lost
+        """Enclosed volume, positive if the triangles face outwards."""
+        a, b, c = (self.corners - self.corners[:1, :1]).swapaxes(0, 1)  # relative to a vertex, for precision
         return float((a * np.cross(b, c)).sum() / 6.0)
 
     @cached_property
     def bounds(self) -> Floats:
-        """(2, 3): the least and largest coordinates."""
+        """(2, 3): smallest and largest coordinates."""
         return np.stack([self.vertices.min(0), self.vertices.max(0)])
 
     @cached_property
     def diagonal(self) -> float:
-        """Of the box around it."""
+        """Diagonal of the bounding box."""
         return float(np.linalg.norm(self.bounds[1] - self.bounds[0]))
 
     @cached_property
     def boundary_edges(self) -> int:
-        """Edges of an odd number of triangles, of one as a rule: 0 if the surface encloses what is inside."""
+        """Number of edges with an odd number of triangles, usually one. It is 0 for a closed surface."""
         return int((self.edges()[1] % 2).sum())
 
     @cached_property
     def watertight(self) -> bool:
-        """Whether each edge is one of two triangles: the surface is closed, and a manifold along its edges."""
+        """Whether each edge belongs to exactly two triangles: the surface is closed and edge-manifold."""
         return bool((self.edges()[1] == 2).all())
 
     @cached_property
     def components(self) -> Integers:
-        """The number (T,) of the connected part that each triangle belongs to, the largest area first.
+        """(T,): index of each triangle's connected component, ordered by area, the largest first.
 
         Triangles that share a vertex are connected.
         """
@@ -98,13 +98,13 @@ class TriangleMesh:
         ends = self.triangles[:, [0, 1, 0, 2]].astype(np.int32).reshape(-1, 2).T
         joined = sparse.coo_array((np.ones(ends.shape[1], dtype=bool), tuple(ends)), shape=(len(self.vertices),) * 2)
         _, label = sparse.csgraph.connected_components(joined, directed=False)
-        label = np.unique(label[self.triangles[:, 0]], return_inverse=True)[1]  # vertices of no triangle are no part
+        label = np.unique(label[self.triangles[:, 0]], return_inverse=True)[1]  # unused vertices are not components
         rank = np.argsort(np.argsort(-np.bincount(label, self.areas), kind="stable"))
         return rank[label]
 
     @cached_property
     def bodies(self) -> Integers:
-        """The number (T,) of the part that each triangle belongs to, where those that share an edge are connected."""
+        """(T,): index of each triangle's component, where triangles that share an edge are connected."""
         from scipy import sparse
 
         keys = self._edge_keys()
@@ -116,7 +116,7 @@ class TriangleMesh:
 
     @cached_property
     def closed(self) -> NDArray[np.bool_]:
-        """Whether each triangle (T,) is of a connected part without boundary."""
+        """(T,): whether each triangle belongs to a connected component without boundary."""
         edges, counts = self.edges()
         odd = np.zeros(len(self.vertices), dtype=bool)
         odd[edges[counts % 2 == 1]] = True
@@ -124,20 +124,22 @@ class TriangleMesh:
         return ~opened[self.components]
 
     def boxes(self, part: Integers) -> tuple[Floats, Floats]:
-        """The least and the largest coordinates (P, 3) of each part, whose number (T,) each triangle has."""
+        """Returns the smallest and largest coordinates (P, 3) of each part, given the part (T,) of each triangle."""
         low, high = np.full((2, part.max(initial=-1) + 1, 3), [[[np.inf]], [[-np.inf]]])
         np.minimum.at(low, part, self.corners.min(1))
         np.maximum.at(high, part, self.corners.max(1))
         return low, high
 
     def edges(self) -> tuple[Integers, Integers]:
-        """Pairs of vertices (E, 2), the lesser first, and how many triangles (E,) have each as an edge."""
+        """Returns the edges (E, 2), smaller vertex index first, and the number of triangles (E,) at each."""
         keys, counts = np.unique(self._edge_keys(), return_counts=True)
         return np.stack(np.divmod(keys, len(self.vertices)), -1), counts
 
     def _edge_keys(self) -> Integers:
-        """The edges (3T,) of all triangles in turn, as one number each: millions of them are sorted in a tenth of the
-        memory that rows of two vertices take."""
+        """Returns the edges (3T,) of all triangles, each encoded as one integer.
+
+        Sorting integers takes a tenth of the memory of sorting rows of two vertices.
+        """
         a, b = self.triangles.reshape(-1), self.triangles[:, [1, 2, 0]].reshape(-1)
         return np.minimum(a, b) * len(self.vertices) + np.maximum(a, b)
 
@@ -147,10 +149,14 @@ class TriangleMesh:
         return np.cross(b - a, c - a)
 
     def sample(self, count: int, generator: np.random.Generator) -> tuple[Floats, Integers]:
-        """Points (count, 3) spread evenly over the surface, and the triangle (count,) that each lies on."""
+        """Draws points (count, 3) uniformly on the surface, and returns them with their triangles (count,).
+
+        Raises:
+            ValueError: If the mesh has no area.
+        """
         total = self.areas.sum()
         if not total > 0:
-            raise ValueError(f"a mesh without area has no surface to sample, got {len(self.triangles)} triangles")
+            raise ValueError(f"sampling needs a mesh with a positive area, got {len(self.triangles)} triangles without")
         index = generator.choice(len(self.triangles), size=count, p=self.areas / total)
         # Uniform over a triangle: the square root undoes the crowding at the first corner (Osada et al. 2002).
         u, v = np.sqrt(generator.random(count)), generator.random(count)
@@ -159,42 +165,42 @@ class TriangleMesh:
 
 
 def box_around(corners: Floats, transform: Floats) -> Floats:
-    """The box (2, 3) around another one's eight corners under an affine map (4, 4)."""
+    """Returns the bounding box (2, 3) of a box after an affine map (4, 4)."""
     eight = np.stack(np.meshgrid(*corners.T, indexing="ij"), -1).reshape(-1, 3)
     there = eight @ transform[:3, :3].T + transform[:3, 3]
     return np.stack([there.min(0), there.max(0)])
 
 
 def moved(mesh: TriangleMesh, transform: Floats) -> TriangleMesh:
-    """The mesh under an affine map (4, 4) that does not mirror."""
+    """Returns the mesh after an affine map (4, 4) without reflection."""
     return TriangleMesh(mesh.vertices @ transform[:3, :3].T + transform[:3, 3], mesh.triangles, mesh.colors)
 
 
 def read_mesh(path: Path, *, as_stored: bool = False) -> TriangleMesh:
-    """Reads OBJ, PLY, STL, GLB and what else trimesh reads; a scene's parts become one mesh.
+    """Reads a mesh from OBJ, PLY, STL, GLB and other formats of trimesh. The parts of a scene become one mesh.
 
     Args:
         path: The file.
-        as_stored: Whether vertices stay as the file repeats them, for each triangle (STL) or along the seams of a
-            texture (OBJ); if not, those at one place become one.
+        as_stored: Whether to keep repeated vertices of the file, per triangle (STL) or along the seams of a texture
+            (OBJ). By default vertices at the same position are merged.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file holds no triangles, or cannot be read.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file contains no triangles or cannot be read.
     """
     import trimesh
 
     if not path.is_file():
-        raise FileNotFoundError(f"no mesh {path}")
+        raise FileNotFoundError(f"the mesh {path} does not exist")
     if not path.stat().st_size:
-        raise ValueError(f"{path} is empty: it holds no triangles")
+        raise ValueError(f"{path} is empty")
     try:
         loaded: Any = trimesh.load(path, process=False, force="mesh")
-    except Exception as error:  # trimesh's readers raise what they happen to meet
-        raise ValueError(f"could not read the mesh {path}: {error}") from error
+    except Exception as error:  # trimesh's readers raise many types of errors
+        raise ValueError(f"cannot read the mesh {path}: {error}") from error
     triangles = np.asarray(getattr(loaded, "faces", ()), dtype=np.int64).reshape(-1, 3)
     if not len(triangles):
-        raise ValueError(f"{path} holds no triangles")
+        raise ValueError(f"{path} contains no triangles")
     colors = None
     if getattr(loaded.visual, "kind", None) == "vertex":
         colors = np.asarray(loaded.visual.vertex_colors[:, :3], dtype=np.float64) / 255.0
@@ -205,17 +211,17 @@ def read_mesh(path: Path, *, as_stored: bool = False) -> TriangleMesh:
 
 
 def linear_from_srgb(colors: Floats) -> Floats:
-    """Light from the numbers of a picture, both in [0, 1] (IEC 61966-2-1)."""
+    """Returns linear light for sRGB values, both in [0, 1] (IEC 61966-2-1)."""
     return np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
 
 
 def srgb_from_linear(light: Floats) -> Floats:
-    """The inverse of `linear_from_srgb`."""
+    """Returns sRGB values for linear light, the inverse of `linear_from_srgb`."""
     return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 def weld(mesh: TriangleMesh) -> TriangleMesh:
-    """Makes one vertex of those at exactly one place (with the colour of the first), and drops those of no triangle."""
+    """Merges vertices at exactly the same position (with the colour of the first) and drops unused vertices."""
     used = np.unique(mesh.triangles)
     vertices, first, place = np.unique(mesh.vertices[used], axis=0, return_index=True, return_inverse=True)
     moved = np.zeros(len(mesh.vertices), dtype=np.int64)

@@ -1,4 +1,4 @@
 """The nerfstudio plugin: the only part of the package that imports nerfstudio.
 
-nerfstudio writes the paths of these classes into `config.yml`: they are a file format and stay where they are.
+nerfstudio stores the import paths of these classes in `config.yml`. They must not be moved or renamed.
 """

@@ -1,11 +1,11 @@
-"""Captures: photos with poses, found in a folder, checked, and made as small as the device needs.
+"""Captures: folders of photos with poses. They are read, checked and, if needed, reduced in size.
 
 Conventions: poses are camera-to-world, OpenGL axes (x right, y up, looking along -z), as in nerfstudio's, instant-ngp's
-and blender's files. Intrinsics are in pixels with the origin at the image's corner, so that a reduction by a whole
-factor f divides them by f exactly and leaves the distortion as it is.
+and blender's files. Intrinsics are in pixels with the origin at the image's corner. A reduction by an integer factor f
+therefore divides them by f exactly and does not change the distortion.
 
-`prepare` turns any accepted folder into one `transforms.json` in nerfstudio's format, in a cache folder, with absolute
-paths; nothing is ever written beside the user's data.
+`prepare` converts any supported folder to one `transforms.json` in nerfstudio's format, with absolute paths, in a cache
+folder. It never writes into the user's data.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SPLITS = ("train", "val", "test")
 
 
 class CaptureError(ValueError):
-    """A capture that cannot be used; the message says which file and why."""
+    """Raised for a capture that cannot be used. The message names the file and the reason."""
 
 
 @dataclass(frozen=True)
@@ -43,26 +43,26 @@ class Prepared:
     """A capture that is ready for training."""
 
     transforms: Path
-    """A transforms.json in nerfstudio's format, with absolute paths."""
+    """A transforms.json file in nerfstudio's format, with absolute paths."""
     kind: Kind
-    """What the folder was."""
+    """Format of the capture."""
     count: int
     """Number of images."""
     has_alpha: bool
     """Whether the images have transparency."""
     has_splits: bool
-    """Whether the capture says itself which images are for training and which for evaluation."""
+    """Whether the capture lists its own images for training and evaluation."""
     factor: int
-    """By how much the images were made smaller."""
+    """Factor by which the images were reduced."""
     dropped: tuple[str, ...]
     """Listed images that do not exist."""
 
 
 def find(data: Path) -> tuple[Kind, Path]:
-    """Tells what a folder, or a transforms file, holds, by looking: its kind and the file or folder with the poses.
+    """Detects the format of a capture and returns it, with the file or folder that contains the poses.
 
     Raises:
-        CaptureError: If it is missing, empty, or none of the accepted kinds.
+        CaptureError: If the folder does not exist or contains no supported format.
     """
     if not data.exists():
         raise CaptureError(f"the data folder {data} does not exist")
@@ -77,9 +77,9 @@ def find(data: Path) -> tuple[Kind, Path]:
             return "colmap", data / folder
     held = sorted(path.name for path in data.iterdir())
     raise CaptureError(
-        f"{data} holds no capture: looked for transforms.json (nerfstudio, instant-ngp), transforms_train.json "
+        f"{data} contains no capture: looked for transforms.json (nerfstudio, instant-ngp), transforms_train.json "
         f"(blender) and cameras.bin or cameras.txt (COLMAP); found {', '.join(held[:8]) or 'nothing'}. "
-        "Photos without poses go through `ns-process-data images` first."
+        "Compute poses of photos with `ns-process-data images` first."
     )
 
 
@@ -91,15 +91,15 @@ def prepare(
     masks: Masks = "background",
     cache: Path | None = None,
 ) -> Prepared:
-    """Reads, checks and, where asked for or needed, reduces a capture.
+    """Reads and checks a capture, and reduces its images if asked for or needed.
 
     Args:
         data: Folder or transforms file.
-        downscale_factor: Whole factor by which to make images smaller; None: the least that meets `max_image_size`.
-        max_image_size: Longest side in pixels, for an automatic factor; None: no limit.
-        masks: "background": what a mask excludes becomes transparent, and is trained as empty space. "ignore": masks
-            only exclude pixels from the training, as in nerfstudio.
-        cache: Folder for what is made; None: the user's cache folder.
+        downscale_factor: Integer factor by which images are reduced. None: the smallest that meets `max_image_size`.
+        max_image_size: Largest allowed side length in pixels, for the automatic factor. None: no limit.
+        masks: "background": masked pixels become transparent and are trained as empty space. "ignore": masked pixels
+            are excluded from training, as in nerfstudio.
+        cache: Output folder. None: the user's cache folder.
 
     Raises:
         CaptureError: If the capture cannot be used.
@@ -111,9 +111,9 @@ def prepare(
     frames = [frame for frame in listed if Path(frame["file_path"]).is_file()]
     dropped = tuple(frame["file_path"] for frame in listed if not Path(frame["file_path"]).is_file())
     if not frames:
-        raise CaptureError(f"none of the {len(listed)} images that {source} lists exists, such as {dropped[0]}")
+        raise CaptureError(f"none of the {len(listed)} images listed in {source} exists, for example {dropped[0]}")
     if len(frames) < 2:
-        raise CaptureError(f"a capture needs at least 2 images, one to train on and one to evaluate; {source} has 1")
+        raise CaptureError(f"{source} has 1 image; at least 2 are needed, one for training and one for evaluation")
     for frame in frames:
         _check_pose(frame)
 
@@ -122,7 +122,7 @@ def prepare(
     longest = max(max(frame["w"], frame["h"]) for frame in frames)
     factor = downscale_factor or (math.ceil(longest / max_image_size) if max_image_size else 1)
     if factor < 1 or factor > min(min(frame["w"], frame["h"]) for frame in frames):
-        raise CaptureError(f"downscale_factor must be between 1 and the images' size in pixels, got {factor}")
+        raise CaptureError(f"downscale_factor must be between 1 and the images' side length in pixels, got {factor}")
     for frame in frames:
         _check_intrinsics(frame, source)
 
@@ -155,7 +155,7 @@ def prepare(
 _LISTS = tuple(f"{split}_filenames" for split in SPLITS)
 
 
-# --- the three kinds, each to {"frames": [...], "train_filenames": [...], ...} with absolute paths -------------------
+# --- readers of the three formats: each returns {"frames": [...], "train_filenames": [...], ...}, with absolute paths
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise CaptureError(f"{path} is not a text file: {error}") from error
     if not isinstance(meta, dict) or not isinstance(meta.get("frames"), list) or not meta["frames"]:
-        raise CaptureError(f"{path} lists no frames")
+        raise CaptureError(f"{path} lists no frames: a non-empty list 'frames' is needed")
     for i, frame in enumerate(meta["frames"]):
         for name in ("file_path", "transform_matrix"):
             if not isinstance(frame, dict) or name not in frame:
@@ -219,13 +219,13 @@ def _read_colmap(folder: Path, data: Path) -> dict[str, Any]:
 
 
 def _own(frame: dict[str, Any]) -> dict[str, Any]:
-    """What we use of a frame; depth maps, sharpness and the like stay behind."""
+    """Returns the keys of a frame that are used, without depth maps, sharpness and others."""
     wanted = ("file_path", "mask_path", "transform_matrix", *INTRINSICS, *DISTORTION)
     return {name: frame[name] for name in wanted if name in frame}
 
 
 def _locate(folder: Path, name: str) -> str:
-    """An image's absolute path; blender's files leave out the suffix."""
+    """Returns an image's absolute path. Blender's files omit the suffix."""
     for suffix in IMAGE_SUFFIXES:
         if (path := folder / f"{name}{suffix}").is_file():
             return os.path.normpath(path)
@@ -233,7 +233,7 @@ def _locate(folder: Path, name: str) -> str:
 
 
 def _complete(lists: dict[str, list[str]]) -> dict[str, list[str]]:
-    """nerfstudio wants all three splits or none: validation stands in for test, test for validation."""
+    """Completes the splits: nerfstudio needs all three or none, so validation and test replace each other."""
     if "train_filenames" not in lists or len(lists) < 2:
         return {}
     held_out = lists.get("test_filenames") or lists.get("val_filenames") or []
@@ -251,14 +251,14 @@ def _check_pose(frame: dict[str, Any]) -> None:
     if pose.shape not in ((4, 4), (3, 4)):
         raise CaptureError(f"the pose of {frame['file_path']} must be 4x4 or 3x4, got {pose.shape}")
     if not np.isfinite(pose).all():
-        raise CaptureError(f"the pose of {frame['file_path']} has a value that is not finite")
+        raise CaptureError(f"the pose of {frame['file_path']} has a value that is NaN or infinite")
     if abs(determinant := np.linalg.det(pose[:3, :3])) < 1e-6:
         raise CaptureError(f"the pose of {frame['file_path']} is singular (determinant {determinant:g})")
     frame["transform_matrix"] = np.vstack([pose[:3], [0.0, 0.0, 0.0, 1.0]]).tolist()
 
 
 def _check_image(frame: dict[str, Any]) -> bool:
-    """Reads a whole image; fills in its size; returns whether it has transparency."""
+    """Reads a whole image, stores its size in the frame, and returns whether it has transparency."""
     path = frame["file_path"]
     try:
         with Image.open(path) as image:
@@ -269,19 +269,19 @@ def _check_image(frame: dict[str, Any]) -> bool:
         raise CaptureError(f"the image {path} cannot be read: {error}") from error
     listed = int(frame.get("w", width)), int(frame.get("h", height))
     if listed != (width, height):
-        raise CaptureError(f"the image {path} is {width}x{height}, its listing says {listed[0]}x{listed[1]}")
+        raise CaptureError(f"the image {path} has size {width}x{height}, but {listed[0]}x{listed[1]} is listed")
     frame["w"], frame["h"] = width, height
     return has_alpha
 
 
 def _check_intrinsics(frame: dict[str, Any], source: Path) -> None:
-    """Completes fl_x, fl_y, cx and cy of a frame from what there is."""
+    """Completes fl_x, fl_y, cx and cy of a frame from the listed values."""
     angles = {"x": frame.pop("camera_angle_x", None), "y": frame.pop("camera_angle_y", None)}
     for axis, side in (("x", "w"), ("y", "h")):
         if f"fl_{axis}" not in frame and angles[axis] is not None:
             frame[f"fl_{axis}"] = 0.5 * frame[side] / math.tan(0.5 * angles[axis])
     if "fl_x" not in frame and "fl_y" not in frame:
-        raise CaptureError(f"{source} gives no intrinsics for {frame['file_path']}: neither fl_x nor camera_angle_x")
+        raise CaptureError(f"{source} has no intrinsics for {frame['file_path']}: fl_x or camera_angle_x is needed")
     frame.setdefault("fl_x", frame.get("fl_y"))
     frame.setdefault("fl_y", frame["fl_x"])
     frame.setdefault("cx", 0.5 * frame["w"])
@@ -291,13 +291,13 @@ def _check_intrinsics(frame: dict[str, Any], source: Path) -> None:
         raise CaptureError(f"the intrinsics of {frame['file_path']} must be finite and positive, got {numbers}")
 
 
-# --- smaller images ------------------------------------------------------------------------------------------------
+# --- reduced images ------------------------------------------------------------------------------------------------
 
 
 def reduce_image(image: np.ndarray, factor: int) -> np.ndarray:
-    """Averages blocks of factor x factor pixels, in premultiplied alpha: (H, W, C) uint8 -> (H//f, W//f, C) uint8.
+    """Averages blocks of factor x factor pixels, with premultiplied alpha: (H, W, C) uint8 -> (H//f, W//f, C) uint8.
 
-    Rows and columns beyond a whole number of blocks are cut off, which leaves the intrinsics exact.
+    Rows and columns that do not fill a block are cut off, which keeps the intrinsics exact.
     """
     height, width, channels = image.shape[0] // factor, image.shape[1] // factor, image.shape[2]
     blocks = image[: height * factor, : width * factor].astype(np.float32)
@@ -310,7 +310,7 @@ def reduce_image(image: np.ndarray, factor: int) -> np.ndarray:
 
 
 def _reduce(job: tuple[dict[str, Any], Path, int, bool]) -> tuple[str, str]:
-    """Writes a smaller image, and mask, unless they are there; divides the frame's intrinsics. (old, new) path."""
+    """Writes a reduced image and mask unless they exist, scales the intrinsics, and returns the (old, new) path."""
     frame, target, factor, merge = job
     original = frame["file_path"]
     if not target.is_file():
@@ -349,13 +349,13 @@ def _read_mask(frame: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
         raise CaptureError(f"the mask {frame['mask_path']} cannot be read: {error}") from error
     if mask.shape != size:
         raise CaptureError(
-            f"the mask {frame['mask_path']} is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}"
+            f"the mask {frame['mask_path']} has size {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}"
         )
     return np.where(mask > 0, 255, 0).astype(np.uint8)
 
 
 def _stamp(frames: Iterable[dict[str, Any]]) -> list[list[Any]]:
-    """What changes when an image or mask does: path, size in bytes, time of the last change."""
+    """Returns path, size in bytes and modification time of each image and mask, to detect changes."""
     files = [frame[name] for frame in frames for name in ("file_path", "mask_path") if name in frame]
     stats = [(file, Path(file).stat()) for file in files if Path(file).is_file()]
     return [[file, stat.st_size, stat.st_mtime_ns] for file, stat in stats]

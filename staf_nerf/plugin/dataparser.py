@@ -1,4 +1,7 @@
-"""The nerfstudio dataparser for captures of any kind: it prepares them and leaves the parsing to the stock one."""
+"""The nerfstudio dataparser for captures of any supported format.
+
+It prepares the capture and passes it on to nerfstudio's own dataparser.
+"""
 
 from __future__ import annotations
 
@@ -17,43 +20,44 @@ from staf_nerf.plugin.capture import Masks, Prepared, prepare
 from staf_nerf.plugin.poses import attention
 
 BLENDER_BOX = 1.5
-"""Half the side of the box around the origin that holds a synthetic scene (as in nerfstudio's blender parser)."""
+"""Half the side length of a synthetic scene's box around the origin (as in nerfstudio's blender dataparser)."""
 
 
 @dataclass
 class CaptureDataParserConfig(DataParserConfig):
-    """Captures: nerfstudio or instant-ngp transforms, blender transforms, or a COLMAP folder, told apart by looking."""
+    """Captures in the format of nerfstudio, instant-ngp, blender or COLMAP. The format is detected."""
 
     _target: type = dataclasses.field(default_factory=lambda: CaptureDataParser)
     data: Path = Path()
     """Folder of the capture, or its transforms file."""
     downscale_factor: int | None = None
-    """Whole factor by which to make the images smaller. If not set, the least that meets max-image-size."""
+    """Integer factor by which the images are reduced. Defaults to the smallest factor that meets max-image-size."""
     max_image_size: int | None = 1600
-    """Longest side in pixels of the images to train on; None: as they are."""
+    """Largest allowed side length of the training images in pixels. None: no limit."""
     masks: Masks = "background"
-    """What masks exclude is trained as empty space, or ignored (as in nerfstudio)."""
+    """Treatment of masked pixels. "background": train them as empty space. "ignore": do not train on them."""
     eval_mode: Literal["auto", "fraction", "filename", "interval", "all"] = "auto"
-    """Which images are held out. "auto": those that the capture lists, else a fraction; the others as in nerfstudio."""
+    """How images are held out for evaluation. "auto": as listed in the capture, otherwise a fraction of them.
+    The other modes are nerfstudio's."""
     train_split_fraction: float = 0.9
-    """Part of the images to train on, for "fraction" and, without lists, "auto"."""
+    """Fraction of the images to train on, for "fraction" and for "auto" without listed splits."""
     eval_interval: int = 8
-    """Every so many images one is held out, for "interval"."""
+    """Hold out every n-th image, for "interval"."""
     train_every: int = 1
-    """Only every so manyth of the images to train on is used, from the first."""
+    """Use only every n-th training image, starting with the first. 1: use all of them."""
     scale_factor: float = 1.0
-    """Factor on the camera positions, after they have been scaled to lie in [-1, 1]."""
+    """Additional factor on the camera positions, after they have been scaled to [-1, 1]."""
     orientation_method: Literal["pca", "up", "vertical", "none"] = "up"
-    """How to turn the scene upright. Synthetic (blender) scenes stay as they are."""
+    """How the scene is rotated to be upright. Synthetic (blender) scenes are not rotated."""
     center_method: Literal["poses", "focus", "none"] = "poses"
-    """What to put at the origin. Synthetic (blender) scenes stay as they are."""
+    """Which point becomes the origin. Synthetic (blender) scenes are not moved."""
     auto_scale_poses: bool = True
-    """Whether to scale the camera positions to lie in [-1, 1]. Synthetic (blender) scenes stay as they are."""
+    """Scale the camera positions to [-1, 1]. Synthetic (blender) scenes are not scaled."""
 
 
 @dataclass
 class CaptureDataParser(DataParser):
-    """Prepares a capture (`staf_nerf.plugin.capture`), then hands it to nerfstudio's own parser."""
+    """Prepares a capture (`staf_nerf.plugin.capture`) and passes it on to nerfstudio's own dataparser."""
 
     config: CaptureDataParserConfig
     prepared: Prepared | None = None
@@ -82,7 +86,7 @@ class CaptureDataParser(DataParser):
             center_method="none" if synthetic else config.center_method,
             auto_scale_poses=config.auto_scale_poses and not synthetic,
             eval_mode="fraction" if config.eval_mode == "auto" else config.eval_mode,
-            # Rounding up would leave a capture of a few photos without any to evaluate on.
+            # nerfstudio rounds up, which would leave no evaluation image of a small capture.
             train_split_fraction=min(config.train_split_fraction, 1.0 - 1.0 / prepared.count - 1e-6),
             eval_interval=config.eval_interval,
         )
@@ -96,10 +100,10 @@ class CaptureDataParser(DataParser):
 
 
 def thinned(outputs: DataparserOutputs, every: int) -> DataparserOutputs:
-    """With every so manyth image alone, from the first.
+    """Returns the outputs with every n-th image only, starting with the first.
 
     Raises:
-        ValueError: If the number is not positive.
+        ValueError: If `every` is not positive.
     """
     if every < 1:
         raise ValueError(f"train_every must be >= 1, got {every}")
@@ -114,9 +118,9 @@ def thinned(outputs: DataparserOutputs, every: int) -> DataparserOutputs:
 
 
 def _scene_from_capture(transforms: Path, outputs: DataparserOutputs) -> list[list[float]]:
-    """(4, 4): from the coordinates of the listing's poses to the scene's.
+    """Returns the matrix (4, 4) from the coordinates of the listed poses to those of the scene.
 
-    nerfstudio's own transform begins at what the listing was made from, before its `applied_transform` and scale.
+    nerfstudio's own transform starts from the coordinates before `applied_transform` and `applied_scale`.
     """
     import json
 
@@ -133,17 +137,17 @@ def _scene_from_capture(transforms: Path, outputs: DataparserOutputs) -> list[li
 
 
 def report(prepared: Prepared) -> None:
-    """One line about what was left out, one about what was made smaller."""
+    """Prints which listed images do not exist, and by how much images were reduced."""
     if prepared.dropped:
         names = ", ".join(Path(path).name for path in prepared.dropped[:3])
         more = ", …" if len(prepared.dropped) > 3 else ""
-        CONSOLE.print(f"{len(prepared.dropped)} listed images do not exist and are left out: {names}{more}")
+        CONSOLE.print(f"Skipped {len(prepared.dropped)} listed images that do not exist: {names}{more}")
     if prepared.factor > 1:
-        CONSOLE.print(f"Images are reduced by {prepared.factor}, in {prepared.transforms.parent}")
+        CONSOLE.print(f"Images are reduced by a factor of {prepared.factor}, in {prepared.transforms.parent}")
 
 
 def _without_splits(transforms: Path) -> Path:
-    """The same listing without the capture's own split, beside it."""
+    """Writes a copy of the transforms file without the capture's own splits, and returns its path."""
     import json
 
     meta = json.loads(transforms.read_text(encoding="utf-8"))
@@ -155,5 +159,5 @@ def _without_splits(transforms: Path) -> Path:
 
 capture = DataParserSpecification(
     config=CaptureDataParserConfig(),
-    description="Captures: nerfstudio, instant-ngp, blender or COLMAP, told apart by looking.",
+    description="Captures in the format of nerfstudio, instant-ngp, blender or COLMAP, which is detected.",
 )

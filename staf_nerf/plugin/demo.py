@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import imageio.v3 as imageio
 import numpy as np
 import torch
 from nerfstudio.cameras.cameras import Cameras
@@ -24,8 +23,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
+from staf_nerf.errors import unusable
 from staf_nerf.fields import count_parameters
 from staf_nerf.jobs import mesh
+from staf_nerf.jobs.progress import Attempts
 from staf_nerf.plugin import run
 from staf_nerf.plugin.methods import detect_device, trainer_config
 from staf_nerf.plugin.model import StafModel
@@ -42,25 +43,32 @@ MESH_VIEW_PIXELS = 128
 
 
 def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int, frames: int) -> Path:
-    """Trains, evaluates on all test views, and writes metrics, a contact sheet, a turntable film and a mesh.
+    """Trains, evaluates on all test views, and makes a contact sheet, a turntable film and a mesh.
+
+    What is true is printed as soon as it is. A later stage that fails leaves what the earlier ones made.
 
     Returns:
         The run's folder.
 
     Raises:
         KeyboardInterrupt: After a checkpoint was saved, when the user stops the training.
+        FileNotFoundError: If no capture is given and this installation lacks the scene.
+        IncompleteError: At the end, if a stage failed.
     """
     console = Console()
+    attempts = Attempts(console)
     device = detect_device()
     preset = override(load_preset(method, device), {"training": {"steps": steps}})
     config = trainer_config(method, preset, device)
-    config.pipeline.datamanager.data = data or resource("scenes") / "tin_robot"
+    config.pipeline.datamanager.data = data or shipped_scene()
     config.output_dir, config.experiment_name = output.parent.absolute(), output.name
+    if (problem := unusable("open3d")) is not None:
+        console.print(f"There will be no mesh: {problem}", style="yellow", markup=False, soft_wrap=True)
     console.print(f"Training {method} on {config.pipeline.datamanager.data} ({device}); Ctrl-C saves and stops.")
     with _quiet():
         trainer = run.set_up(config, seed=seed, test_mode="val")
     assert isinstance(trainer, StafTrainer)
-    folder = config.get_base_dir()
+    folder, model = config.get_base_dir(), trainer.pipeline.model
     rays = preset.training.rays_per_step
     start = time.perf_counter()
     try:
@@ -73,9 +81,54 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
         raise
     seconds = time.perf_counter() - start
 
-    model = trainer.pipeline.model
     with _quiet():
         manager = config.pipeline.datamanager.setup(device=trainer.device, test_mode="test", world_size=1, local_rank=0)
+    training = {
+        "training_seconds": round(seconds, 1),
+        "steps": preset.training.steps,
+        "training_rays_per_second": round(preset.training.steps * rays / seconds),
+        "parameters": count_parameters(model),
+        "method": method,
+        "seed": seed,
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+    with attempts.attempt("test views"):
+        scores, shown = _test(model, manager, console)
+        (folder / "metrics.json").write_text(json.dumps({**scores, **training}, indent=1) + "\n")
+        console.print(_table({**scores, **training}))
+        with attempts.attempt("contact sheet"):
+            contact_sheet(shown, folder / "contact_sheet.png")
+    _show_commands(console, folder, trainer)
+    if frames:
+        with attempts.attempt("turntable"), _quiet():
+            film(model, turntable(manager.train_dataset.cameras, frames), folder / "turntable.mp4", console)
+    with attempts.attempt("mesh"), _quiet():
+        assert isinstance(model, StafModel)
+        source = source_of(model, trainer.pipeline.datamanager, most_pixels=MESH_VIEW_PIXELS)
+        mesh.run(source, mesh.MakeMesh(folder / "mesh.glb"), console)
+    _show_files(console, folder)
+    attempts.refuse_failures()
+    return folder
+
+
+def shipped_scene() -> Path:
+    """The folder of the scene that the repository holds.
+
+    Raises:
+        FileNotFoundError: If this installation lacks it, as a wheel does.
+    """
+    try:
+        return resource("scenes") / "tin_robot"
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            "the demo's scene is not in this installation: it lies in the repository, in scenes/tin_robot. "
+            "Install from a clone (pip install -e .), or name a capture: staf demo --data FOLDER"
+        ) from error
+
+
+def _test(model: Model, manager: Any, console: Console) -> tuple[dict[str, Any], list[list[np.ndarray]]]:
+    """Renders all test views: their metrics and the speed, and the panels of four of them."""
     total = len(manager.eval_dataset)
     shown: dict[int, list[np.ndarray]] = {}
     with Progress(TextColumn("test views"), BarColumn(), MofNCompleteColumn(), console=console) as progress:
@@ -86,38 +139,13 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
                 shown[i] = panels(batch["image"], outputs["rgb"], outputs["depth"])
             progress.advance(task)
 
-        started = time.perf_counter()
+        start = time.perf_counter()
         with _quiet():
             scores = run.evaluate(model, manager, on_view)
-        evaluation = time.perf_counter() - started
-
+        seconds = time.perf_counter() - start
     pixels = sum(int(camera.height) * int(camera.width) for camera in manager.eval_dataset.cameras)
-    metrics = {
-        "psnr": scores["psnr"],
-        "ssim": scores["ssim"],
-        "test_views": total,
-        "training_seconds": round(seconds, 1),
-        "steps": preset.training.steps,
-        "training_rays_per_second": round(preset.training.steps * rays / seconds),
-        "rendering_rays_per_second": round(pixels / evaluation),
-        "parameters": count_parameters(model),
-        "method": method,
-        "seed": seed,
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "views": scores["views"],
-    }
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
-    contact_sheet(list(shown.values()), folder / "contact_sheet.png")
-    if frames:
-        with _quiet():
-            film(model, turntable(manager.train_dataset.cameras, frames), folder / "turntable.mp4", console)
-    with _quiet():
-        assert isinstance(model, StafModel)
-        source = source_of(model, trainer.pipeline.datamanager, most_pixels=MESH_VIEW_PIXELS)
-        mesh.run(source, mesh.MakeMesh(folder / "mesh.glb"), console)
-    _report(console, metrics, folder, trainer)
-    return folder
+    speed = {"test_views": total, "rendering_rays_per_second": round(pixels / seconds)}
+    return {**scores, **speed}, list(shown.values())
 
 
 def _spread(total: int, count: int) -> list[int]:
@@ -256,6 +284,8 @@ def turntable(cameras: Cameras, count: int) -> Cameras:
 @torch.no_grad()
 def film(model: Model, cameras: Cameras, path: Path, console: Console) -> None:
     """Renders the cameras to an H.264 film."""
+    import imageio.v3 as imageio
+
     model.eval()
     pictures = []
     for i in track(range(len(cameras)), description="turntable", console=console):
@@ -266,16 +296,18 @@ def film(model: Model, cameras: Cameras, path: Path, console: Console) -> None:
     model.train()
 
 
-def _report(console: Console, metrics: dict[str, Any], folder: Path, trainer: StafTrainer) -> None:
+def _table(metrics: dict[str, Any]) -> Table:
     table = Table(title="staf demo", show_header=False)
     for name, value in metrics.items():
         if not isinstance(value, list):
             table.add_row(name.replace("_", " "), f"{value:.3f}" if isinstance(value, float) else f"{value}")
-    console.print(table)
+    return table
+
+
+def _show_commands(console: Console, folder: Path, trainer: StafTrainer) -> None:
+    """What can be done with a run whose checkpoint is saved."""
     config = shlex.quote(str(folder / "config.yml"))
     commands = {
-        "look at": folder / "contact_sheet.png",
-        "the mesh": f"{folder / 'mesh.glb'} and its picture {folder / 'mesh.preview.png'}",
         "view it": f"ns-viewer --load-config {config}",
         "train on": trainer.resume_command(),
         "evaluate": f"ns-eval --load-config {config} --output-path {shlex.quote(str(folder / 'eval.json'))}",
@@ -283,3 +315,17 @@ def _report(console: Console, metrics: dict[str, Any], folder: Path, trainer: St
     }
     for name, command in commands.items():
         console.print(f"[bold]{name:>9}[/bold]  {command}", soft_wrap=True, highlight=False)
+
+
+def _show_files(console: Console, folder: Path) -> None:
+    """The files to look at, those that were made."""
+    files = {
+        "metrics": "metrics.json",
+        "views": "contact_sheet.png",
+        "film": "turntable.mp4",
+        "mesh": "mesh.glb",
+        "picture": "mesh.preview.png",
+    }
+    for name, file in files.items():
+        if (folder / file).is_file():
+            console.print(f"[bold]{name:>9}[/bold]  {folder / file}", soft_wrap=True, highlight=False)

@@ -1,7 +1,8 @@
-"""nerfstudio fields around ours: ray samples in, density and colour out.
+"""nerfstudio fields that wrap ours: they map ray samples to density and colour.
 
-Conventions: nerfstudio's scene coordinates. With contraction all of space is mapped into the ball (order 2) or cube
-(order ∞) of radius 2, and halved to our [-1, 1]; without, the scene box is mapped to [-1, 1] and nothing is outside.
+Conventions: positions are in nerfstudio's scene coordinates. With contraction all of space is mapped into the ball
+(order 2) or cube (order ∞) of radius 2, and then halved to [-1, 1]. Without contraction the scene box is mapped to
+[-1, 1], and the density outside is zero.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from staf_nerf.kernels import rays
 from staf_nerf.plugin.sampling import positions_of, weights_of
 
 UNSEEN_WEIGHT = 1e-4
-"""At evaluation the colour of a sample that has less weight on its ray is not computed: under half a grey level of 255
-even if all samples of a ray were left out."""
+"""At evaluation, colours are not computed for samples with less weight than this.
+The error is below half of 1/255, even if all samples of a ray were skipped."""
 
 
 class CubeContraction(SpatialDistortion):
-    """All of space into the cube of half side 2, as nerfstudio's `SceneContraction(order=inf)`; see `rays.contract`."""
+    """Contraction of all of space to [-2, 2]³, as nerfstudio's `SceneContraction(order=inf)`; see `rays.contract`."""
 
     def forward(self, positions: Tensor) -> Tensor:
         return rays.contract(positions)
 
 
 class _SpaceField(Field):
-    """What both fields need: from a ray sample's position to coordinates in [-1, 1]."""
+    """Base class: maps positions to coordinates in [-1, 1] and evaluates the density there."""
 
     aabb: Tensor
 
@@ -44,9 +45,9 @@ class _SpaceField(Field):
         self.contraction = contraction
 
     def coordinates_of(self, positions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Coordinates (..., 3) in [-1, 1] of positions (..., 3), and whether they lie in the scene (..., 1).
+        """Returns coordinates (..., 3) in [-1, 1] for positions (..., 3), and whether they lie in the scene (..., 1).
 
-        The second is None where all do, as with a contraction.
+        With a contraction all positions do, and the second value is None.
         """
         if self.contraction is not None:
             return 0.5 * self.contraction(positions), None
@@ -55,11 +56,11 @@ class _SpaceField(Field):
         return coordinates * inside, inside
 
     def density_fn(self, positions: Tensor, times: Tensor | None = None) -> Tensor:
-        """Density (..., 1) at positions (..., 3); nerfstudio's own makes rays of them first, which takes as long."""
+        """Returns the density (..., 1) at positions (..., 3), without the ray samples that nerfstudio's own creates."""
         return self.density_of(positions)[0]
 
     def density_of(self, positions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Density (..., 1) at positions (..., 3) in the scene, and what a colour network reads, where there is one."""
+        """Returns the density (..., 1) at positions (..., 3), and features for the colour network, if there is one."""
         raise NotImplementedError
 
     def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor | None]:
@@ -67,7 +68,7 @@ class _SpaceField(Field):
 
 
 class ProposalField(_SpaceField):
-    """A small density field that tells where along a ray it is worth looking."""
+    """A small density field for proposal sampling."""
 
     def __init__(
         self,
@@ -92,8 +93,8 @@ class ProposalField(_SpaceField):
 class StafField(_SpaceField):
     """A `RadianceField` for nerfstudio's renderers, with an appearance embedding for each training photo.
 
-    At evaluation the embedding is the mean of the training photos'. To put this field into a model of your own, give
-    it the scene box, the number of training photos and two configurations.
+    At evaluation the mean embedding is used. The field can be used in other nerfstudio models: it needs the scene box,
+    the number of training photos and two configurations.
     """
 
     def __init__(
@@ -127,18 +128,18 @@ class StafField(_SpaceField):
         return {FieldHeadNames.RGB: self._color(density_embedding, directions, appearance)}
 
     def forward(self, ray_samples: RaySamples, compute_normals: bool = False) -> dict[FieldHeadNames, Tensor]:
-        """Density and colour; at evaluation, colour only where a sample is seen."""
+        """Returns density and colour. At evaluation colours are computed only for samples with weight."""
         if self.training or compute_normals:
             return super().forward(ray_samples, compute_normals=compute_normals)
         density, features = self.density_of(positions_of(ray_samples))
         seen = weights_of(ray_samples, density)[..., 0] > UNSEEN_WEIGHT
-        seen[..., -1] = True  # the last sample's colour may be the background's
+        seen[..., -1] = True  # the last sample's colour may serve as background
         rgb = features.new_zeros(*seen.shape, 3)
         rgb[seen] = self._color(features[seen], ray_samples.frustums.directions[seen], None)
         return {FieldHeadNames.DENSITY: density, FieldHeadNames.RGB: rgb}
 
     def surface_color(self, positions: Tensor, directions: Tensor) -> Tensor:
-        """Colour (..., 3) at positions (..., 3) seen along unit directions (..., 3), with the mean appearance."""
+        """Returns colours (..., 3) at positions (..., 3) for unit directions (..., 3), with the mean appearance."""
         _, features = self.density_of(positions)
         return self._color(features, directions, None)
 
@@ -149,16 +150,16 @@ class StafField(_SpaceField):
 
 
 def make_appearance(num_images: int, color: ColorConfig) -> Embedding | None:
-    """The embedding of each training photo's exposure and white balance, where the configuration has one."""
+    """Returns the appearance embedding (exposure and white balance of each training photo), if it is configured."""
     if not color.appearance_features:
         return None
     appearance = Embedding(num_images, color.appearance_features)
-    # A common start, so that the mean at evaluation is a photo's own neighbour.
+    # All embeddings start equal, so that the mean used at evaluation stays close to each of them.
     torch.nn.init.zeros_(appearance.embedding.weight)
     return appearance
 
 
 def _once(values: Tensor) -> Tensor:
-    """One sample's values (rays, 1, n) of (rays, samples, n), where the samples of a ray share them."""
+    """Returns (rays, 1, n) of values (rays, samples, n) that all samples of a ray share, else the values."""
     shared = values.ndim > 2 and values.stride(-2) == 0
     return values[..., :1, :] if shared else values

@@ -1,6 +1,6 @@
-"""The methods that `ns-train` shows: a preset from `method_configs/`, for this machine's device, as a trainer's config.
+"""The methods for `ns-train`: presets from `method_configs/`, for this machine's device, as trainer configurations.
 
-This module is loaded for every nerfstudio command, whatever the method: it stays light and must not fail.
+nerfstudio loads this module for every command and every method. Its import must be fast and must not fail.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from staf_nerf.plugin.trainer import FusedAdamConfig, MuonConfig, StafTrainerCon
 from staf_nerf.presets import Device, load_preset
 
 ADAM_EPS = 1e-15
-"""Adam's epsilon, small because a hash grid's gradients are (instant-ngp, arXiv 2201.05989, section 4)."""
+"""Adam's epsilon. It is small because a hash grid's gradients are small (instant-ngp, arXiv 2201.05989, section 4)."""
 
 
 def detect_device() -> Device:
-    """The device to train on: "cuda", "mps", else "cpu"."""
+    """Returns the device to train on: "cuda" or "mps" if available, otherwise "cpu"."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def trainer_config(name: str, preset: RadianceConfig, device: Device) -> StafTrainerConfig:
-    """nerfstudio's configuration of a method from its preset."""
+    """Returns nerfstudio's trainer configuration for a method and its preset."""
     training = preset.training
     rates = {
         "proposal_networks": training.learning_rate,
@@ -103,7 +103,7 @@ def _model_config(preset: RadianceConfig) -> StafModelConfig:
 
 
 def method(name: str) -> MethodSpecification:
-    """The method of a shipped preset, for the device of this machine."""
+    """Returns the method of a shipped preset, for this machine's device."""
     device = detect_device()
     preset = load_preset(name, device)
     return MethodSpecification(config=trainer_config(name, preset, device), description=preset.description)

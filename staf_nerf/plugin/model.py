@@ -1,4 +1,4 @@
-"""The nerfstudio model: nerfacto's sampling, losses and outputs around STAF fields."""
+"""The nerfstudio model: STAF fields with nerfacto's sampling, losses and outputs."""
 
 from __future__ import annotations
 
@@ -33,34 +33,34 @@ from staf_nerf.plugin.field import CubeContraction, ProposalField, StafField
 from staf_nerf.plugin.sampling import ProposalSampler, weights_of
 
 FORMAT_VERSION = 1
-"""Version of the checkpoints' content: raised when an older program could not use a newer file."""
+"""Version of the checkpoint format. It is raised when an older version could not read a newer file."""
 
 STEPS_PER_HISTOGRAM = 100
-"""Steps between two histograms of the frequencies in TensorBoard."""
+"""Number of steps between histograms of the frequencies in TensorBoard."""
 
 
 @dataclass
 class StafModelConfig(ModelConfig):
-    """The model of the STAF methods."""
+    """Settings of the model."""
 
     _target: type = dataclasses.field(default_factory=lambda: StafModel)
     field: FieldConfig = dataclasses.field(default_factory=FieldConfig)
-    """The density network and its encoding."""
+    """The geometry network and its encoding."""
     color: ColorConfig = dataclasses.field(default_factory=ColorConfig)
     """The colour network."""
     proposal: FieldConfig = dataclasses.field(default_factory=lambda: RadianceConfig().proposal)
-    """The first proposal network; the finest grid of each further one has twice the resolution."""
+    """The first proposal network. Each further one doubles the resolution of the finest hash grid level."""
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
     """Samples along rays."""
     camera_optimizer: CameraOptimizerConfig = dataclasses.field(
         default_factory=lambda: CameraOptimizerConfig(mode="off")
     )
-    """Correction of the camera poses."""
+    """Optimisation of the camera poses."""
     background_color: Literal["auto", "random", "last_sample", "black", "white"] = "auto"
-    """Colour behind the scene. "auto": random where the photos have transparency, else the last sample's."""
+    """Background colour. "auto": random if the photos have transparency, otherwise the colour of the last sample."""
     implementation: Implementation = "auto"
-    """Of the hash grids: tiny-cuda-nn's where it can be used, or our own."""
-    # What the methods that we inherit from nerfacto read from its configuration.
+    """Implementation of the hash grids. "auto": tiny-cuda-nn if it is installed on a CUDA machine, otherwise ours."""
+    # Read by the methods that are inherited from nerfacto.
     use_proposal_weight_anneal = True
     proposal_weights_anneal_slope = 10.0
     proposal_weights_anneal_max_num_iters = 1000
@@ -79,13 +79,13 @@ class StafModelConfig(ModelConfig):
 
 
 class StafModel(NerfactoModel):
-    """nerfacto with STAF fields, hash grids that are quick on a CPU, and nothing that needs a download."""
+    """nerfacto with STAF fields, hash grids that are fast on a CPU, and no downloads."""
 
     config: StafModelConfig
     field: Any
 
     def populate_modules(self) -> None:
-        Model.populate_modules(self)  # nerfacto's own would build LPIPS, whose weights are a download
+        Model.populate_modules(self)  # nerfacto's own constructs LPIPS, which downloads weights
         config, sampling = self.config, self.config.sampling
         metadata = self.kwargs.get("metadata", {})
         bounded = bool(metadata.get("bounded"))
@@ -138,16 +138,16 @@ class StafModel(NerfactoModel):
         )
 
     def shade(self, samples: RaySamples) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Weights (rays, samples, 1) and colours (rays, samples, 3) of samples, and outputs beside the usual ones."""
+        """Returns weights (rays, samples, 1) and colours (rays, samples, 3) of samples, and additional outputs."""
         return self.shade_density(self.field, samples)
 
     def shade_density(self, field: StafField, samples: RaySamples) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """The same for a field of density."""
+        """Returns the same for a density field."""
         found = field(samples)
         return weights_of(samples, found[FieldHeadNames.DENSITY]), found[FieldHeadNames.RGB], {}
 
     def _proposal_interval(self, step: int) -> float:
-        """Steps between updates of the proposal networks: from 1, rising over the warm-up."""
+        """Returns the steps between updates of the proposal networks, which grow from 1 over the warm-up."""
         sampling = self.config.sampling
         warm = np.interp(step, [0, max(sampling.proposal_warmup, 1)], [0, sampling.proposal_update_every])
         return float(np.clip(warm, 1, sampling.proposal_update_every))
@@ -171,7 +171,7 @@ class StafModel(NerfactoModel):
         ]
 
     def _write_histograms(self, step: int) -> None:
-        """Frequencies and amplitudes of each layer, to TensorBoard where it is on."""
+        """Writes histograms of each layer's frequencies and amplitudes to TensorBoard, if it is on."""
         boards = [w.tb_writer for w in writer.EVENT_WRITERS if isinstance(w, writer.TensorboardWriter)]
         for name, module in self.field.named_modules():
             if boards and isinstance(module, STAF):
@@ -180,7 +180,7 @@ class StafModel(NerfactoModel):
                     board.add_histogram(f"amplitude/{name}", module.amplitude.detach(), step)
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:
-        """Colour and accumulation of rays; in training what the losses need, else depths too."""
+        """Returns colour and accumulation of rays, with depths at evaluation and what the losses need in training."""
         if self.training:
             self.camera_optimizer.apply_to_raybundle(ray_bundle)
         samples, weights_list, samples_list = self.proposal_sampler(ray_bundle, density_fns=self.density_fns)
@@ -201,7 +201,7 @@ class StafModel(NerfactoModel):
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
         truth = self.renderer_rgb.blend_background(batch["image"].to(self.device))
-        # torchmetrics' function: what its class counts beside is for sums over batches, and takes twice as long.
+        # The function of torchmetrics: its class also accumulates over batches and takes twice as long.
         metrics = {"psnr": peak_signal_noise_ratio(outputs["rgb"], truth, data_range=1.0)}
         if self.training:
             samples, weights = outputs["ray_samples_list"][-1], outputs["weights_list"][-1][..., 0]
@@ -223,7 +223,7 @@ class StafModel(NerfactoModel):
             weights, samples = outputs["weights_list"], outputs["ray_samples_list"]
             if any(w.requires_grad for w in weights[:-1]):
                 self.interlevel_loss = interlevel_loss(weights, samples)
-            else:  # most steps leave the proposal networks as they are; the sum of the losses shall not jump
+            else:  # most steps do not train the proposal networks; keep the sum of the losses smooth
                 self.interlevel_loss = self.interlevel_loss.detach()
             losses["interlevel_loss"] = self.config.interlevel_loss_mult * self.interlevel_loss
             losses["distortion_loss"] = self.config.distortion_loss_mult * metrics_dict["distortion"]
@@ -234,7 +234,7 @@ class StafModel(NerfactoModel):
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         lpips = load_lpips(self.device)
-        # The method of nerfacto calls self.lpips: without its weights a number that is dropped again.
+        # The method of nerfacto calls self.lpips: without the weights it gets a placeholder that is dropped below.
         self.__dict__["lpips"] = lpips if lpips is not None else lambda *_: torch.nan
         metrics, images = super().get_image_metrics_and_images(outputs, batch)
         if lpips is None:

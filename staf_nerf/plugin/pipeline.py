@@ -1,4 +1,4 @@
-"""The nerfstudio pipeline: the stock one, with checks when a checkpoint is loaded and a viewer that stays quick."""
+"""The nerfstudio pipeline: the standard one with checks of checkpoints and a lower initial viewer resolution."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from staf_nerf.plugin.model import FORMAT_VERSION
 
 @dataclass
 class StafPipelineConfig(VanillaPipelineConfig):
-    """The pipeline of the STAF methods."""
+    """Settings of the pipeline."""
 
     _target: type = dataclasses.field(default_factory=lambda: StafPipeline)
     viewer_resolution: int = 512
-    """Longest side, in pixels, of the viewer's pictures when it opens (64 to 2048). Its slider changes it."""
+    """Longest side of the viewer's images in pixels when it opens (64 to 2048). A slider in the viewer changes it."""
 
 
 class StafPipeline(VanillaPipeline):
-    """The stock pipeline for the STAF methods."""
+    """nerfstudio's standard pipeline, with checks of checkpoints."""
 
     config: StafPipelineConfig
 
@@ -34,32 +34,32 @@ class StafPipeline(VanillaPipeline):
         """Loads a checkpoint's weights.
 
         Raises:
-            ValueError: If the checkpoint is another method's, or of a newer version.
+            ValueError: If the checkpoint is from another method or a newer version.
         """
         state = {key.removeprefix("module."): value for key, value in loaded_state.items()}
         version = state.get("_model.format_version")
         if version is None:
-            raise ValueError("the checkpoint is not one of a STAF method: it lacks a format version")
+            raise ValueError("the checkpoint is not from a STAF method: it has no format version")
         if int(version) > FORMAT_VERSION:
             raise ValueError(
-                f"the checkpoint has format version {int(version)}, this staf_nerf reads up to {FORMAT_VERSION}: "
-                "install a newer staf_nerf"
+                f"the checkpoint has format version {int(version)}, this version of staf_nerf reads up to "
+                f"{FORMAT_VERSION}: install a newer staf_nerf"
             )
-        # The stock method loads what fits and leaves the rest as it was drawn, without a word.
+        # The standard method loads what fits and silently leaves the rest at its initialisation.
         own = self.state_dict()
         odd = sorted(key for key in own.keys() ^ state.keys() if key.startswith("_model."))
         odd += sorted(key for key in own.keys() & state.keys() if own[key].shape != state[key].shape)
         if odd:
             names = ", ".join(key.removeprefix("_model.") for key in odd[:3])
             raise ValueError(
-                "the checkpoint does not fit this method and its configuration (was it trained by another method, on "
-                f"another capture, or with other sizes?): {len(odd)} parameters differ, such as {names}"
+                "the checkpoint does not match this method and its configuration (was it trained by another method, on "
+                f"another capture, or with other sizes?): {len(odd)} parameters differ, for example {names}"
             )
         super().load_pipeline(loaded_state, step)
 
 
 class _ViewerStart(ViewerControl):
-    """Opens the viewer at a resolution at which a connected browser does not stop the training."""
+    """Opens the viewer at a resolution at which a connected browser does not stall training."""
 
     def __init__(self, resolution: int) -> None:
         self.resolution = resolution

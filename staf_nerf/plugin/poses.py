@@ -1,4 +1,4 @@
-"""What the poses of a capture's cameras say about the scene."""
+"""Where the cameras of a capture look."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from nerfstudio.cameras.cameras import Cameras
 
 @dataclass(frozen=True)
 class Attention:
-    """Where cameras look."""
+    """The point that the cameras look at, and their distances from it."""
 
     center: tuple[float, float, float]
-    """The point nearest to all optical axes."""
+    """The point that is nearest to all optical axes, in the least squares sense."""
     nearest: float
-    """Distance of the nearest camera from it."""
+    """Distance from that point to the nearest camera."""
     farthest: float
-    """Distance of the farthest one."""
+    """Distance from that point to the farthest camera."""
     half_view: float
-    """Tangent of the narrowest angle from an optical axis to the edge of a picture."""
+    """Tangent of the smallest half field of view."""
     inwards: bool
-    """Whether most cameras have it before them: they stand around it, and not within a room."""
+    """Whether most cameras look towards the point, as around an object. Otherwise they stand inside a room."""
 
 
 def attention(cameras: Cameras) -> Attention:
-    """Where cameras look: the point is that of least squares."""
+    """Returns where the cameras look: the point nearest to all optical axes (least squares)."""
     poses = cameras.camera_to_worlds.detach().cpu().double()
     origins, axes = poses[:, :, 3], -poses[:, :, 2]
     # Least squares over the projectors orthogonal to the axes.

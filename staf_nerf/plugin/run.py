@@ -1,4 +1,4 @@
-"""Training and evaluating a method in this process, without `ns-train`: for the demo and the benchmarks."""
+"""Training and evaluation of a method in this process, without `ns-train`, for the demo and the benchmarks."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ OnView = Callable[[int, dict[str, Any], dict[str, Any]], None]
 
 
 def set_up(config: TrainerConfig, *, seed: int, test_mode: Literal["test", "val"] = "test") -> Trainer:
-    """A trainer that is ready to train: no viewer, no evaluation on the way, no waiting at the end.
+    """Returns a trainer that is ready to train, without viewer, evaluation during training, or waiting at the end.
 
     Args:
-        config: Any nerfstudio method's configuration; changed in place.
-        seed: Of torch's, numpy's and Python's generators.
-        test_mode: "test" or "val": which views are held out.
+        config: Configuration of any nerfstudio method. It is changed in place.
+        seed: Random seed for torch, numpy and Python.
+        test_mode: Split to evaluate on: "test" or "val".
     """
     config.vis = "tensorboard"
     config.machine.seed = seed
@@ -44,7 +44,7 @@ def set_up(config: TrainerConfig, *, seed: int, test_mode: Literal["test", "val"
 
 
 def train(trainer: Trainer, on_step: OnStep | None = None) -> None:
-    """Trains to the end; `on_step(trainer, step)` is called after each step."""
+    """Runs all training steps. `on_step(trainer, step)` is called after each of them."""
     if on_step is not None:
         trainer.callbacks.append(
             TrainingCallback(
@@ -55,7 +55,7 @@ def train(trainer: Trainer, on_step: OnStep | None = None) -> None:
         )
     try:
         trainer.train()
-    finally:  # nerfstudio keeps its writers for the life of the process: a second run would write to this one's too
+    finally:  # nerfstudio keeps its writers in a global list: a second run would write to the first one's too
         for board in writer.EVENT_WRITERS:
             if isinstance(board, writer.TensorboardWriter):
                 board.tb_writer.close()
@@ -63,7 +63,7 @@ def train(trainer: Trainer, on_step: OnStep | None = None) -> None:
 
 
 def step(trainer: Trainer, number: int) -> None:
-    """One training step, of that number, with its callbacks: what nerfstudio's loop does each time."""
+    """Runs one training step with its callbacks, as nerfstudio's training loop does."""
     trainer.pipeline.train()
     _call_back(trainer, number, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
     trainer.train_iteration(number)
@@ -77,15 +77,15 @@ def _call_back(trainer: Trainer, number: int, location: TrainingCallbackLocation
 
 @torch.no_grad()
 def evaluate(model: Model, manager: DataManager, on_view: OnView | None = None) -> dict[str, Any]:
-    """PSNR and SSIM over all held-out views, with the weights as they are. A training goes on as if without it.
+    """Evaluates PSNR and SSIM over all held-out views. Training can continue unchanged afterwards.
 
     Args:
-        model: A trained model.
-        manager: Its held-out views.
-        on_view: Called with each view's index, outputs and batch.
+        model: The model, with its present weights.
+        manager: The data manager with the held-out views.
+        on_view: Called with the index, outputs and batch of each view.
 
     Returns:
-        Means under "psnr" and "ssim", and the list "views" with each view's own.
+        The means "psnr" and "ssim", and "views", a list with the metrics of each view.
     """
     model.eval()
     views = []
@@ -99,7 +99,7 @@ def evaluate(model: Model, manager: DataManager, on_view: OnView | None = None) 
             views.append({name: float(value) for name, value in metrics.items()})
             if on_view is not None:
                 on_view(i, outputs, batch)
-    if sampler is not None:  # it takes a rendered view for an update of its networks, and would leave the next one out
+    if sampler is not None:  # it counts a rendered view as an update of its networks and would skip the next one
         sampler._steps_since_update = since_update
     model.train()
     return {**{name: float(np.mean([view[name] for view in views])) for name in views[0]}, "views": views}

@@ -1,4 +1,4 @@
-"""Samples along nerfstudio's rays: where proposal networks say that it is worth looking, and what each is seen by."""
+"""Samples along nerfstudio's rays: positions, weights, and sampling by proposal networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from staf_nerf.kernels import rays
 
 
 def positions_of(samples: RaySamples) -> Tensor:
-    """The samples' middles (rays, samples, 3), as nerfstudio's `get_positions`."""
+    """Returns the midpoints of samples (rays, samples, 3), as nerfstudio's `get_positions`."""
     frustums = samples.frustums
     origins, directions = frustums.origins, frustums.directions
     shared = origins.ndim == 3 and origins.stride(1) == directions.stride(1) == 0
@@ -25,18 +25,18 @@ def positions_of(samples: RaySamples) -> Tensor:
 
 
 def weights_of(samples: RaySamples, density: Tensor) -> Tensor:
-    """The samples' weights from their densities, both (rays, samples, 1), as nerfstudio's `get_weights`."""
+    """Returns the weights of samples for their densities, both (rays, samples, 1), as nerfstudio's `get_weights`."""
     assert samples.deltas is not None
     return rays.sample_weights((samples.deltas * density)[..., 0])[..., None]
 
 
 class ProposalSampler(ProposalNetworkSampler):
-    """nerfstudio's, which draws the same samples, by the functions of `staf_nerf.kernels.rays`."""
+    """nerfstudio's `ProposalNetworkSampler` with the faster functions of `staf_nerf.kernels.rays`."""
 
     def generate_ray_samples(
         self, ray_bundle: RayBundle | None = None, density_fns: Sequence[Callable[..., Tensor]] | None = None
     ) -> tuple[RaySamples, list[Tensor], list[RaySamples]]:
-        """The field's samples, and each proposal network's weights (rays, samples, 1) and samples."""
+        """Returns the field's samples, and for each proposal network its weights (rays, samples, 1) and samples."""
         assert ray_bundle is not None
         assert density_fns is not None
         learns = self._steps_since_update > self.update_sched(self._step) or self._step < 10

@@ -1,4 +1,4 @@
-"""A trained run as something a mesh can be made from: its density, its colours, and what its cameras see."""
+"""A trained run as the source of a mesh: its geometry, its colours and the views of its cameras."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ from staf_nerf.plugin.surface_field import StafSurfaceField
 from staf_nerf.plugin.views import pinhole, views
 
 OPAQUE = 50.0
-"""Density of a surface, per unit of the model's length: light is halved in a 70th of it."""
+"""Density that counts as a surface, per model unit. At this density light is halved over 1/70 of a unit."""
 SEEN_PIXELS = 64
-"""Longest side of the views that decide what is seen at all."""
+"""Longest side, in pixels, of the views that decide which parts of a mesh are visible."""
 COLOR_CHUNK = 2**14
-"""Points whose colours are asked for at a time."""
+"""Number of points whose colours are evaluated at a time."""
 
 
 def open_run(config: Path, *, most_pixels: int = 256) -> Source:
-    """Loads a run of `ns-train` (its config.yml).
+    """Loads a run of `ns-train` as the source of a mesh.
 
     Args:
         config: The run's config.yml.
-        most_pixels: Longest side of the views that are rendered for fusion.
+        most_pixels: Longest side, in pixels, of the views that are rendered for fusion.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If it is not a run of one of our methods.
     """
     if not config.is_file():
-        raise FileNotFoundError(f"no run {config}")
+        raise FileNotFoundError(f"the run {config} does not exist: name the config.yml of a run")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             _, pipeline, _, _ = eval_setup(config, test_mode="test")
         except (AssertionError, IndexError, AttributeError, yaml.YAMLError) as error:
-            reason = str(error) or "it is no config.yml of ns-train"
-            raise ValueError(f"{config} is not a run that can be loaded: {reason}") from error
+            reason = str(error) or "it is not a config.yml of ns-train"
+            raise ValueError(f"cannot load the run {config}: {reason}") from error
     model = pipeline.model
     if not isinstance(model, StafModel):
-        raise ValueError(f"{config} is a run of {type(model).__name__}, a run of one of staf_nerf's methods is needed")
+        raise ValueError(f"{config} is a run of {type(model).__name__}; a run of a method of staf_nerf is needed")
     return source_of(model, pipeline.datamanager, most_pixels=most_pixels)
 
 
 def source_of(model: StafModel, manager: Any, *, most_pixels: int = 256) -> Source:
-    """What a mesh can be made from, of a trained model and the data manager with its training cameras."""
+    """Returns the source of a mesh for a trained model and the data manager with its training cameras."""
     model.eval()
     outputs, cameras = manager.train_dataparser_outputs, manager.train_dataset.cameras
     field: Any = model.field
@@ -94,14 +94,14 @@ def source_of(model: StafModel, manager: Any, *, most_pixels: int = 256) -> Sour
 
 
 def camera_positions(manager: Any) -> Floats:
-    """Where the training cameras stood, (N, 3), in the coordinates of the capture's poses."""
+    """Returns the positions of the training cameras, (N, 3), in the coordinates of the capture's poses."""
     world = to_world(manager.train_dataparser_outputs)
     positions = manager.train_dataset.cameras.camera_to_worlds[:, :3, 3].double().cpu().numpy()
     return positions @ world[:3, :3].T + world[:3, 3]
 
 
 def rays(cameras: Cameras) -> tuple[Floats, Floats]:
-    """Origins and directions (N, 3) of a few thousand rays from each camera."""
+    """Returns origins and directions (N, 3) of a few thousand rays from each camera."""
     found = [pinhole(cameras[i : i + 1], SEEN_PIXELS).generate_rays(camera_indices=0) for i in range(len(cameras))]
     origins, directions = (
         np.concatenate([getattr(bundle, name).reshape(-1, 3).double().numpy() for bundle in found])
@@ -111,16 +111,16 @@ def rays(cameras: Cameras) -> tuple[Floats, Floats]:
 
 
 def to_world(outputs: DataparserOutputs) -> Floats:
-    """From nerfstudio's scene to the coordinates of the capture's poses, (4, 4)."""
+    """Returns the matrix (4, 4) from nerfstudio's scene to the coordinates of the capture's poses."""
     matrix = outputs.metadata.get("scene_from_capture")
-    if matrix is None:  # another dataparser: as far back as it says
+    if matrix is None:  # another dataparser: only its own transform is known
         matrix = np.eye(4)
         matrix[:3] = outputs.dataparser_scale * outputs.dataparser_transform.double().numpy()
     return np.linalg.inv(np.asarray(matrix, dtype=np.float64))
 
 
 def color_function(field: StafField | StafSurfaceField, device: torch.device | str) -> ColorFunction:
-    """The colours of a surface, seen straight from outside."""
+    """Returns a function for the colours of a surface, seen from outside along its normals."""
 
     @torch.no_grad()
     def color(points: Floats, normals: Floats) -> Floats:

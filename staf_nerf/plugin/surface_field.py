@@ -1,7 +1,7 @@
-"""The nerfstudio field of a surface: signed distance near the middle, a radiance field behind it.
+"""The nerfstudio field of surfaces: a signed distance in a cube, and a radiance field outside of it.
 
-Conventions: nerfstudio's scene coordinates. The signed distance lives in a cube; its network sees that cube as
-[-1, 1]³, and distances are given back in the scene's units.
+Conventions: positions are in nerfstudio's scene coordinates. The network of the signed distance reads coordinates in
+[-1, 1]³ of its cube. Distances are returned in scene units.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ from staf_nerf.plugin.poses import Attention
 from staf_nerf.plugin.sampling import positions_of
 
 SHARPNESS_RATE = 10.0
-"""The sharpness is exp(that times a parameter), as in NeuS: it has to change by far more than weights do."""
+"""The sharpness is exp(this times a parameter), as in NeuS, because it changes by far more than weights do."""
 
 
 def neus_alpha(distance: Tensor, slope: Tensor, delta: Tensor, sharpness: Tensor, anneal: float = 1.0) -> Tensor:
-    """The opacity of a part of a ray around a sample (NeuS, arXiv 2106.10689, equation 13), (..., 1).
+    """Returns the opacity (..., 1) of the ray segment around a sample (NeuS, arXiv 2106.10689, equation 13).
 
-    Along the part the distance changes by slope · delta; what is passed on is the share of a logistic distribution's
-    integral that is left.
+    Along the segment the distance changes by slope · delta. The transmittance is the ratio of the logistic
+    distribution function at the end and at the start of the segment.
 
     Args:
         distance: Signed distance at the sample, (..., 1).
-        slope: Its change along the ray, (..., 1): the gradient times the ray's direction.
-        delta: Length of the part, (..., 1).
-        sharpness: s, of the logistic distribution, per unit of distance.
-        anneal: 0 lets rays that leave a surface see it too, so that a wrong start can be mended; 1 does not.
+        slope: Slope of the distance along the ray, (..., 1): the gradient times the ray's direction.
+        delta: Length of the segment, (..., 1).
+        sharpness: s of the logistic distribution, per unit of distance.
+        anneal: Between 0 and 1. At 0 surfaces are also visible from behind, which helps to correct a wrong start. At 1
+            only surfaces that face the camera are visible.
     """
     falling = -((1.0 - anneal) * functional.relu(0.5 - 0.5 * slope) + anneal * functional.relu(-slope))
     half = 0.5 * falling * delta
@@ -49,7 +50,7 @@ def neus_alpha(distance: Tensor, slope: Tensor, delta: Tensor, sharpness: Tensor
 
 @dataclass(frozen=True)
 class Cube:
-    """Where the signed distance lives: |x - middle| < half_side on each axis."""
+    """The cube of the signed distance: ``|x - middle| < half_side`` on each axis, in scene coordinates."""
 
     middle: tuple[float, float, float]
     half_side: float
@@ -60,20 +61,20 @@ class StafSurfaceField(Field):
 
     Args:
         aabb: The scene's box, (2, 3).
-        num_images: Of the training photos.
+        num_images: Number of training photos.
         config: The distance network and its encoding.
         color: The colour network.
-        surface: How it starts, and what else it needs.
-        cube: Where the distance lives.
-        look: Where the cameras look; the first sphere is about that point, or around the cameras.
-        background: Of a radiance field of all space: at first it is all there is, then what is outside of the cube.
-        contraction: Of all space, for the background.
-        implementation: Of the hash grids.
+        surface: Settings of the signed distance.
+        cube: Cube of the signed distance.
+        look: Where the cameras look. The initial sphere is centred there, or around the cameras in a room.
+        background: The density network. It models all of space at first, and later what lies outside the cube.
+        contraction: Contraction of space for the background.
+        implementation: Implementation of the hash grids; see `HashGrid`.
     """
 
     middle: Tensor
     started: Tensor
-    """Whether there is a surface: until then the background is everywhere."""
+    """Whether the surface has been initialised. Until then the background field is used everywhere."""
 
     def __init__(
         self,
@@ -111,7 +112,7 @@ class StafSurfaceField(Field):
         self.register_buffer("started", torch.tensor(surface.density_steps == 0))
 
     def start(self, sharpness: float | None = None) -> None:
-        """Renders the surface from now on, at first with that sharpness (None: as it is)."""
+        """Starts to render the surface, with that initial sharpness (None: the present one)."""
         self.started.fill_(True)
         if sharpness is not None:
             with torch.no_grad():
@@ -119,31 +120,31 @@ class StafSurfaceField(Field):
 
     @property
     def sharpness(self) -> Tensor:
-        """s of `neus_alpha`, per unit of the scene's length."""
+        """The sharpness s of `neus_alpha`, per scene unit."""
         return torch.exp(SHARPNESS_RATE * self.log_sharpness)
 
     def coordinates_of(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """The network's coordinates (..., 3) of positions in the scene, and whether they lie in the cube (...)."""
+        """Returns the network's coordinates (..., 3) for positions (..., 3), and whether they lie in the cube (...)."""
         x = (positions - self.middle) / self.half_side
         return x, (x.abs() < 1.0).all(-1)
 
     def signed_distance(self, positions: Tensor) -> Tensor:
-        """Distance (..., 1) at positions (..., 3) of the scene, both in its units."""
+        """Returns the signed distance (..., 1) at scene positions (..., 3), in scene units."""
         return self.half_side * self.field.distance(self.coordinates_of(positions)[0])
 
     def forward_geonetwork(self, inputs: Tensor) -> Tensor:
-        """Distance and features (..., 1 + g): the name by which `ns-export marching-cubes` asks."""
+        """Returns distance and features (..., 1 + g). `ns-export marching-cubes` calls this method by name."""
         distance, features = self.field.distance.distance(self.coordinates_of(inputs)[0])
         return torch.cat([self.half_side * distance, features], -1)
 
     def surface_color(self, positions: Tensor, directions: Tensor) -> Tensor:
-        """Colour (N, 3) at positions (N, 3) seen along unit directions (N, 3), with the mean appearance."""
+        """Returns the colour (N, 3) at positions (N, 3) for unit view directions (N, 3), with the mean appearance."""
         _, gradient, features = self.field.surface(self.coordinates_of(positions)[0])
         appearance = None if self.appearance is None else self.appearance.mean(dim=0)
         return self.field.color(features, directions, appearance, functional.normalize(gradient, dim=-1)).detach()
 
     def forward(self, ray_samples: RaySamples, compute_normals: bool = False) -> dict:
-        """Opacity "alpha", rgb and normals of each sample, and the distance's "gradient" at those in the cube."""
+        """Returns opacity "alpha", rgb and normals of each sample, and the "gradient" of the distance in the cube."""
         x, inside = self.coordinates_of(positions_of(ray_samples))
         directions, deltas = ray_samples.frustums.directions, ray_samples.deltas
         assert deltas is not None
@@ -169,7 +170,7 @@ class StafSurfaceField(Field):
         }
 
     def _behind(self, ray_samples: RaySamples, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Opacity (N, 1) and colour (N, 3) of the samples outside the cube."""
+        """Returns opacity (N, 1) and colour (N, 3) of the chosen samples outside the cube."""
         field, frustums = self.background, ray_samples.frustums
         density, features = field.density_of(positions_of(ray_samples)[chosen])
         deltas = ray_samples.deltas
@@ -179,7 +180,7 @@ class StafSurfaceField(Field):
         return 1.0 - torch.exp(-density * deltas[chosen]), color
 
     def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor]:
-        """The logistic density of the signed distance, whatever the direction, for what asks a field for a density."""
+        """Returns the logistic density of the signed distance, for callers that need a density for every direction."""
         x, inside = self.coordinates_of(positions_of(ray_samples))
         distance, features = self.field.distance.distance(x)
         return self.sharpness * torch.sigmoid(-self.half_side * distance * self.sharpness) * inside[..., None], features
@@ -189,7 +190,7 @@ class StafSurfaceField(Field):
 
 
 def _appearance(field: StafField | StafSurfaceField, ray_samples: RaySamples, chosen: Tensor) -> Tensor | None:
-    """The embedding of the photos that the chosen samples belong to; at evaluation the mean of all."""
+    """Returns the appearance embeddings of the chosen samples' photos, or the mean embedding at evaluation."""
     if field.appearance is None:
         return None
     if not field.training:
@@ -199,14 +200,14 @@ def _appearance(field: StafField | StafSurfaceField, ray_samples: RaySamples, ch
 
 
 def is_room(surface: SurfaceConfig, look: Attention | None) -> bool:
-    """Whether the cameras stand within the surface."""
+    """Returns whether the cameras stand inside the surface."""
     if surface.inside == "auto":
         return look is not None and not look.inwards
     return surface.inside == "room"
 
 
 def surface_cube(surface: SurfaceConfig, look: Attention | None, bounds: Tensor | None) -> Cube:
-    """Where the signed distance lives: the scene's bounds (2, 3), or about what cameras look at, or around them."""
+    """Returns the cube of the signed distance: the scene's bounds (2, 3), around the object, or around the cameras."""
     if bounds is not None:
         x, y, z = bounds.mean(0).tolist()
         return Cube((x, y, z), half_side=float((bounds[1] - bounds[0]).max()) / 2.0)
@@ -218,10 +219,10 @@ def surface_cube(surface: SurfaceConfig, look: Attention | None, bounds: Tensor 
 def first_sphere(
     surface: SurfaceConfig, cube: Cube, look: Attention | None
 ) -> tuple[tuple[float, float, float], float]:
-    """Centre and radius of the first surface, in the network's coordinates.
+    """Returns centre and radius of the initial sphere, in the network's coordinates.
 
-    Cameras around an object see a ball about the point that they look at, and past it on all sides; cameras in a room
-    see a hollow ball around them.
+    Around an object the sphere is centred at the point that the cameras look at, and small enough to see past it on
+    all sides. In a room it is a hollow sphere around the cameras.
     """
     if look is None or is_room(surface, look):
         return (0.0, 0.0, 0.0), 0.9 if look is not None else surface.radius

@@ -1,6 +1,6 @@
-"""The nerfstudio model of surfaces: NeuS's rendering of a signed distance, with the sampling of the other methods.
+"""The nerfstudio model of surfaces: a signed distance rendered as in NeuS, with the sampling of the other methods.
 
-It begins as a radiance field. What that shows after some steps becomes the first surface, which is learned further.
+Training starts with a density. After some steps the surface is initialised from it, and is then trained further.
 """
 
 from __future__ import annotations
@@ -24,40 +24,41 @@ from staf_nerf.plugin.surface_field import StafSurfaceField, surface_cube
 from staf_nerf.plugin.surface_start import CarvedSignal, start_surface
 
 ANCHOR_POINTS = 2048
-"""Points a step at which the surface is held to what was carved."""
+"""Number of points per step for the anchor loss."""
 DEEP = 0.5
-"""Only what was carved as solid, and lies that part of the reach below the surface, is held: its skin may move."""
+"""The anchor loss holds only points that were carved as solid and lie this fraction of the reach below the surface.
+The surface itself may move."""
 
 
 def first_surface_step(surface: SurfaceConfig, steps: int | None) -> int:
-    """The step at which there is a surface: a run shorter than usual gives the density a quarter of its steps."""
+    """Returns the step at which the surface is initialised: at most a quarter of all steps."""
     return min(surface.density_steps, steps // 4) if steps is not None else surface.density_steps
 
 
 @dataclass
 class StafSurfaceModelConfig(StafModelConfig):
-    """The model of `staf-nerf-sdf`."""
+    """Settings of the model."""
 
     _target: type = dataclasses.field(default_factory=lambda: StafSurfaceModel)
     surface: SurfaceConfig = dataclasses.field(default_factory=SurfaceConfig)
-    """How the signed distance starts and learns."""
+    """Settings of the signed distance field."""
     background: FieldConfig = dataclasses.field(default_factory=FieldConfig)
-    """The density network and its encoding, of the radiance field that there is first, and behind the surface."""
+    """The density network, which is trained first and then models what lies behind the surface."""
 
     @property
     def sdf_field(self) -> FieldConfig:
-        """What `ns-export marching-cubes` looks for, to know a model of a surface."""
+        """The attribute by which `ns-export marching-cubes` recognises a model with a signed distance."""
         return self.field
 
 
 class StafSurfaceModel(StafModel):
-    """A STAF signed distance, rendered; behind it a STAF radiance field where the capture is not bounded."""
+    """A STAF signed distance field, and a STAF radiance field behind it for captures without bounds."""
 
     config: StafSurfaceModelConfig
     anchor: tuple[CarvedSignal, Generator] | None = None
-    """What the first surface was carved from, as long as it holds the surface, and what draws points of it."""
+    """The carved points and their random generator, while the anchor loss is active."""
     steps_of_surface = 0
-    """Steps since there is one."""
+    """Number of steps since the surface was initialised."""
 
     def _make_field(self, contraction: CubeContraction | None) -> StafSurfaceField:
         aabb, config = self.scene_box.aabb, self.config
@@ -99,7 +100,7 @@ class StafSurfaceModel(StafModel):
         return losses
 
     def _anchor_loss(self, signal: CarvedSignal, generator: Generator) -> Tensor:
-        """How far what was carved as solid, well below its surface, has become free; in parts of the reach."""
+        """Returns how far points that were carved as solid now lie outside the surface, relative to the reach."""
         points, distance, known = signal.carved(ANCHOR_POINTS, generator)
         solid = points[known & (distance < -DEEP * signal.reach)]
         return relu(self.field.signed_distance(solid)).sum() / (ANCHOR_POINTS * signal.reach)
@@ -110,8 +111,8 @@ class StafSurfaceModel(StafModel):
         return metrics
 
     def start_surface(self, manager: DataManager, *, steps: int) -> None:
-        """Gives the signed distance the surface that the density shows to the training cameras."""
-        CONSOLE.print("A first surface is made of what the density shows to the cameras.")
+        """Initialises the signed distance from depth maps that the density gives for the training cameras."""
+        CONSOLE.print("The surface is initialised from depth maps of the density.")
         carved = start_surface(self, manager, steps=steps)
         self.anchor = (carved, Generator().manual_seed(0)) if carved is not None else None
 

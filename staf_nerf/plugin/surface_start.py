@@ -1,7 +1,7 @@
-"""A first surface from a density: what a young radiance field shows, carved and learned by the signed distance.
+"""Initialisation of a surface from a density: depth maps are carved, and the signed distance is fitted to the result.
 
-A signed distance that starts as a ball finds what grows out of that ball; what stands apart and is thin, it never
-samples. A density has no such trouble, and a few hundred steps of it show where everything is.
+A signed distance that starts as a sphere finds parts that grow out of the sphere, but misses thin, separate ones. A
+density finds them, and a few hundred steps of density training suffice to show where everything is.
 """
 
 from __future__ import annotations
@@ -24,36 +24,37 @@ from staf_nerf.plugin.views import views
 FIT = FitConfig(
     minutes=0.0, steps=600, points=8192, matrix_learning_rate=1e-2, network_learning_rate=3e-3, final_learning_rate=0.1
 )
-"""How the distance learns what was carved."""
+"""Settings of the fit of the signed distance to carved points."""
 MOST_PIXELS = 128
-"""Longest side of the pictures that carve."""
+"""Longest side, in pixels, of the depth maps that carve."""
 CELLS = 64.0
-"""Carved distances are told apart up to the cube's side over this."""
+"""The reach, up to which carved distances are used, is the side length of the cube divided by this."""
 POINTS = 2**19
-"""Points that are carved."""
+"""Number of carved points."""
 CHUNK = 2**12
-"""Points that are carved at a time."""
+"""Number of points that are carved at a time."""
 SHARPNESS = 2.0
-"""Sharpness of the first surface, per reach: opacity changes within half of what is told apart."""
+"""Initial sharpness of the surface, per reach: the opacity changes over half the reach."""
 THICKER = 0.25
-"""Solids are carved that part of it too thick: what is too thick wears off, what is missing does not come back."""
+"""Solids are carved too thick by this fraction of the reach.
+Training removes excess thickness, but does not restore missing parts."""
 
 
 class NothingSeenError(ValueError):
-    """No picture shows anything where the signed distance lives."""
+    """Raised if no depth map shows a surface in the cube of the signed distance."""
 
 
 class CarvedSignal:
-    """What pictures with depth say about a surface field: where it is free, where solid, and colours of surfaces.
+    """A signal for a surface field from depth maps: free space, solids and colours of surfaces.
 
     Args:
-        views: The pictures, in the scene's coordinates.
-        field: The field that learns them.
-        generator: Of the points that are carved, once.
-        device: Where points are handed out.
+        views: The depth maps with colours, in scene coordinates.
+        field: The field that is fitted.
+        generator: Random generator for the carved points, which are drawn once.
+        device: Device of the batches.
 
     Raises:
-        NothingSeenError: If no picture shows anything in the field's cube.
+        NothingSeenError: If no depth map shows a surface in the field's cube.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class CarvedSignal:
         self._distance -= THICKER * self.reach
 
     def _draw(self, generator: Generator) -> Tensor:
-        """Points (POINTS, 3): three in four near what is seen, the rest anywhere in the cube."""
+        """Draws points (POINTS, 3): three quarters near visible surfaces, the rest anywhere in the cube."""
         anywhere = 2.0 * torch.rand(POINTS // 4, 3, generator=generator) - 1.0
         anywhere = self.field.half_side * anywhere + self.field.middle.cpu()
         seen = self._seen[0].cpu()
@@ -80,17 +81,17 @@ class CarvedSignal:
         return torch.cat([near + self.reach * torch.randn(near.shape, generator=generator), anywhere])
 
     def carved(self, count: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Points (count, 3) of the scene, signed distances (count,) there, and whether these are known (count,)."""
+        """Returns scene points (count, 3), signed distances (count,) there, and whether they are known (count,)."""
         index = torch.randint(POINTS, (count,), generator=generator).to(self._points.device)
         return self._points[index], self._distance[index], self._known[index]
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, ...]:
-        """Points seen (a quarter), their colours and the rays' directions; carved points, distances, whether known."""
+        """Returns visible points (a quarter), their colours and view directions, and carved points as in `carved`."""
         index = torch.randint(len(self._seen[0]), (count // 4,), generator=generator).to(self._points.device)
         return *(values[index] for values in self._seen), *self.carved(count - len(index), generator)
 
     def losses(self, field: Any, batch: tuple[Tensor, ...]) -> Mapping[str, Tensor]:
-        """Of distances up to the reach, of the gradient's length, and of colours; in the scene's units."""
+        """Returns the losses of distances up to the reach, of the gradient's length and of colours, in scene units."""
         seen, colors, directions, points, distance, known = batch
         x, _ = field.coordinates_of(torch.cat([seen, points]))
         found, gradient, features = field.field.surface(x)
@@ -105,7 +106,7 @@ class CarvedSignal:
 
 
 def of_one_size(views: Sequence[View]) -> list[View]:
-    """The middles of pictures, as high and as wide as all of them are."""
+    """Crops all views to their common size, around the centre of the image."""
     height, width = (min(view.depth.shape[axis] for view in views) for axis in (0, 1))
     found = []
     for view in views:
@@ -118,31 +119,31 @@ def of_one_size(views: Sequence[View]) -> list[View]:
 
 @torch.no_grad()
 def _carved(carving: Carving, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances and whether they are known, a cacheful of points at a time."""
+    """Returns distances and whether they are known, in chunks of points that fit into the cache."""
     distance, known = zip(*map(carving.distance, points.split(CHUNK)), strict=True)
     return torch.cat(distance), torch.cat(known)
 
 
 def distance_loss(found: Tensor, carved: Tensor, known: Tensor, reach: float) -> Tensor:
-    """The mean error of distances (N,) where they are known, beyond the reach only of the side; in parts of it."""
+    """Returns the mean error of known distances (N,), relative to the reach. Beyond the reach only the sign counts."""
     close = carved.abs() < reach
     error = torch.where(close, (found - carved).abs(), torch.relu(reach - carved.sign() * found))
     return (error * known).mean() / reach
 
 
 def start_surface(model: StafModel, manager: Any, *, steps: int = FIT.steps, seed: int = 0) -> CarvedSignal | None:
-    """Makes a surface of what the model's density shows to the training cameras, and renders it from then on.
+    """Initialises the surface from depth maps of the model's density, and switches to rendering the surface.
 
-    Where it shows nothing in the cube of the signed distance, the surface stays the sphere that it is.
+    If the depth maps show nothing in the cube of the signed distance, the surface stays the initial sphere.
 
     Args:
         model: A model whose field is a `StafSurfaceField` that has not started.
         manager: nerfstudio's data manager.
-        steps: In which the distance learns it, at most as many as it needs.
-        seed: Of the points.
+        steps: Largest number of steps of the fit.
+        seed: Random seed.
 
     Returns:
-        What was carved, if anything was.
+        The carved signal, or None if the depth maps show nothing.
     """
     field: Any = model.field
     model.eval()

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -22,6 +23,8 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from staf_nerf.cores import shared_cores
+from staf_nerf.errors import debugging, explain
 from staf_nerf.memory import keep_freed_memory
 from staf_nerf.muon import PreciseMuon
 
@@ -65,6 +68,15 @@ class StafTrainerConfig(TrainerConfig):
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_found"}
 
+    def print_to_terminal(self) -> None:
+        """Names the method, the capture and the run's folder; nerfstudio prints its whole configuration here."""
+        explain_uncaught_errors()
+        if debugging():
+            super().print_to_terminal()
+        else:
+            data = self.data or getattr(self.pipeline.datamanager, "data", None)
+            CONSOLE.print(f"{self.method_name} on {data}; everything of the run goes to {self.get_base_dir()}")
+
     def get_base_dir(self) -> Path:
         """The run's folder: where its config.yml was read from, so that it can be moved, else where it was trained."""
         if (found := _loaded_from()) is not None and (found / self.relative_model_dir).is_dir():
@@ -72,6 +84,7 @@ class StafTrainerConfig(TrainerConfig):
         return self._found or super().get_base_dir()
 
     def get_checkpoint_dir(self) -> Path:
+        explain_uncaught_errors()
         folder = super().get_checkpoint_dir()
         if _loaded_from() is not None:
             for checkpoint in sorted(folder.glob("step-*.ckpt"))[-1:]:
@@ -90,6 +103,24 @@ class StafTrainerConfig(TrainerConfig):
             data = getattr(holder, "data", None)
             if holder is not None and data is not None and data != Path():
                 holder.data = Path(data).expanduser().absolute()
+
+
+def explain_uncaught_errors() -> None:
+    """Lets nerfstudio's commands end with a few lines where a user can mend the error, and not with a traceback.
+
+    It changes nothing in other programs that use the plugin, and nothing while STAF_DEBUG=1.
+    """
+    if debugging() or not Path(sys.argv[0]).name.startswith("ns-"):
+        return
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        message = explain(error)
+        if message is None:
+            sys.__excepthook__(kind, error, trace)
+        else:
+            print(f"staf-nerf: {message}", file=sys.stderr)
+
+    sys.excepthook = show
 
 
 def _host_was_named() -> bool:
@@ -147,6 +178,7 @@ class StafTrainer(Trainer):
         self.latest_loss = float(loss.detach())
         return loss, losses, metrics
 
+    @shared_cores()
     def train(self) -> None:
         try:
             super().train()

@@ -1,4 +1,4 @@
-"""What a trained model's cameras see: pictures with depth, for surfaces."""
+"""Depth maps and colours that a trained model renders for its cameras, for surface reconstruction."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from staf_nerf.mesh.fuse import View
 from staf_nerf.plugin.model import StafModel
 
 SEEN = 0.5
-"""A ray that has gathered less opacity has met no surface."""
+"""Minimum accumulated opacity at which a ray counts as having met a surface."""
 
 
 @torch.no_grad()
 def views(model: StafModel, cameras: Cameras, *, most_pixels: int) -> Iterator[View]:
-    """What each camera sees, as a pinhole camera of at most that many pixels along a side."""
+    """Renders the view of each camera, as a pinhole camera with at most that many pixels per side."""
     for i in range(len(cameras)):
         camera = pinhole(cameras[i : i + 1], most_pixels)
         outputs = model.get_outputs_for_camera(camera.to(model.device))
@@ -37,7 +37,7 @@ def views(model: StafModel, cameras: Cameras, *, most_pixels: int) -> Iterator[V
 
 
 def pinhole(camera: Cameras, most_pixels: int) -> Cameras:
-    """The same camera without lens distortion, smaller if it has more pixels."""
+    """Returns the camera without lens distortion, reduced to at most that many pixels per side."""
     factor = min(most_pixels / max(int(camera.height), int(camera.width)), 1.0)
     return Cameras(
         camera_to_worlds=camera.camera_to_worlds.cpu(),

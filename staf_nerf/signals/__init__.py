@@ -1,1 +1,1 @@
-"""Signals: what a field is fitted to. Each gives points, a loss, and measures of the result; none trains."""
+"""Signals: the data that a field is fitted to. Each provides batches, losses and metrics."""

@@ -1,8 +1,9 @@
-"""Images as signals: pixels of any depth, trained one by one, sampled at any scale.
+"""Images as signals: pixels of any bit depth for training, and fields rendered at any scale.
 
-Conventions: an image is (height, width, channels), rows downwards, channels grey, grey and alpha, RGB or RGBA, in the
-file's own numbers. Coordinates are (x, y) in [-1, 1], x to the right and y down, at the middles of pixels: the longer
-side spans [-1, 1] and a unit is as long on both axes. A field's values are the image's, mapped to [-1, 1].
+Conventions: an image is (height, width, channels), rows downwards. Channels are grey, grey and alpha, RGB or RGBA, in
+the values of the file. Coordinates are (x, y) in [-1, 1] with x to the right and y down. The edges of the longer side
+lie at -1 and 1, pixels are square, and a pixel is evaluated at its centre. Field values are the image's values, mapped
+to [-1, 1].
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ from staf_nerf.signals.sampling import first_omega, in_chunks, order, to_learn
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
 DEPTHS = {"uint8": 255.0, "uint16": 65535.0}
-"""The largest value of an integer image; one of floats spans what it holds."""
+"""Largest value of integer images. The range of a float image is that of its values."""
 STRIP = 2**16
-"""About how many pixels are rendered at a time."""
+"""Approximate number of pixels that are rendered at a time."""
 SSIM_WINDOW = 11
-"""Pixels of the window of SSIM (Wang et al. 2004)."""
+"""Side length of the SSIM window in pixels (Wang et al. 2004)."""
 JUDGED = 2**15
-"""The most pixels of those held out that a measurement takes."""
+"""Largest number of held-out pixels in a validation."""
 
 
 @dataclass(frozen=True)
 class Raster:
-    """The size of an image and what its numbers mean: all that is needed to render a field into one like it."""
+    """The size, range and type of an image: everything that is needed to render a field as such an image."""
 
     height: int
     width: int
@@ -47,16 +48,16 @@ class Raster:
     high: float
     dtype: str
     floor: float = -1.0
-    """What the field calls the lowest value; the highest is 1."""
+    """Field value of the lowest image value. The highest is 1."""
     corners: bool = False
-    """Whether the outermost pixels' middles lie at -1 and 1 on both axes, as published code has it."""
+    """Whether the outermost pixel centres lie at -1 and 1 on both axes, as in published code."""
 
     @classmethod
     def of(cls, pixels: Pixels) -> Raster:
-        """That of an image, (height, width, channels) uint8, uint16 or float32.
+        """Returns the raster of an image, (height, width, channels) uint8, uint16 or float32.
 
         Raises:
-            ValueError: If it has no pixels, or values that are not finite, or another type.
+            ValueError: If the image has no pixels, values that are not finite, or another type.
         """
         if pixels.ndim != 3 or not pixels.size:
             raise ValueError(f"an image must have shape (height, width, channels), got {pixels.shape}")
@@ -69,24 +70,24 @@ class Raster:
         if name != "float32":
             raise ValueError(f"an image must be uint8, uint16 or float32, got {name}")
         if bad := int((~np.isfinite(pixels)).sum()):
-            raise ValueError(f"{bad} of the image's {pixels.size} values are not finite")
+            raise ValueError(f"{bad} of the image's {pixels.size} values are NaN or infinite")
         low, high = float(pixels.min()), float(pixels.max())
         return cls(height, width, channels, low, high if high > low else low + 1.0, name)
 
     @property
     def pixels(self) -> int:
-        """How many there are."""
+        """Number of pixels."""
         return self.height * self.width
 
     def scaled(self, scale: float) -> Raster:
-        """The same picture in `scale` times as many rows and columns, at least one of each."""
+        """Returns the raster with `scale` times as many rows and columns, at least one of each."""
         if not scale > 0:
             raise ValueError(f"scale must be positive, got {scale}")
         height, width = (max(round(scale * n), 1) for n in (self.height, self.width))
         return dataclasses.replace(self, height=height, width=width)
 
     def coordinates(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """(…, 2) of places in the image, in pixels from its upper left corner: the first pixel's middle is (½, ½)."""
+        """Returns coordinates (…, 2) for positions in pixels from the upper left corner. The first pixel is (½, ½)."""
         across, down = 2.0 * columns - self.width, 2.0 * rows - self.height
         if self.corners:
             return torch.stack([across / max(self.width - 1, 1), down / max(self.height - 1, 1)], -1)
@@ -94,31 +95,34 @@ class Raster:
         return torch.stack([across / longest, down / longest], -1)
 
     def inward(self, values: Tensor) -> Tensor:
-        """From the image's numbers to [floor, 1]."""
+        """Maps image values to [floor, 1]."""
         return (values.float() - self.low) * ((1.0 - self.floor) / (self.high - self.low)) + self.floor
 
     def outward(self, values: Tensor) -> Tensor:
-        """From [floor, 1] to the image's numbers; what lies outside of an integer image's range is held at its ends."""
+        """Maps [floor, 1] to image values, clipped to the range of an integer image."""
         return self.clamped((values - self.floor) * ((self.high - self.low) / (1.0 - self.floor)) + self.low)
 
     def squared_error(self, found: Tensor, values: Tensor) -> Tensor:
-        """That of a field's values, as if they spanned [-1, 1]."""
+        """Returns the squared error of field values, scaled to a range of [-1, 1]."""
         return ((found - values) * (2.0 / (1.0 - self.floor))).square()
 
     def clamped(self, values: Tensor) -> Tensor:
-        """The image's numbers, held in an integer image's range."""
+        """Clips values to the range of an integer image."""
         return values.clamp(self.low, self.high) if self.dtype in DEPTHS else values
 
 
 class ImageSignal:
-    """The pixels of an image.
+    """The pixels of an image as a signal.
 
     Args:
-        pixels: (height, width, channels), kept as they are: a second copy is never made.
-        config: What a pixel's value says about the field, and which are held out.
-        raster: What the pixels' numbers mean; from the pixels, if not given.
-        seed: Of the choice of what is held out.
-        device: Where the points are handed out.
+        pixels: The image, (height, width, channels). It is not copied.
+        config: How a pixel is computed from the field, and the fraction of held-out pixels.
+        raster: Size and range of the image. Defaults to those of `pixels`.
+        seed: Random seed for the choice of held-out pixels.
+        device: Device of the batches.
+
+    Raises:
+        ValueError: If no pixel or every pixel would be held out.
     """
 
     def __init__(
@@ -139,33 +143,33 @@ class ImageSignal:
             out = torch.rand(len(self._values), generator=generator) < config.held_out
             self._learned, self._held_out = (mask.nonzero()[:, 0].int() for mask in (~out, out))
             if not len(self._learned) or not len(self._held_out):
-                raise ValueError(f"held_out {config.held_out} of {len(out)} pixels leaves none on one side")
+                raise ValueError(f"held_out must leave pixels on each side, got {config.held_out} of {len(out)} pixels")
         self.samples = len(self._values) if self._learned is None else len(self._learned)
         self.passes, self._choose = order(self.samples, in_passes=bool(config.fit.passes))
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Coordinates (count, k, 2) of k points in each pixel, and values (count, channels), as `choose` counts."""
+        """Returns coordinates (count, k, 2) of k points in each pixel, and values (count, channels); see `choose`."""
         index = self._choose(count, generator)
         if self._learned is not None:
             index = self._learned[index].long()
         return self._points(index, generator).to(self.device), self._targets(index)
 
     def losses(self, field: nn.Module, batch: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
-        """The mean squared error, of values in [-1, 1]."""
+        """Returns the mean squared error for values in [-1, 1]."""
         points, values = batch
         found = to_learn(field, points.flatten(0, 1)).unflatten(0, points.shape[:2]).mean(1)
         return {"squared error": self.raster.squared_error(found, values).mean()}
 
     def held_out_error(self, field: nn.Module) -> float:
-        """The mean squared error on the pixels (at most 2¹⁵ of them) that are never learned."""
+        """Returns the mean squared error on the held-out pixels (at most 2¹⁵ of them)."""
         if self._learned is None:
-            raise ValueError("held_out must be positive for an error on what is held out, got 0")
+            raise ValueError("held_out must be positive for a validation error, got 0")
         index = self._held_out[:: -(-len(self._held_out) // JUDGED)].long()
         points = self._points(index, None)[:, 0].to(self.device)
         return float(self.raster.squared_error(in_chunks(field, points), self._targets(index)).mean())
 
     def _points(self, index: Tensor, generator: Generator | None) -> Tensor:
-        """Points (n, k, 2) in the pixels of these numbers: their middles, or one in each cell of a grid in them."""
+        """Returns points (n, k, 2) in the pixels of these indices: their centres, or stratified random samples."""
         rows, columns = index // self.raster.width, index % self.raster.width
         side = self.config.pixel_samples
         if side == 1 or generator is None:
@@ -181,7 +185,7 @@ class ImageSignal:
 
 
 class ImagesSignal:
-    """Several images at once, for a `FieldStack`: as many pixels of each."""
+    """Several images as one signal for a `FieldStack`, with the same number of pixels from each."""
 
     def __init__(self, signals: Sequence[ImageSignal]) -> None:
         self.signals = signals
@@ -189,13 +193,13 @@ class ImagesSignal:
         self.passes = [order for signal in signals for order in signal.passes]
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Coordinates (b, count, k, 2) and values (b, count, channels)."""
+        """Returns coordinates (b, count, k, 2) and values (b, count, channels)."""
         batches = [signal.batch(count, generator) for signal in self.signals]
         points, values = zip(*batches, strict=True)
         return torch.stack(points), torch.stack(values)
 
     def losses(self, field: nn.Module, batch: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
-        """Each image's mean squared error, by its number: what one image learns leaves the others alone."""
+        """Returns the mean squared error of each image by its index. The fields do not affect each other."""
         points, values = batch
         found = to_learn(field, points.flatten(1, 2)).unflatten(1, points.shape[1:3]).mean(2)
         errors = self.signals[0].raster.squared_error(found, values).mean((1, 2))
@@ -203,25 +207,25 @@ class ImagesSignal:
 
 
 def _gather(values: Tensor, index: Tensor) -> Tensor:
-    if values.dtype == torch.uint16:  # torch cannot index it, but the same bits as int16
+    if values.dtype == torch.uint16:  # torch cannot index uint16, but it can index the same bits as int16
         return values.view(torch.int16)[index].int() & 0xFFFF
     return values[index]
 
 
 def image_field(config: ImageConfig, raster: Raster, *, generator: Generator | None = None) -> NeuralField:
-    """The field (…, 2) -> (…, channels) of a configuration, for an image of this size."""
+    """Returns the field (…, 2) -> (…, channels) of a configuration, for an image of this size."""
     return NeuralField(2, raster.channels, image_field_config(config, raster), generator=generator)
 
 
 def image_field_config(config: ImageConfig, raster: Raster) -> FieldConfig:
-    """The field's configuration with the first layer's frequency that the image asks for."""
+    """Returns the field's configuration with the first layer's frequency scale for an image of this size."""
     longest = max(raster.height, raster.width)
     return first_omega(config.field, in_features=2, samples=longest, band=config.band)
 
 
 @torch.no_grad()
 def render_strips(field: nn.Module, raster: Raster, *, device: torch.device | str) -> Iterator[Tensor]:
-    """Rows of the image (rows, width, channels), from above, in the image's numbers; float32, not rounded."""
+    """Yields strips (rows, width, channels) of the image from the top, in image values, float32, not rounded."""
     step = max(STRIP // raster.width, 1)
     for start in range(0, raster.height, step):
         rows = torch.arange(start, min(start + step, raster.height)) + 0.5
@@ -231,7 +235,7 @@ def render_strips(field: nn.Module, raster: Raster, *, device: torch.device | st
 
 
 def render(field: nn.Module, raster: Raster, *, scale: float = 1.0, device: torch.device | str = "cpu") -> Pixels:
-    """The image that a field has become, at `scale` times its size, in the type of its file."""
+    """Renders a field as an image at `scale` times its size, in the type of the original."""
     raster = raster.scaled(scale)
     found = np.empty((raster.height, raster.width, raster.channels), raster.dtype)
     _fill(found, render_strips(field, raster, device=device))
@@ -247,7 +251,7 @@ def _fill(found: Pixels, strips: Iterable[Tensor]) -> None:
 
 
 def _beside(strips: Iterable[Tensor], pixels: Pixels) -> Iterator[tuple[Tensor, Tensor]]:
-    """Strips of an image, from above, each with the same rows of another one in float32."""
+    """Yields strips of an image, each with the same rows of another image in float32."""
     start = 0
     for strip in strips:
         yield strip, torch.from_numpy(pixels[start : start + len(strip)].astype(np.float32))
@@ -255,7 +259,7 @@ def _beside(strips: Iterable[Tensor], pixels: Pixels) -> Iterator[tuple[Tensor, 
 
 
 def image_psnr(field: nn.Module, raster: Raster, pixels: Pixels, *, device: torch.device | str = "cpu") -> float:
-    """The "psnr" of `render_and_measure` alone."""
+    """Returns the "psnr" of `render_and_measure`, without the other metrics."""
     pairs = _beside(render_strips(field, raster, device=device), pixels)
     squared = sum(float((strip.double() - truth).square().sum()) for strip, truth in pairs)
     return psnr(squared / pixels.size, raster.high - raster.low)
@@ -264,20 +268,21 @@ def image_psnr(field: nn.Module, raster: Raster, pixels: Pixels, *, device: torc
 def measure_image(
     field: nn.Module, raster: Raster, pixels: Pixels, *, device: torch.device | str = "cpu"
 ) -> dict[str, float | None]:
-    """Compares a field with an image of this raster; see `render_and_measure`."""
+    """Returns the metrics of a field compared with an image; see `render_and_measure`."""
     return render_and_measure(field, raster, pixels, device=device)[1]
 
 
 def render_and_measure(
     field: nn.Module, raster: Raster, pixels: Pixels, *, device: torch.device | str = "cpu"
 ) -> tuple[Pixels, dict[str, float | None]]:
-    """The image that a field has become, and how it compares with another one of this raster: asked once for both.
+    """Renders a field and compares it with an image of this raster, with one evaluation of the field.
 
     Returns:
-        The image, in the type of its file; and
-        "psnr" in dB, 10 log10((high - low)² / mean squared error), of values in the image's range that are not rounded;
-        "ssim" (Wang et al. 2004, Gaussian window of 11 pixels), None of an image that is smaller; "lpips" (AlexNet),
-        only where its weights lie in torch's cache.
+        The rendered image, in the type of the original, and the metrics:
+        "psnr" in dB, 10 log10((high - low)² / mean squared error), of values that are not rounded, but clipped to
+        the range of an integer image.
+        "ssim" (Wang et al. 2004, Gaussian window of 11 pixels), None for images smaller than the window.
+        "lpips" (AlexNet), only if its weights are in torch's cache.
     """
     squared, similarity, windows = 0.0, 0.0, 0
     kept: tuple[Tensor, Tensor] | None = None
@@ -304,7 +309,7 @@ def render_and_measure(
 
 
 def psnr(squared_error: float, peak: float) -> float:
-    """10 log10(peak² / mean squared error), dB; infinite without an error."""
+    """Returns 10 log10(peak² / mean squared error) in dB, infinite for an error of 0."""
     return 10.0 * math.log10(peak**2 / squared_error) if squared_error else math.inf
 
 
@@ -314,7 +319,7 @@ def _ssim(found: Tensor, truth: Tensor, peak: float) -> float:
     first, second = (values.double().permute(2, 0, 1)[None] for values in (found, truth))
     _, each = ssim(first, second, data_range=peak, return_full_image=True)
     edge = SSIM_WINDOW // 2
-    return float(each[..., edge:-edge, edge:-edge].mean())  # whole windows only, as its authors count
+    return float(each[..., edge:-edge, edge:-edge].mean())  # only whole windows, as in the original definition
 
 
 # --- inverse problems ------------------------------------------------------------------------------------------------
@@ -322,26 +327,27 @@ def _ssim(found: Tensor, truth: Tensor, peak: float) -> float:
 
 @dataclass(frozen=True)
 class ImageTask:
-    """What is given of an image, and what is wanted."""
+    """An inverse problem: the given image, and the wanted result."""
 
     raster: Raster
-    """Of what is wanted."""
+    """Raster of the result."""
     given: Pixels
-    """What the field learns from."""
+    """Image that the field is fitted to."""
     given_raster: Raster
     truth: Pixels | None
-    """What the result is measured against; None where nobody knows it."""
+    """Image that the result is compared with, or None if it is unknown."""
 
     @property
     def whole(self) -> Pixels:
-        """The truth, or where nobody knows it what is given."""
+        """The truth, or the given image if the truth is unknown."""
         return self.given if self.truth is None else self.truth
 
     @classmethod
     def of(cls, pixels: Pixels, config: ImageConfig, *, seed: int = 0) -> ImageTask:
-        """An image as it is, smaller, or with noise; of an image that is noisy already the truth is not known.
+        """Returns the task for an image: a fit, super-resolution from a reduced image, or denoising with added noise.
 
-        What a factor does not divide is cut off, to the right and below.
+        An image to denoise with `photons` 0 is taken as noisy already, and the truth is unknown. For super-resolution,
+        columns and rows that the factor does not divide are cut off on the right and at the bottom.
 
         Raises:
             ValueError: If the image is smaller than the factor.
@@ -364,7 +370,7 @@ class ImageTask:
         return cls(raster, noisy, raster, pixels)
 
     def baseline(self) -> dict[str, float]:
-        """What the given image itself has in common with the truth: enlarged by bicubic interpolation, or noisy."""
+        """Returns the PSNR of the given image itself, enlarged by bicubic interpolation or noisy, against the truth."""
         if self.truth is None or self.truth is self.given:
             return {}
         peak, size = self.raster.high - self.raster.low, (self.raster.width, self.raster.height)
@@ -378,10 +384,10 @@ class ImageTask:
 
 
 def area_average(pixels: Pixels, factor: int) -> Pixels:
-    """Means over factor x factor pixels, float32; the image's sides must be multiples of the factor.
+    """Returns means over blocks of factor x factor pixels, float32.
 
     Raises:
-        ValueError: If they are not.
+        ValueError: If the factor does not divide the sides of the image.
     """
     height, width, channels = pixels.shape
     if height % factor or width % factor or not factor >= 1:
@@ -391,13 +397,13 @@ def area_average(pixels: Pixels, factor: int) -> Pixels:
 
 
 def with_sensor_noise(pixels: Pixels, raster: Raster, *, photons: float, readout: float, seed: int = 0) -> Pixels:
-    """What a sensor would have counted: shot noise of so many photons in a white pixel, and Gaussian readout noise.
+    """Adds sensor noise: shot noise for a mean photon count of a white pixel, and Gaussian readout noise.
 
     With x in [0, 1], y = (Poisson(photons · x) + N(0, readout²)) / photons, as in the protocol of WIRE
-    (arXiv 2301.05187); float32, in the image's numbers, and so beyond its range. Alpha stays as it is.
+    (arXiv 2301.05187). The result is float32 in image values and may exceed their range. Alpha is not changed.
 
     Raises:
-        ValueError: If there are no photons.
+        ValueError: If `photons` is not positive.
     """
     if not photons > 0:
         raise ValueError(f"photons must be positive, got {photons}")
@@ -416,19 +422,19 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".exr", ".hdr", ".webp", "
 
 
 def read_image(path: Path) -> Pixels:
-    """Reads (height, width, channels): uint8, uint16, or float32 in [0, ∞) for EXR, HDR and TIFF of floats.
+    """Reads an image (height, width, channels): uint8, uint16, or float32 for EXR, HDR and float TIFF.
 
-    A photo is turned as its camera says.
+    Photos are rotated according to their EXIF orientation.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no image, or its values are not finite.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not an image, or its values are not finite.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no image {path}")
+        raise FileNotFoundError(f"the image {path} does not exist")
     pixels = _read_photo(path) if path.suffix.lower() in (".jpg", ".jpeg", ".webp") else _read_with_opencv(path)
     if pixels is None:
-        raise ValueError(f"{path} cannot be read as an image: it is damaged, or something else")
+        raise ValueError(f"{path} cannot be read as an image: it is damaged or has another format")
     pixels = pixels if pixels.ndim == 3 else pixels[..., None]
     if pixels.dtype.name not in (*DEPTHS, "float32"):
         pixels = pixels.astype(np.float32)
@@ -440,7 +446,7 @@ def read_image(path: Path) -> Pixels:
 
 
 def write_image(path: Path, pixels: Pixels) -> None:
-    """Writes what `read_image` reads: integers as PNG or TIFF, floats as EXR, HDR or TIFF.
+    """Writes an image as returned by `read_image`: integers as PNG or TIFF, floats as EXR, HDR or TIFF.
 
     Raises:
         OSError: If the file cannot be written.
@@ -448,7 +454,7 @@ def write_image(path: Path, pixels: Pixels) -> None:
     cv2 = _opencv()
     codes = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
     shown = cv2.cvtColor(pixels, codes[pixels.shape[2]]) if pixels.shape[2] in codes else pixels
-    # Its default for floats in TIFF is lossy.
+    # OpenCV's default compression of float TIFF is lossy.
     options = (cv2.IMWRITE_TIFF_COMPRESSION, cv2.IMWRITE_TIFF_COMPRESSION_LZW) if path.suffix[:4] == ".tif" else ()
     try:
         written = cv2.imwrite(str(path), shown, options)
@@ -482,7 +488,7 @@ def _read_with_opencv(path: Path) -> Pixels | None:
 
 
 def _opencv() -> Any:
-    os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")  # which it reads when it meets its first EXR
+    os.environ.setdefault("OPENCV_IO_ENABLE_OPENEXR", "1")  # OpenCV reads this when it opens the first EXR file
     import cv2
 
     return cv2

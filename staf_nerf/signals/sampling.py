@@ -1,4 +1,4 @@
-"""What sampled signals share: the first layer's frequency, and fields asked for many points."""
+"""Shared code of sampled signals: the first layer's frequency scale, batches, and chunked evaluation."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from torch.utils.checkpoint import checkpoint
 from staf_nerf.config import FieldConfig
 
 CHUNK = 2**13
-"""Points that a field is asked for at a time: what the layers hand on stays in the cache."""
+"""Number of points at which a field is evaluated at a time. Intermediate values then stay in the cache."""
 PIECE, LARGE = 2**18, 2**19
-"""Points of a piece of a step that has a large number of them: what 4 layers of 256 keep of a piece is 2 GB."""
+"""Steps with more points than LARGE are split into pieces of PIECE points.
+Intermediate values of a piece take 2 GB for 4 layers of 256."""
 
 
 def first_omega(config: FieldConfig, *, in_features: int, samples: int, band: float) -> FieldConfig:
-    """The configuration with a first layer that starts with frequencies up to a part of the highest that samples hold.
+    """Returns the configuration with `first_omega` set such that initial frequencies reach `band` times Nyquist's.
 
-    `samples` of them in [-1, 1] hold at most half a cycle each: π · samples / 2 radians per unit. The first layer's
-    weights lie within ±1 / in_features (SIREN), times `first_omega`. So the same network sees the same picture in
-    pixels, whatever its size, and the same sound in seconds. A band of 0, or a network that reads an encoding, leaves
-    the configuration alone.
+    The Nyquist frequency of `samples` samples in [-1, 1] is π · samples / 2 radians per unit. The first layer's weights
+    lie within ±1 / in_features (SIREN) and are multiplied by `first_omega`. The initial bandwidth is therefore the same
+    in cycles per pixel for every image size. The configuration is not changed if `band` is 0 or there is an encoding.
     """
     if not band or config.encoding != "identity":
         return config
@@ -33,28 +33,28 @@ def first_omega(config: FieldConfig, *, in_features: int, samples: int, band: fl
 
 
 def refuse_unused_frequency(config: FieldConfig, *, band: float) -> None:
-    """Refuses a first frequency of one's own that `first_omega` would replace.
+    """Refuses a value of `first_omega` that the band would replace.
 
     Raises:
-        ValueError: If it has no effect.
+        ValueError: If the value has no effect.
     """
     if band and config.encoding == "identity" and config.first_omega != FieldConfig.first_omega:
-        raise ValueError(f"first_omega has no effect where the band is not 0, got {config.first_omega} and {band}")
+        raise ValueError(f"first_omega has no effect unless band is 0, got {config.first_omega} and band {band}")
 
 
 def choose(there: int, count: int, generator: Generator) -> Tensor:
-    """Numbers (count,) of samples, drawn from those there are; for a count of 0, or of as many: all, in order."""
+    """Draws indices (count,) with replacement. For a count of 0, or of at least all, returns all in order."""
     return torch.randint(there, (count,), generator=generator) if 0 < count < there else torch.arange(there)
 
 
 class Passes:
-    """Numbers of samples, each drawn once before any comes again; the last draw of a pass takes what is left."""
+    """Draws indices of samples in epochs, without replacement. The last batch of an epoch may be smaller."""
 
     def __init__(self, there: int) -> None:
         self.there, self.left = there, torch.arange(0)
 
     def choose(self, count: int, generator: Generator) -> Tensor:
-        """The next numbers, at most `count`; all in order for a count of 0, or of as many as there are."""
+        """Returns the next indices, at most `count`. For a count of 0, or of at least all, returns all in order."""
         if not 0 < count < self.there:
             return torch.arange(self.there)
         if not len(self.left):
@@ -64,15 +64,15 @@ class Passes:
 
 
 def order(there: int, *, in_passes: bool) -> tuple[list[Passes], Callable[[int, Generator], Tensor]]:
-    """How numbers of samples are chosen, and the pass that a fit is in, if they are in passes."""
+    """Returns the state of the epochs, if there are epochs, and the function that draws indices."""
     passes = [Passes(there)] if in_passes else []
     return passes, passes[0].choose if passes else functools.partial(choose, there)
 
 
 def to_learn(field: nn.Module, points: Tensor) -> Tensor:
-    """A field's values (…, n, k) at points (…, n, d), for their gradients.
+    """Evaluates a field (…, n, k) at points (…, n, d) for training.
 
-    Of very many the layers' values are not kept for the gradients but computed again, a piece at a time.
+    For very many points intermediate values are recomputed in the backward pass, piece by piece, to save memory.
     """
     if points[..., 0].numel() <= LARGE:
         return field(points)
@@ -83,5 +83,5 @@ def to_learn(field: nn.Module, points: Tensor) -> Tensor:
 
 @torch.no_grad()
 def in_chunks(field: nn.Module, points: Tensor) -> Tensor:
-    """A field's values (n, k) at points (n, d), a cacheful at a time."""
+    """Evaluates a field (n, k) at points (n, d) in chunks, without gradients."""
     return torch.cat([field(chunk) for chunk in points.split(CHUNK)])

@@ -1,7 +1,8 @@
-"""Shapes as signals: the signed distance or the occupancy of a mesh, the surface through a cloud of points.
+"""Shapes as signals: the signed distance or occupancy of a mesh, or the surface through a point cloud.
 
-Coordinates are the shape's, moved and scaled so that its box lies about zero with the longest side 2 · EXTENT: the
-`Frame` leads back. Signed distance is in those coordinates' units, negative inside; occupancy is 1 inside, 0 outside.
+Conventions: network coordinates are the shape's, translated and scaled such that its box is centred at zero with a
+longest side of 2 · EXTENT (see `Frame`). Signed distance is in these units and negative inside. Occupancy is 1 inside
+and 0 outside.
 """
 
 from __future__ import annotations
@@ -21,45 +22,45 @@ from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import Floats, Integers, TriangleMesh
 
 EXTENT = 0.85
-"""Half the longest side of the shape's box: the surface keeps off the cube's faces."""
+"""Half the longest side of the shape's box in network coordinates. The surface stays away from the cube's faces."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """x = (p - center) / scale, from a shape's own coordinates p to the network's x."""
+    """The map x = (p - center) / scale from a shape's own coordinates p to the network's coordinates x."""
 
     center: tuple[float, float, float]
     scale: float
     size: tuple[float, float, float] = (2.0, 2.0, 2.0)
-    """Of the shape's box, in the network's coordinates."""
+    """Size of the shape's box, in the network's coordinates."""
 
     @classmethod
     def of(cls, bounds: Floats) -> Frame:
-        """The frame in which a box (2, 3) is centred and 2 · EXTENT long."""
+        """Returns the frame that centres a box (2, 3) and scales its longest side to 2 · EXTENT."""
         extent = float((bounds[1] - bounds[0]).max())
         if not extent > 0:
-            raise ValueError("a shape must have an extent, got a box of size 0")
+            raise ValueError("a shape must have a positive extent, got a bounding box of size 0")
         scale = extent / (2.0 * EXTENT)
         (x, y, z), (a, b, c) = ((bounds[0] + bounds[1]) / 2).tolist(), ((bounds[1] - bounds[0]) / scale).tolist()
         return cls((x, y, z), scale, (a, b, c))
 
     def inward(self, points: Floats) -> Floats:
-        """To the network's coordinates."""
+        """Maps the shape's coordinates to the network's."""
         return (points - np.array(self.center)) / self.scale
 
     def outward(self, points: Floats) -> Floats:
-        """To the shape's."""
+        """Maps the network's coordinates to the shape's."""
         return points * self.scale + np.array(self.center)
 
 
 class ShapeSignal:
-    """The signed distance or the occupancy of the inside of a mesh.
+    """The signed distance or occupancy of a mesh as a signal.
 
     Args:
-        mesh: Its surface; where it is open, inside and outside are decided by several rays' vote.
-        config: Quantity, where points lie, and the loss.
-        seed: Of the points that are cached.
-        device: Where the points are handed out.
+        mesh: The surface. For an open mesh a vote of several rays decides what is inside.
+        config: Quantity, distribution of points, and loss.
+        seed: Random seed of the cached points.
+        device: Device of the batches.
     """
 
     def __init__(
@@ -75,17 +76,17 @@ class ShapeSignal:
 
     @property
     def samples(self) -> int:
-        """Cells of the grid that points are drawn from: as many points are a pass.
+        """Number of cells of the grid that points are drawn from, which is the number of points in an epoch.
 
         Raises:
             AttributeError: If there is no grid.
         """
         if not self.config.grid:
-            raise AttributeError("without a grid there are points without number")
+            raise AttributeError("a shape without a grid has no finite number of samples")
         return int(Cells.of(self.frame, self.config.grid).counts.prod())
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Points (count, 3) and the quantity (count, 1) there."""
+        """Returns points (count, 3) and the quantity (count, 1) there."""
         if self._cache is None:
             seed = int(torch.randint(2**62, (), generator=generator))
             points, values = self._draw(count, np.random.default_rng(seed))
@@ -95,7 +96,7 @@ class ShapeSignal:
         return points.to(self.device), values.to(self.device)
 
     def losses(self, field: nn.Module, batch: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
-        """The error of the quantity; and of the length of its gradient where the configuration asks for it."""
+        """Returns the loss of the quantity, and the eikonal loss if it has a weight."""
         points, values = batch
         if self.config.quantity == "occupancy":
             return {"squared error": (field(points) - values).square().mean()}
@@ -112,13 +113,13 @@ class ShapeSignal:
         return ((found - values).abs() / (values.abs() + self.config.softness)).mean() * self.config.softness
 
     def _anywhere(self, count: int, random: np.random.Generator) -> Floats:
-        """Points (count, 3) of the cube, or of the grid of cells that fills the shape's box."""
+        """Draws points (count, 3) in the cube, or cell centres of the grid in the shape's box."""
         if not self.config.grid:
             return random.uniform(-1.0, 1.0, (count, 3))
         return Cells.of(self.frame, self.config.grid).draw(count, random)
 
     def _draw(self, count: int, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Points on the surface, near it and anywhere, and the quantity there."""
+        """Draws points on the surface, near it and anywhere, and computes the quantity there."""
         on = round(self.config.surface_part * count)
         near = min(round(self.config.near_part * count / 2), (count - on) // 2)
         surface, _ = self.mesh.sample(on + 2 * near, random)
@@ -134,25 +135,28 @@ class ShapeSignal:
 
 
 def check_quantity(config: ShapeConfig) -> None:
-    """Refuses what a cloud of points cannot teach.
+    """Refuses quantities that cannot be fitted to a point cloud.
 
     Raises:
-        ValueError: If it is not the signed distance.
+        ValueError: If the quantity is not the signed distance.
     """
     if config.quantity != "signed-distance":
-        raise ValueError(f"quantity must be 'signed-distance' for a cloud of points, got {config.quantity!r}")
+        raise ValueError(f"quantity must be 'signed-distance' for a point cloud, got {config.quantity!r}")
 
 
 class PointCloudSignal:
-    """The signed distance to the surface that a cloud of points lies on (SIREN, arXiv 2006.09661, section 4.2).
+    """The signed distance to the surface through a point cloud as a signal (SIREN, arXiv 2006.09661, section 4.2).
 
-    Nothing is known about the distance but that it is 0 on the points, that its gradient is one long, and, where there
-    are normals, that it points along them. Without normals, inside is where the field starts out negative.
+    The losses state that the distance is 0 at the points, that its gradient has unit length, and that the gradient
+    points along the normals, if there are any. Without normals the inside is where the initial field is negative.
 
     Args:
         cloud: The points.
-        config: Its quantity must be the signed distance.
-        device: Where the points are handed out.
+        config: Settings of the fit. The quantity must be the signed distance.
+        device: Device of the batches.
+
+    Raises:
+        ValueError: If the quantity is not the signed distance.
     """
 
     def __init__(self, cloud: PointCloud, config: ShapeConfig, *, device: torch.device | str = "cpu") -> None:
@@ -163,14 +167,14 @@ class PointCloudSignal:
         self._normals = None if cloud.normals is None else torch.from_numpy(cloud.normals).float()
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor | None]:
-        """Points (count, 3), the first half on the surface, and that half's normals."""
+        """Returns points (count, 3), the first half on the surface, and the normals of that half."""
         index = torch.randint(len(self._points), (count // 2,), generator=generator)
         anywhere = 2.0 * torch.rand(count - len(index), 3, generator=generator) - 1.0
         points = torch.cat([self._points[index], anywhere]).to(self.device)
         return points, None if self._normals is None else self._normals[index].to(self.device)
 
     def losses(self, field: nn.Module, batch: tuple[Tensor, Tensor | None]) -> Mapping[str, Tensor]:
-        """Of the surface, the normals, the gradient's length and what is off the surface, with SIREN's weights."""
+        """Returns SIREN's losses with its weights: surface, eikonal, off-surface and normals."""
         points, normals = batch
         values, gradient = value_and_gradient(field, points)
         on, off = values.tensor_split([len(points) // 2])
@@ -187,25 +191,25 @@ class PointCloudSignal:
 
 @dataclass(frozen=True)
 class Cells:
-    """Those of a grid that fills a shape's box."""
+    """The cells of a grid that fills a shape's box."""
 
     side: float
     counts: Integers
-    """(3,), along x, y and z."""
+    """(3,): number of cells along x, y and z."""
 
     @classmethod
     def of(cls, frame: Frame, grid: int) -> Cells:
-        """With `grid` of them along the box's longest side."""
+        """Returns a grid with `grid` cells along the box's longest side."""
         size = np.array(frame.size)
         side = float(size.max()) / grid
         return cls(side, np.maximum(np.ceil(size / side - 1e-9), 1).astype(np.int64))
 
     def draw(self, count: int, random: np.random.Generator) -> Floats:
-        """The middles (count, 3) of some."""
+        """Returns the centres (count, 3) of random cells."""
         return self._middles(random.integers(0, self.counts, (count, 3)))
 
     def layers(self) -> Iterator[Floats]:
-        """The middles (N, 3) of all, a layer along x at a time."""
+        """Yields the centres (N, 3) of all cells, one layer along x at a time."""
         layer = np.indices((1, *self.counts[1:])).reshape(3, -1).T
         for x in range(self.counts[0]):
             yield self._middles(layer + np.array([x, 0, 0]))
@@ -215,9 +219,9 @@ class Cells:
 
 
 class Boxed(nn.Module):
-    """A field that learned about its shape's box alone.
+    """A field that was trained in its shape's box only, extended to all of space.
 
-    Outside of it an occupancy is 0, and a distance that of the box's nearest point and the way there together.
+    Outside the box an occupancy is 0. A distance is that at the nearest point of the box, plus the distance to it.
     """
 
     def __init__(self, field: nn.Module, config: ShapeConfig, frame: Frame) -> None:
@@ -233,7 +237,7 @@ class Boxed(nn.Module):
 
 
 def value_and_gradient(field: nn.Module, points: Tensor) -> tuple[Tensor, Tensor]:
-    """A field's values (N, 1) and their gradients (N, 3), both differentiable."""
+    """Returns a field's values (N, 1) and gradients (N, 3), both differentiable."""
     points = points.detach().requires_grad_()
     values = field(points)
     gradient = torch.autograd.grad(values.sum(), points, create_graph=True)[0]
@@ -241,9 +245,9 @@ def value_and_gradient(field: nn.Module, points: Tensor) -> tuple[Tensor, Tensor
 
 
 def make_field(config: ShapeConfig, *, start_as_sphere: bool = False, generator: Generator | None = None) -> nn.Module:
-    """The field (N, 3) -> (N, 1) of a configuration.
+    """Returns the field (N, 3) -> (N, 1) of a configuration.
 
-    A signed distance can start as a sphere: of a cloud of points it has to, so that there is an inside.
+    A signed distance may start as a sphere. For a point cloud this is necessary, because it defines the inside.
     """
     if config.quantity == "occupancy":
         return NeuralField(3, 1, config.field, generator=generator)
@@ -251,5 +255,5 @@ def make_field(config: ShapeConfig, *, start_as_sphere: bool = False, generator:
 
 
 def level(config: ShapeConfig) -> tuple[float, Literal["below", "above"]]:
-    """The value that the field has on the surface, and on which side of it inside is."""
+    """Returns the value of the field on the surface, and whether the inside lies "below" or "above" it."""
     return (0.5, "above") if config.quantity == "occupancy" else (0.0, "below")

@@ -1,7 +1,8 @@
 """STAF networks as plain sine networks, and back: the Kronecker equivalence of arXiv 2502.00869.
 
-Conventions: a STAF layer of n features and τ sinusoids becomes τ·n sines, unit (i, k) at row i·n + k: the τ blocks of a
-Kronecker product. With pre-activations z, its outputs are sin(Ωᵢ z_k + Φᵢ); their weights C belong to the next layer:
+Conventions: a STAF layer of n features and τ sinusoids becomes τ·n sines, with unit (i, k) at row i·n + k: the τ blocks
+of a Kronecker product. With pre-activations z, their outputs are sin(Ωᵢ z_k + Φᵢ). The amplitudes C become part of the
+next layer::
 
     W̄ˡ = (Ωˡ Cˡ⁻¹ᵀ) ⊗ Wˡ,  b̄ˡ = Ωˡ ⊗ bˡ + Φˡ ⊗ 1,  first layer Ω¹ ⊗ W¹,  output Cᵀ ⊗ W.
 """
@@ -20,33 +21,34 @@ from staf_nerf.initialization import Sinusoids, gain
 from staf_nerf.mlp import CoordinateMLP
 
 WELL_CONDITIONED = 0.05
-"""A skip is carried by Σ CΩ itself where that is at least this part of Σ |CΩ|: rounding grows by its reciprocal."""
+"""Σ CΩ itself carries a skip connection if it is at least this fraction of Σ abs(CΩ).
+Rounding errors grow by the reciprocal of the ratio."""
 
 
 def sine_network(mlp: CoordinateMLP) -> CoordinateMLP:
-    """The plain sine network that computes the same function: linear, sin, linear, sin, …, linear.
+    """Returns the plain sine network that computes the same function: linear, sin, linear, sin, …, linear.
 
-    A layer of n features and τ sinusoids becomes τ·n sines, of any sharing and with τ of its own: a network of L hidden
-    layers, d inputs and k outputs has (d + 1)τn + (L - 1)(τn + 1)τn + (τn + 1)k parameters. Layers that are `Sine`
-    count as τ = 1; their ω goes into the weights, and those of the result have ω = 1.
+    A layer of n features and τ sinusoids becomes τ·n sines. Any sharing is possible, and τ may differ between layers. A
+    network with L hidden layers, d inputs and k outputs has (d + 1)τn + (L - 1)(τn + 1)τn + (τn + 1)k parameters.
+    `Sine` layers count as τ = 1. Their ω becomes part of the weights, and the sines of the result have ω = 1.
 
-    With `skip` the result has skips too, sin(λ z̄) + z̄, where λ is the ω of its `Sine`: no layer of sines alone hands
-    on unchanged what it reads. The sines' arguments carry z along, Σ C z̄ = (Σ CΩ / λ) z + Σ CΦ / λ, which is z and a
-    constant for λ = Σ CΩ. Where that sum differs between neurons, or nearly vanishes, two sinusoids
-    that cancel, β sin(z) and β sin(z + π), make it 1: such a layer has (τ + 2)·n sines.
+    With `skip` the result has skip connections too, sin(λ z̄) + z̄, where λ is the ω of its `Sine`, because sines alone
+    cannot pass their input on unchanged. The arguments of the sines carry z: Σ C z̄ = (Σ CΩ / λ) z + Σ CΦ / λ, which is
+    z plus a constant for λ = Σ CΩ. If this sum differs between neurons or nearly vanishes, two sinusoids that cancel,
+    β sin(z) and β sin(z + π), are added to make it 1. Such a layer has (τ + 2)·n sines.
 
     Args:
-        mlp: A network whose activations are `STAF` or `Sine`. It is not changed, and shares nothing with the result.
+        mlp: A network with activations `STAF` or `Sine`. It is not changed and shares no memory with the result.
 
     Returns:
-        A network of the same dtype and device, equal up to rounding. Its `hidden` is the sines, not the features.
+        A network of the same dtype and device, equal up to rounding. Its `hidden` returns the sines, not the features.
 
     Raises:
         ValueError: If an activation is neither `STAF` nor `Sine`.
     """
     linears: list[nn.Linear] = []
     omegas: list[float] = []
-    read: Tensor = torch.ones(1)  # the amplitudes of what a layer reads
+    read: Tensor = torch.ones(1)  # amplitudes of a layer's inputs
     constant: Tensor | None = None
     with torch.no_grad():
         for layer, (linear, sigma) in enumerate(_layers(mlp)):
@@ -63,10 +65,10 @@ def sine_network(mlp: CoordinateMLP) -> CoordinateMLP:
 
 
 def sinusoids_of(sigma: nn.Module, layer: int = 0) -> Sinusoids:
-    """C, Ω and Φ of an activation, (τ,) or (τ, n), detached; of a `Sine`, one sinusoid.
+    """Returns C, Ω and Φ of an activation, (τ,) or (τ, n), detached. A `Sine` has one sinusoid.
 
     Raises:
-        ValueError: If it is neither `STAF` nor `Sine`.
+        ValueError: If the activation is neither `STAF` nor `Sine`.
     """
     if isinstance(sigma, STAF):
         return Sinusoids(sigma.amplitude.detach(), sigma.frequency.detach(), sigma.phase.detach())
@@ -80,7 +82,7 @@ def _layers(mlp: CoordinateMLP) -> list[tuple[Any, Any]]:
 
 
 def _columns(values: Tensor, like: Tensor, size: int) -> Tensor:
-    """(τ,) or (τ, n) -> (τ, n), in the dtype and on the device of `like`."""
+    """Expands (τ,) or (τ, n) to (τ, n), with the dtype and device of `like`."""
     values = values.to(like)
     return values if values.ndim == 2 else values[:, None].expand(-1, size)
 
@@ -88,9 +90,9 @@ def _columns(values: Tensor, like: Tensor, size: int) -> Tensor:
 def _spread(
     linear: Any, amplitude: Tensor, constant: Tensor | None, sinusoids: Sinusoids | None, omega: float
 ) -> nn.Linear:
-    """The linear layer that reads sines of those amplitudes and hands on the arguments of the sinusoids, over ω.
+    """Returns the linear layer from sines with those amplitudes to the arguments of the next sinusoids, divided by ω.
 
-    `constant` is what the features hold beside the sines, () or (m,). Without sinusoids it hands on what it computes.
+    `constant`, () or (m,), is added to the features. Without sinusoids the layer returns its own result.
     """
     weight, bias = linear.weight, linear.bias
     rows, columns = weight.shape
@@ -111,7 +113,7 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 def _carrying(sinusoids: Sinusoids) -> tuple[Sinusoids, float]:
-    """The same sum with λ = Σ CΩ, so that its arguments over λ carry z along; λ."""
+    """Returns an equal sum whose arguments carry z, and its λ = Σ CΩ."""
     terms = sinusoids.amplitude * sinusoids.frequency
     slope = terms.sum(0)
     if slope.ndim == 0 and slope.abs() > WELL_CONDITIONED * terms.abs().sum():
@@ -125,7 +127,7 @@ def _carrying(sinusoids: Sinusoids) -> tuple[Sinusoids, float]:
 def _network(
     linears: Sequence[nn.Linear], activations: Sequence[nn.Module], output: nn.Linear, *, skip: bool = False
 ) -> CoordinateMLP:
-    """A coordinate network of those layers, whose widths may differ."""
+    """Returns a coordinate network of those layers, whose widths may differ."""
     inputs = (linears[0] if linears else output).in_features
     network = CoordinateMLP(inputs, output.out_features, hidden_layers=0, skip=skip)
     network.linears.extend(linears)
@@ -145,23 +147,22 @@ def staf_from_sine(
     omega: float = 30.0,
     tolerance: float | None = None,
 ) -> CoordinateMLP:
-    """The STAF network of which a plain sine network is the Kronecker equivalent, as `sine_network` orders its units.
+    """Returns the STAF network whose Kronecker equivalent is a plain sine network, the inverse of `sine_network`.
 
-    Three freedoms change no function, and are fixed: the scale between Ω and W (each layer's gain is `omega`, see
-    `initialization.gain`), that between C and the weights that read it (Σ C² = 1, the largest C positive), and a shift
-    between phases and biases (the biases of a layer that shares its phases have mean 0; else all are 0). Signs of Ω and
-    W are one freedom more: the largest Ω is positive.
+    Several parametrisations give the same function. The result is made unique: the gain of each layer is `omega` (see
+    `initialization.gain`), Σ C² = 1, the largest C and the largest Ω are positive, and the biases of a layer have mean
+    0 if it shares its phases, otherwise they are 0.
 
     Args:
-        network: Plain sines, without skips.
-        num_frequencies: τ, of all layers or of each.
-        sharing: Of the parameters that are looked for.
-        omega: Gain of the result's activations, radians per unit.
-        tolerance: The largest departure from the structure, relative to a matrix's or bias's largest entry; 1e4 times
-            the rounding of the dtype, if not given.
+        network: A plain sine network without skip connections.
+        num_frequencies: τ, one for all layers or a list with one for each.
+        sharing: Sharing of the parameters of the result.
+        omega: Gain of the result's activations, in radians per unit.
+        tolerance: Largest deviation from the structure, relative to the largest entry of a matrix or bias. Defaults to
+            1e4 times the rounding error of the dtype.
 
     Raises:
-        ValueError: If τ does not divide a layer's width, or the weights or biases have no such structure.
+        ValueError: If τ does not divide a layer's width, or the weights or biases do not have the structure.
     """
     counts = _check_network(network, num_frequencies)
     dtype, device = network.output.weight.dtype, network.output.weight.device
@@ -187,13 +188,13 @@ def staf_from_sine(
 
 
 def _check_network(network: CoordinateMLP, num_frequencies: int | Sequence[int]) -> list[int]:
-    """τ of each layer."""
+    """Checks the arguments and returns τ of each layer."""
     layers = len(network.linears)
     counts = [num_frequencies] * layers if isinstance(num_frequencies, int) else list(num_frequencies)
     if len(counts) != layers or any(count < 1 for count in counts):
         raise ValueError(f"num_frequencies must be a number >= 1 or {layers} of them, got {num_frequencies}")
     if network.skip:
-        raise ValueError("network must have no skips, got one with skip=True")
+        raise ValueError("network must have no skip connections, got skip=True")
     for layer, ((linear, sigma), count) in enumerate(zip(_layers(network), counts, strict=True)):
         if not isinstance(sigma, Sine):
             raise ValueError(f"activations must be Sine, got {type(sigma).__name__} in layer {layer}")
@@ -206,14 +207,17 @@ def _check_network(network: CoordinateMLP, num_frequencies: int | Sequence[int])
 
 
 def _effective(linear: Any, sigma: Any) -> Tensor:
-    """The weights with the ω of the sine that follows, in float64."""
+    """Returns the weights times the ω of the following sine, in float64."""
     return sigma.omega * linear.weight.detach().double()
 
 
 def _factor(
     wide: Tensor, before: int, after: int, by_neuron: bool, tolerance: float, place: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Ω (after, n), W (n, m) and C (before, m) with wide[(i, k), (j, l)] = Ω[i, k] W[k, l] C[j, l], of unit columns."""
+    """Factors wide[(i, k), (j, l)] = Ω[i, k] W[k, l] C[j, l]: returns Ω (after, n), W (n, m) and C (before, m).
+
+    The columns of Ω and C have unit length.
+    """
     blocks = wide.reshape(after, wide.shape[0] // after, before, wide.shape[1] // before)
     frequency = _directions(blocks.permute(1, 0, 2, 3).flatten(2), by_neuron)
     amplitude = _directions(blocks.permute(3, 2, 0, 1).flatten(2), by_neuron)
@@ -221,14 +225,14 @@ def _factor(
     residual = (torch.einsum("ik,kl,jl->ikjl", frequency, weight, amplitude) - blocks).abs().max()
     if residual > tolerance * blocks.abs().max():
         raise ValueError(
-            f"network must be a Kronecker product of {after} and {before} blocks in linear layer {place}, but departs "
+            f"network must be a Kronecker product of {after} and {before} blocks in linear layer {place}, but deviates "
             f"from the nearest by {residual / blocks.abs().max():.2g} of its largest weight, tolerance {tolerance:.2g}"
         )
     return frequency, weight, amplitude
 
 
 def _directions(matrices: Tensor, by_neuron: bool) -> Tensor:
-    """The unit vectors that the columns of (n, τ, p) are multiples of, one for all n or each its own: (τ, n)."""
+    """Returns the unit vectors (τ, n) that the columns of (n, τ, p) are multiples of, one per neuron or one for all."""
     count = len(matrices)
     if not by_neuron:
         matrices = matrices.permute(1, 0, 2).flatten(1)[None]
@@ -240,22 +244,22 @@ def _directions(matrices: Tensor, by_neuron: bool) -> Tensor:
 def _factor_bias(
     argument: Tensor, frequency: Tensor, tolerance: float, layer: int, *, shared: bool
 ) -> tuple[Tensor, Tensor]:
-    """b (n,) and Φ (τ, n) with argument[i, k] = Ω[i, k] b[k] + Φ[i, k]."""
+    """Returns b (n,) and Φ (τ, n) with argument[i, k] = Ω[i, k] b[k] + Φ[i, k]."""
     if not shared:  # any biases have this structure
         return torch.zeros_like(argument[0]), argument
     phase = argument.mean(1, keepdim=True)
-    bias = (frequency * (argument - phase)).sum(0)  # the columns of Ω have length 1
+    bias = (frequency * (argument - phase)).sum(0)  # the columns of Ω have unit length
     residual = (frequency * bias + phase - argument).abs().max()
     if residual > tolerance * argument.abs().max():
         raise ValueError(
-            f"network must have biases Ω ⊗ b + Φ ⊗ 1 in linear layer {layer}, but departs from the nearest by "
+            f"network must have biases Ω ⊗ b + Φ ⊗ 1 in linear layer {layer}, but deviates from the nearest by "
             f"{residual / argument.abs().max():.2g} of its largest bias, tolerance {tolerance:.2g}"
         )
     return bias, phase.expand_as(argument)
 
 
 def _staf(values: tuple[Tensor, ...], sharing: Literal["layer", "neuron"], omega: float, dtype: torch.dtype) -> STAF:
-    """An activation of those amplitudes, frequencies and phases, each (τ, n)."""
+    """Returns an activation with those amplitudes, frequencies and phases, each (τ, n)."""
     count, width = values[0].shape
     sigma = STAF(width, num_frequencies=count, sharing=sharing, omega=omega)
     names = ("amplitude", "frequency", "phase")

@@ -1,10 +1,10 @@
-"""Neural tangent kernels of fields: exact at finite width, and their spectra.
+"""Neural tangent kernels of fields, exact at finite width, and their spectra.
 
-Conventions: a kernel K (n, m) holds the inner products of the parameters' gradients of f at n points x and m points y.
-For a linear layer that reads a and whose result the output's gradient with respect to is b, the gradient of the weights
-is b aᵀ, so that its part of the kernel is (a aᵀ) ∘ (b bᵀ): no gradient is ever stored. Under gradient descent with a
-small rate η on ½ ‖f - target‖² the error along an eigenvector of eigenvalue λ falls as (1 - ηλ)^step
-(arXiv 1806.07572).
+Conventions: a kernel K (n, m) contains the inner products of the gradients of f with respect to all parameters, at n
+points x and m points y. For a linear layer with input a and with output gradient b, the gradient of the weights is
+b aᵀ. Its part of the kernel is therefore (a aᵀ) ∘ (b bᵀ), and the gradients need not be stored. Under gradient descent
+with a small learning rate η on ½ ‖f - target‖², the error along an eigenvector with eigenvalue λ decays as
+(1 - ηλ)^step (arXiv 1806.07572).
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ from staf_nerf.mlp import CoordinateMLP
 Outputs = Literal["sum", "full"]
 
 CHUNK = 1024
-"""Rows of a kernel that are computed at a time, if not said otherwise."""
+"""Default number of rows of a kernel that are computed at a time."""
 
 
 @dataclass(frozen=True)
 class KernelParts:
-    """A tangent kernel by the parameters that it comes from; each of the kernel's shape."""
+    """The parts of a tangent kernel by kind of parameter. Each has the shape of the kernel."""
 
     weights: Tensor
-    """Of the linear layers' weights."""
+    """Part of the linear layers' weights."""
     biases: Tensor
-    """Of their biases."""
+    """Part of the linear layers' biases."""
     amplitude: Tensor
-    """Of C; zero without STAF, as the next two."""
+    """Part of the amplitudes C. It is zero without STAF, like the next two."""
     frequency: Tensor
-    """Of Ω."""
+    """Part of the frequencies Ω."""
     phase: Tensor
-    """Of Φ."""
+    """Part of the phases Φ."""
 
     @property
     def linear(self) -> Tensor:
-        """What weights and biases contribute."""
+        """Part of weights and biases."""
         return self.weights + self.biases
 
     @property
     def sinusoids(self) -> Tensor:
-        """What (C, Ω, Φ) contribute."""
+        """Part of (C, Ω, Φ)."""
         return self.amplitude + self.frequency + self.phase
 
     @property
     def total(self) -> Tensor:
-        """The kernel."""
+        """The whole kernel."""
         return self.linear + self.sinusoids
 
 
 NAMES = ("weights", "biases", "amplitude", "frequency", "phase")
-"""Of the parts."""
+"""Names of the parts."""
 
 
 @overload
@@ -91,23 +91,27 @@ def empirical_ntk(
     chunk: int = CHUNK,
     parts: bool = False,
 ) -> Tensor | KernelParts:
-    """The tangent kernel of a network at its present parameters, exact.
+    """Computes the exact tangent kernel of a network at its present parameters.
 
-    A `CoordinateMLP`, or a `NeuralField` whose encoding has no parameters, is taken layer by layer, with n·m numbers in
-    memory for each part that is asked for. Any other module goes through `torch.func`, a block of `chunk` gradients
-    against another: `chunk` times its number of parameters must fit in memory, twice. Compute in float64 what is to
-    have small eigenvalues: they are lost below the rounding of the largest.
+    A `CoordinateMLP`, or a `NeuralField` whose encoding has no parameters, is processed layer by layer, with n·m
+    numbers in memory for each part. Any other module is processed by `torch.func` in pairs of blocks of `chunk`
+    gradients: twice `chunk` times the number of parameters must fit into memory. Use float64 for small eigenvalues,
+    because they vanish below the rounding error of the largest one.
 
     Args:
-        model: Maps (..., d) to (..., k). Frozen parameters count too.
-        x: Points, (n, d), of the model's dtype.
-        y: Points, (m, d); x, if not given.
-        outputs: "sum": the sum of the k outputs' kernels, (n, m). "full": each output against each, (n, m, k, k).
-        chunk: Points a block.
-        parts: Whether the parts of weights, biases, C, Ω and Φ are told apart.
+        model: Maps (..., d) to (..., k). Frozen parameters are included.
+        x: Points, (n, d), in the model's dtype.
+        y: Points, (m, d). Defaults to x.
+        outputs: "sum": sum of the kernels of the k outputs, (n, m). "full": kernel of each pair of outputs,
+            (n, m, k, k).
+        chunk: Number of points per block.
+        parts: Whether to return the parts of weights, biases, C, Ω and Φ separately.
+
+    Returns:
+        The kernel, or its parts.
 
     Raises:
-        ValueError: If points are not of shape (n, d), or an argument is out of range.
+        ValueError: If points do not have shape (n, d), or an argument is out of range.
     """
     for name, points in (("x", x), ("y", x if y is None else y)):
         if points.ndim != 2:
@@ -122,18 +126,19 @@ def empirical_ntk(
 
 
 class Spectrum(NamedTuple):
-    """Eigenvalues of a kernel in falling order, and its eigenfunctions at the kernel's points."""
+    """Eigenvalues and eigenvectors of a kernel."""
 
     values: Tensor
-    """(n,)"""
+    """(n,): eigenvalues in descending order."""
     vectors: Tensor
-    """(n, n): a column each, of length 1."""
+    """(n, n): eigenvectors in columns, of unit length."""
 
 
 def ntk_spectrum(kernel: Tensor) -> Spectrum:
-    """Eigenvalues and eigenvectors of a symmetric kernel (n, n), in float64.
+    """Returns eigenvalues and eigenvectors of a symmetric kernel (n, n), in float64.
 
-    The error that gradient descent at a rate η leaves along `vectors[:, i]` after t steps is (1 - η `values[i]`)^t.
+    After t steps of gradient descent with learning rate η, the error along ``vectors[:, i]`` is multiplied by
+    ``(1 - η values[i])^t``.
 
     Raises:
         ValueError: If the kernel is not a symmetric matrix.
@@ -142,7 +147,7 @@ def ntk_spectrum(kernel: Tensor) -> Spectrum:
         raise ValueError(f"kernel must have shape (n, n), got {tuple(kernel.shape)}")
     kernel = kernel.double()
     if (kernel - kernel.T).abs().max() > 1e-4 * kernel.abs().max():
-        raise ValueError("kernel must be symmetric: that of the same points twice")
+        raise ValueError("kernel must be symmetric: compute it with x only, without y")
     values, vectors = torch.linalg.eigh(0.5 * (kernel + kernel.T))
     return Spectrum(values.flip(0), vectors.flip(1))
 
@@ -157,29 +162,29 @@ def _has_layers(model: nn.Module) -> bool:
 
 
 class _Factor(NamedTuple):
-    """Parameters whose gradient at a point is b aᴴ, or b where there is no a."""
+    """Parameters whose gradient at a point is b aᴴ, or b if there is no a."""
 
     name: str
-    """Of their part of the kernel."""
+    """Name of the part of the kernel."""
     b: Tensor
-    """(k, n, q), for each output."""
+    """(k, n, q), for each of k outputs."""
     a: Tensor | None = None
     """(n, p)."""
 
 
 class _Step(NamedTuple):
-    """A tensor of the forward pass, (n, q), and what the gradients with respect to it, (k, n, q), say."""
+    """A tensor of the forward pass, (n, q), and a function from its gradients, (k, n, q), to factors."""
 
     tensor: Tensor
     factors: Callable[[Tensor], list[_Factor]]
     sigma: STAF | None = None
-    """The Fourier sum whose parameters these are: of one that layers share the gradients are summed."""
+    """The Fourier sum that owns the parameters. Gradients of a sum that layers share are added."""
 
 
 def _by_layers(
     model: Any, x: Tensor, y: Tensor, chunk: int, names: tuple[str, ...], outputs: Outputs
 ) -> dict[str, Tensor]:
-    """The parts, or their sum under "total"."""
+    """Returns the parts, or their sum under "total", layer by layer."""
     left = _factors(model, x)
     right = left if y is x else _factors(model, y)
     count = len(left[0].b)
@@ -207,7 +212,7 @@ def _zeros(names: tuple[str, ...], x: Tensor, y: Tensor, count: int, outputs: Ou
 
 
 def _factors(model: Any, x: Tensor) -> list[_Factor]:
-    """The gradients of all parameters at x, always in the same order."""
+    """Returns the factors of all parameters' gradients at x, always in the same order."""
     with torch.no_grad():
         x = model.encoding(x) if isinstance(model, NeuralField) else x
     steps, result = _trace(model.mlp if isinstance(model, NeuralField) else model, x)
@@ -226,7 +231,7 @@ def _factors(model: Any, x: Tensor) -> list[_Factor]:
 
 
 def _trace(mlp: Any, x: Tensor) -> tuple[list[_Step], Tensor]:
-    """A forward pass, step by step, and its result (n, k)."""
+    """Runs a forward pass and returns its steps and its result (n, k)."""
     steps: list[_Step] = []
 
     def linear(layer: Any, read: Tensor) -> Tensor:
@@ -236,7 +241,7 @@ def _trace(mlp: Any, x: Tensor) -> tuple[list[_Step], Tensor]:
         return z
 
     with torch.enable_grad():
-        x = hidden = x.detach().requires_grad_()  # without it nothing of frozen layers would be differentiated
+        x = hidden = x.detach().requires_grad_()  # needed to differentiate through frozen layers
         for number, (layer, sigma) in enumerate(zip(mlp.linears, mlp.activations, strict=True)):
             z = linear(layer, hidden)
             value = sigma(z, linear(sigma.filter, x)) if sigma.reads_input else sigma(z)
@@ -248,7 +253,7 @@ def _trace(mlp: Any, x: Tensor) -> tuple[list[_Step], Tensor]:
 
 
 def _sinusoid_factors(sigma: STAF, z: Tensor) -> Callable[[Tensor], list[_Factor]]:
-    """The gradients of C, Ω and Φ: with g that of σ(z), sums over features of g sin θ, g C z cos θ and g C cos θ."""
+    """Returns the factors of C, Ω and Φ for the gradient g of σ: sums of g sin θ, g C z cos θ and g C cos θ."""
 
     def factors(g: Tensor) -> list[_Factor]:
         columns: list[list[Tensor]] = [[], [], []]
@@ -268,7 +273,7 @@ def _sinusoid_factors(sigma: STAF, z: Tensor) -> Callable[[Tensor], list[_Factor
 def _by_gradients(
     model: nn.Module, x: Tensor, y: Tensor, chunk: int, names: tuple[str, ...], outputs: Outputs
 ) -> dict[str, Tensor]:
-    """The parts, or their sum under "total", from blocks of the Jacobian."""
+    """Returns the parts, or their sum under "total", from blocks of the Jacobian."""
     place = _places(model)
     found: dict[str, Tensor] | None = None
     for row in range(0, len(x), chunk):
@@ -286,7 +291,7 @@ def _by_gradients(
 
 
 def _places(model: nn.Module) -> dict[str, str]:
-    """The part to which each parameter belongs, by its name."""
+    """Returns the part that each parameter belongs to, by name of the parameter."""
     found = {name: "biases" if name.endswith("bias") else "weights" for name, _ in model.named_parameters()}
     for prefix, module in model.named_modules():
         if isinstance(module, STAF):
@@ -295,7 +300,7 @@ def _places(model: nn.Module) -> dict[str, str]:
 
 
 def _jacobian(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """The gradients of each parameter, (n, k, its size)."""
+    """Returns the gradients of each parameter, (n, k, size of the parameter)."""
     parameters = {name: value.detach() for name, value in model.named_parameters()}
 
     def one(values: dict[str, Tensor], point: Tensor) -> Tensor:

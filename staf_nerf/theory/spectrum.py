@@ -1,13 +1,14 @@
-"""The frequencies that a STAF network can produce: integer combinations of those of its first layer.
+"""The frequencies that a STAF network can produce: integer combinations of the frequencies of its first layer.
 
-Conventions: frequencies are vectors (d,), radians per unit of the coordinates; of a pair ±f one is listed, since values
-are real. With first-layer frequencies f₁ … f_N (N = τn: Ωᵢ times a row of W) lines lie at Σ s_m f_m for integers s, and
-the order of one is Σ |s_m|. A second layer's sines give them by the Jacobi-Anger expansion,
+Conventions: frequencies are vectors (d,) in radians per unit of the coordinates. One of each pair ±f is listed, because
+values are real. Let f₁ … f_N be the first-layer frequencies (N = τn: Ωᵢ times a row of W). The spectral lines lie at
+Σ s_m f_m for integers s_m, and the order of a line is ``Σ |s_m|``. The sines of a second layer produce them by the
+Jacobi-Anger expansion::
 
-    exp(j β sin θ) = Σ_s J_s(β) exp(j s θ),
+    exp(j β sin θ) = Σ_s J_s(β) exp(j s θ)
 
-one factor for each sine that is read, of amplitude β; further layers add no frequency, but weight to high orders.
-Source: arXiv 2502.00869, section on expressive power; the bounds are ours.
+There is one such factor for each input sine, of amplitude β. Further layers add no frequencies, but increase the
+weight of high orders. Source: arXiv 2502.00869, section on expressive power. The bounds are ours.
 """
 
 from __future__ import annotations
@@ -23,48 +24,49 @@ from staf_nerf.mlp import CoordinateMLP
 from staf_nerf.theory.kronecker import sine_network
 
 MOST_FREQUENCIES = 100_000
-"""That are listed, if not said otherwise."""
+"""Default of the largest number of listed frequencies."""
 RESOLUTION = 1e-9
-"""Frequencies that differ by less than this part of the first layer's largest are one."""
+"""Frequencies are equal if they differ by less than this fraction of the first layer's largest frequency."""
 
 
 @dataclass(frozen=True)
 class FrequencySupport:
-    """Where a network's Fourier transform can differ from zero, up to an order, and how much lies beyond."""
+    """The frequencies of a network up to an order, and a bound on the amplitudes beyond."""
 
     frequencies: Tensor
-    """(m, d), of each pair ±f one, the zero frequency first; in float64."""
+    """(m, d) in float64: one of each pair ±f, the zero frequency first."""
     orders: Tensor
-    """(m,): the least order of the combinations that give it."""
+    """(m,): lowest order of the combinations that give each frequency."""
     order: int
-    """The highest that is listed."""
+    """Highest listed order."""
     remainder: float
-    """An upper bound of the sum of the amplitudes of all that is not listed, for the output where it is largest."""
+    """Upper bound on the sum of the amplitudes that are not listed, for the output where it is largest."""
 
 
 def frequency_support(
     mlp: CoordinateMLP, *, order: int | None = None, threshold: float = 1e-6, limit: int = MOST_FREQUENCIES
 ) -> FrequencySupport:
-    """The frequencies of a network of `STAF` or `Sine`, as far as they matter.
+    """Returns the frequencies of a network of `STAF` or `Sine`, up to an order.
 
-    With one hidden layer they are those of the first layer, and nothing else. With more there are lines at all integer
-    combinations; since |J_s(β)| <= (|β|/2)^|s| / |s|!, those of order k together have an amplitude of at most R_k,
-    where Σ R_k t^k = R(t) has a closed form: t for a sine of the first layer, exp(A(t)) - 1 for one of a further layer
-    whose argument has A(t) = Σ |W̄| H(t), and Σ |W| H(t) for the output. What lies beyond an order K is at most
-    R(r) / r^(K+1), for whichever r > 1 makes that least.
+    A network with one hidden layer has the frequencies of the first layer only. A deeper one has spectral lines at all
+    integer combinations of them. Because ``|J_s(β)| <= (|β|/2)^|s| / |s|!``, the amplitudes of order k sum to at most
+    R_k. The series Σ R_k t^k = R(t) has a closed form: t for a sine of the first layer, exp(A(t)) - 1 for a sine of a
+    further layer with ``A(t) = Σ |W̄| H(t)`` for its argument, and ``Σ |W| H(t)`` for the output. The sum beyond an
+    order K is at most R(r) / r^(K+1) for every r > 1, and the smallest of these bounds is used.
 
     Args:
-        mlp: With one hidden layer or more.
-        order: The highest order that is listed; the least whose remainder is below the threshold, if not given.
-        threshold: Of the remainder, in units of the output.
-        limit: The most frequencies that are listed.
+        mlp: A network with at least one hidden layer.
+        order: Highest order to list. Defaults to the lowest order whose remainder is below the threshold.
+        threshold: Threshold of the remainder, in units of the output.
+        limit: Largest number of frequencies to list.
 
     Raises:
-        ValueError: If there is no hidden layer, an activation is another one, or the limit is passed.
+        ValueError: If there is no hidden layer, an activation is not supported, or there are more than `limit`
+            frequencies.
     """
     plain = sine_network(mlp)
     if not len(plain.linears):
-        raise ValueError("mlp must have a hidden layer or more, got hidden_layers=0: a linear map is no Fourier sum")
+        raise ValueError("mlp must have at least one hidden layer, got hidden_layers=0")
     if order is not None and order < 0:
         raise ValueError(f"order must be >= 0, got {order}")
     generators = first_frequencies(mlp)
@@ -75,7 +77,7 @@ def frequency_support(
 
 
 def first_frequencies(mlp: CoordinateMLP) -> Tensor:
-    """The distinct frequencies of the first layer, Ωᵢ times a row of W, without zero: (N, d), float64."""
+    """Returns the distinct, nonzero frequencies of the first layer, Ωᵢ times a row of W: (N, d), float64."""
     rows = _weight(sine_network(mlp).linears[0])
     size = rows.abs().max().item()
     found = _distinct(rows, size)
@@ -83,16 +85,17 @@ def first_frequencies(mlp: CoordinateMLP) -> Tensor:
 
 
 def count_frequencies(generators: int, order: int) -> int:
-    """Integer combinations of N frequencies without relations, up to an order; of each pair ±f one, and zero.
+    """Returns the number of integer combinations of independent frequencies up to an order, one of each pair ±f.
 
-    A plain sine network of n features has N = n, a STAF network N = τn: up to τ^order times as many.
+    For n features a plain sine network has n generators and a STAF network τn, which gives up to τ^order times as many
+    combinations. The zero frequency is counted.
     """
     both = sum(2**j * math.comb(generators, j) * math.comb(order, j) for j in range(min(generators, order) + 1))
     return (both + 1) // 2
 
 
 def _combinations(generators: Tensor, order: int, limit: int) -> tuple[Tensor, Tensor]:
-    """Orders (m,) and frequencies (m, d) of all combinations, order by order."""
+    """Returns orders (m,) and frequencies (m, d) of all combinations, order by order."""
     size = generators.abs().max().item() if len(generators) else 0.0
     found = frontier = generators.new_zeros(1, generators.shape[1])
     orders = [torch.zeros(1, dtype=torch.int64)]
@@ -111,14 +114,14 @@ def _combinations(generators: Tensor, order: int, limit: int) -> tuple[Tensor, T
 
 def _too_many(generators: int, order: int, limit: int) -> str:
     return (
-        f"limit must hold the combinations of {generators} frequencies, up to {count_frequencies(generators, order)} "
-        f"at order {order}, got {limit}; a lower order or a higher threshold needs fewer"
+        f"limit must be at least the number of combinations of {generators} frequencies, up to "
+        f"{count_frequencies(generators, order)} at order {order}, got {limit}; use a lower order or a higher threshold"
     )
 
 
 def _distinct(frequencies: Tensor, size: float) -> Tensor:
-    """One of each pair ±f, in the order of their first appearance."""
-    cells = torch.floor(frequencies / (RESOLUTION * size or 1.0) + 1.0 / math.pi)  # no border is at a round number
+    """Returns distinct frequencies, one of each pair ±f, in the order of their first appearance."""
+    cells = torch.floor(frequencies / (RESOLUTION * size or 1.0) + 1.0 / math.pi)  # no border at round numbers
     filled = cells != 0
     first = filled.int().argmax(1, keepdim=True)
     negative = (cells.gather(1, first) < 0) & filled.any(1, keepdim=True)
@@ -134,7 +137,7 @@ def _distinct(frequencies: Tensor, size: float) -> Tensor:
 # --- bounds ----------------------------------------------------------------------------------------------------------
 
 RADII = torch.logspace(0.01, 12, 1200, dtype=torch.float64)
-"""r, among which the one with the least bound is taken."""
+"""Values of r, among which the one with the smallest bound is used."""
 
 
 def _weight(linear: Any) -> Tensor:
@@ -142,7 +145,7 @@ def _weight(linear: Any) -> Tensor:
 
 
 def _majorant(plain: Any) -> Tensor:
-    """R(r) at each of `RADII`, the largest of the outputs; infinite where it overflows."""
+    """Returns R(r) at each of `RADII` for the largest output, infinite on overflow."""
     moving = (_weight(plain.linears[0]) != 0.0).any(1)
     held = torch.where(moving, RADII[:, None], 0.0)
     for layer in range(1, len(plain.linears)):
@@ -158,12 +161,12 @@ def _remainder(plain: Any, order: int) -> float:
 
 
 def _order_below(plain: Any, threshold: float) -> int:
-    """The least order whose remainder is below the threshold."""
+    """Returns the lowest order whose remainder is below the threshold."""
     if threshold <= 0.0:
         raise ValueError(f"threshold must be positive, got {threshold}")
     if len(plain.linears) == 1:
         return 1
     least = float(((_majorant(plain) / threshold).log() / RADII.log()).min())
     if math.isinf(least):
-        raise ValueError(f"threshold must be one that some order meets, got {threshold}: the weights are too large")
+        raise ValueError(f"threshold must be reachable by some order, got {threshold}: the weights are too large")
     return max(math.ceil(least) - 1, 0)

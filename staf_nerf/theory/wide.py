@@ -1,19 +1,21 @@
 """The tangent kernel of wide STAF networks in closed form, layer by layer.
 
-Conventions: f has hidden layers 1 … L of width n; z are pre-activations, h = σ(z). Over draws of the weights, and up to
-terms that are 1/√n of their own size, the units of a layer are independent, and with pairs of pre-activations (u, v) =
-(z(x), z(y)) of covariance Λ
+Conventions: f has hidden layers 1 … L of width n, with pre-activations z and h = σ(z). Over draws of the weights, and
+up to relative terms of 1/√n, the units of a layer are independent. For a pair of pre-activations
+(u, v) = (z(x), z(y)) with covariance Λ::
 
     E[sin(au + φ) sin(bv + ψ)] = ½ (e⁻ cos(φ - ψ) - e⁺ cos(φ + ψ)),  e^∓ = exp(-½ (a²Λ₁₁ + b²Λ₂₂ ∓ 2abΛ₁₂)),
 
-and the same with cosines and a plus sign for σ'. From layer 2 on (u, v) is Gaussian with Λ = n v_w E[σσ] + v_b. In
-layer 1 it is what the first weights make it: with uniform ones e^∓ is the characteristic function of the uniform
-distribution, a product of sin(t)/t, at ax ∓ by. Going back, Γ = n E[gg] with g the gradient with respect to h:
+For σ' the same holds with cosines and a plus sign. From layer 2 on (u, v) is Gaussian with Λ = n v_w E[σσ] + v_b. In
+layer 1 its distribution is that of the first weights: if they are uniform, e^∓ is the characteristic function of the
+uniform distribution, a product of sin(t)/t, at ax ∓ by. In the backward recursion Γ = n E[gg], with the gradient g with
+respect to h::
 
     Γᴸ = n v_out,  Bˡ = Γˡ E[σ'σ'],  Γˡ⁻¹ = n v_w Bˡ,  K = Σ Bˡ (n E[σσ]ˡ⁻¹ + 1) + n E[σσ]ᴸ + 1 + Σ Γˡ Pˡ,
 
-with the inputs' inner product instead of n E[σσ]⁰, and P the sinusoids' own part. This is standard parametrisation:
-what weights between hidden layers contribute grows with n. Sources: arXiv 1806.07572, 1711.00165; the sums are ours.
+Here n E[σσ]⁰ is the inner product of the inputs, and P is the part of the sinusoids' parameters. This is the standard
+parametrisation, in which the part of weights between hidden layers grows with n. Sources: arXiv 1806.07572, 1711.00165.
+The sums are ours.
 """
 
 from __future__ import annotations
@@ -34,14 +36,14 @@ from staf_nerf.theory.ntk import KernelParts
 
 @dataclass(frozen=True)
 class WideLayer:
-    """A hidden layer: how its weights are drawn, and its Fourier sum."""
+    """A hidden layer of a wide network: variances of its weights, and its Fourier sum."""
 
     sinusoids: Sinusoids
-    """C, Ω and Φ, (τ,) each."""
+    """C, Ω and Φ, each (τ,)."""
     weight_variance: float
-    """Of an entry of the linear layer before it."""
+    """Variance of the weights of the linear layer before it."""
     bias_variance: float = 0.0
-    """Of an entry of its bias."""
+    """Variance of its biases."""
 
     def __post_init__(self) -> None:
         if any(values.ndim != 1 for values in self.sinusoids):
@@ -52,44 +54,46 @@ class WideLayer:
 
 @dataclass(frozen=True)
 class WideNetwork:
-    """What the kernel of a wide network depends on."""
+    """The quantities on which the kernel of a wide network depends."""
 
     layers: tuple[WideLayer, ...]
-    """The hidden layers, one or more."""
+    """The hidden layers, at least one."""
     width: int
-    """n, of each of them."""
+    """Width n of the hidden layers."""
     output_variance: float
-    """Of an entry of the last linear layer's weights."""
+    """Variance of the weights of the output layer."""
     first_law: Literal["uniform", "gaussian"] = "uniform"
-    """Of the first layer's weights and biases, whose units read few inputs: no central limit makes them Gaussian."""
+    """Distribution of the first layer's weights and biases.
+    Its units have few inputs, so no central limit theorem makes them Gaussian."""
 
     def __post_init__(self) -> None:
         if not self.layers:
-            raise ValueError("layers must be one or more, got none")
+            raise ValueError("layers must contain at least one layer, got none")
         if self.first_law not in ("uniform", "gaussian"):
             raise ValueError(f"first_law must be 'uniform' or 'gaussian', got {self.first_law!r}")
 
 
 def wide_network(mlp: CoordinateMLP) -> WideNetwork:
-    """The distributions from which a network's weights were drawn, as its activations' `initialize_` says.
+    """Returns the distributions from which a network's weights are initialised, by its activations' `initialize_`.
 
-    C, Ω and Φ are those that it has now. Weights that are trained are not looked at.
+    C, Ω and Φ are the present values. The present weights are not used.
 
     Args:
-        mlp: Of `STAF` or `Sine`.
+        mlp: A network with activations `STAF` or `Sine`.
 
     Raises:
-        ValueError: If it has skips, no hidden layer, another activation, or neurons whose sinusoids differ.
+        ValueError: If the network has skip connections, no hidden layer, another activation, or sinusoids that differ
+            between neurons.
     """
     if mlp.skip:
-        raise ValueError("mlp must have no skips, got one with skip=True")
+        raise ValueError("mlp must have no skip connections, got skip=True")
     linears, activations = list[Any](mlp.linears), list[Any](mlp.activations)
     layers = []
     for number, (linear, sigma) in enumerate(zip(linears, activations, strict=True)):
         sinusoids = Sinusoids(*(v.double().cpu() for v in sinusoids_of(sigma, number)))
         if sinusoids.amplitude.ndim == 2:
             if any((values != values[:, :1]).any() for values in sinusoids):
-                raise ValueError(f"sinusoids must be the same for all neurons of a layer, got others in layer {number}")
+                raise ValueError(f"sinusoids must be equal for all neurons of a layer, they differ in layer {number}")
             sinusoids = Sinusoids(*(values[:, 0] for values in sinusoids))
         bound = _weight_bound(sigma, linear.in_features, first=number == 0 and mlp.reads_coordinates)
         layers.append(WideLayer(sinusoids, bound**2 / 3.0, 1.0 / (3.0 * linear.in_features)))
@@ -99,7 +103,7 @@ def wide_network(mlp: CoordinateMLP) -> WideNetwork:
 
 
 def _weight_bound(sigma: Any, inputs: int, *, first: bool) -> float:
-    """k of U(-k, k), see `STAF.initialize_` and `initialization.siren_weight_`."""
+    """Returns k of the distribution U(-k, k); see `STAF.initialize_` and `initialization.siren_weight_`."""
     if isinstance(sigma, STAF) and sigma.initialization in ("theorem", "published"):
         return 1.0 / math.sqrt(inputs)
     return 1.0 / inputs if first else math.sqrt(6.0 / inputs) / sigma.omega
@@ -114,22 +118,23 @@ def analytic_ntk(network: WideNetwork, x: Tensor, y: Tensor | None = None, *, pa
 def analytic_ntk(
     network: WideNetwork, x: Tensor, y: Tensor | None = None, *, parts: bool = False
 ) -> Tensor | KernelParts:
-    """The tangent kernel, of one output, to which wide networks come near as 1/√width.
+    """Returns the tangent kernel of one output in the limit of wide networks. The relative error is of order 1/√width.
 
-    The sinusoids' part is that of sharing by neuron. Those that a layer shares move all its units at once: the last
-    layer's part then has this mean over draws, the others' nearly, but at any width it scatters by as much as its size.
+    The part of the sinusoids holds for sharing by neuron. Sinusoids that a layer shares affect all of its units at
+    once. The mean over draws is then this part exactly for the last layer and nearly for the others, but at every width
+    it varies from draw to draw by as much as its size.
 
     Args:
-        network: Its widths, variances and sinusoids.
+        network: Width, variances and sinusoids.
         x: Points, (n, d).
-        y: Points, (m, d); x, if not given.
-        parts: Whether the parts of weights, biases, C, Ω and Φ are told apart.
+        y: Points, (m, d). Defaults to x.
+        parts: Whether to return the parts of weights, biases, C, Ω and Φ separately.
 
     Returns:
-        (n, m), in float64.
+        The kernel (n, m) in float64, or its parts.
 
     Raises:
-        ValueError: If points are not of shape (n, d).
+        ValueError: If points do not have shape (n, d).
     """
     for name, points in (("x", x), ("y", x if y is None else y)):
         if points.ndim != 2:
@@ -142,7 +147,7 @@ def analytic_ntk(
 
 
 class _Moments(NamedTuple):
-    """Expectations over a unit of a layer, for each pair of points."""
+    """Expectations for a unit of a layer, for each pair of points."""
 
     values: Tensor
     """E[σ σ]"""
@@ -155,7 +160,7 @@ class _Moments(NamedTuple):
 
 
 def _forward(network: WideNetwork, x: Tensor, y: Tensor) -> list[_Moments]:
-    """The moments of each layer."""
+    """Returns the moments of each layer."""
     found = []
     laws = [_first_law(network, *pair) for pair in ((x[:, None], y[None]), (x, x), (y, y))]
     for number, layer in enumerate(network.layers):
@@ -169,7 +174,7 @@ def _forward(network: WideNetwork, x: Tensor, y: Tensor) -> list[_Moments]:
 
 
 def _backward(network: WideNetwork, moments: list[_Moments], inner: Tensor) -> KernelParts:
-    """The parts of the kernel from the last layer to the first."""
+    """Returns the parts of the kernel, computed from the last layer to the first."""
     n = network.width
     weights, biases = n * moments[-1].values, torch.ones_like(inner)
     sinusoids = [torch.zeros_like(inner) for _ in range(3)]
@@ -205,38 +210,38 @@ def _moments(law: _Law, sinusoids: Sinusoids, *, values_only: bool = False) -> _
 
 @dataclass(frozen=True)
 class _Gaussian:
-    """(u, v) of mean 0 with these covariances, which broadcast."""
+    """A Gaussian pair (u, v) with mean 0 and these covariances, which broadcast."""
 
     uu: Tensor
     vv: Tensor
     uv: Tensor
 
     def cosine(self, a: float, b: float) -> Tensor:
-        """E[cos(au + bv)]."""
+        """Returns E[cos(au + bv)]."""
         return torch.exp(-0.5 * (a**2 * self.uu + 2.0 * a * b * self.uv + b**2 * self.vv))
 
     def weighted(self, a: float, b: float) -> Tensor:
-        """E[uv cos(au + bv)]."""
+        """Returns E[uv cos(au + bv)]."""
         left, right = a * self.uu + b * self.uv, a * self.uv + b * self.vv
         return (self.uv - left * right) * self.cosine(a, b)
 
 
 @dataclass(frozen=True)
 class _Uniform:
-    """u = w·x and v = w·y with w uniform in a box; the bias is the weight of an input that is 1."""
+    """The pair u = w·x and v = w·y with w uniform in a box. The bias is the weight of a constant input 1."""
 
     x: Tensor
     """(…, p)"""
     y: Tensor
     bounds: Tensor
-    """(p,): half the box's sides."""
+    """(p,): half the side lengths of the box."""
 
     def cosine(self, a: float, b: float) -> Tensor:
-        """E[cos(au + bv)], the characteristic function at ax + by."""
+        """Returns E[cos(au + bv)], the characteristic function at ax + by."""
         return _sinc(self.bounds * (a * self.x + b * self.y))[0].prod(-1)
 
     def weighted(self, a: float, b: float) -> Tensor:
-        """E[uv cos(au + bv)]: minus its second derivative along x and y."""
+        """Returns E[uv cos(au + bv)], minus the second derivative of the characteristic function along x and y."""
         flat, first, second = _sinc(self.bounds * (a * self.x + b * self.y))
         x, y = (torch.broadcast_to(points, flat.shape) * self.bounds for points in (self.x, self.y))
         total = torch.zeros_like(flat[..., 0])
@@ -266,13 +271,13 @@ def _first_law(network: WideNetwork, x: Tensor, y: Tensor) -> _Law:
 
 
 def _sinc(t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """sin(t)/t and its first two derivatives; by their series where the quotients would cancel."""
+    """Returns sin(t)/t and its first two derivatives, by their series where the quotients would lose precision."""
     near = t.abs() < 0.5
     far = torch.where(near, torch.ones_like(t), t)
     value = far.sin() / far
     first = (far.cos() - value) / far
     second = -value - 2.0 * first / far
-    # Σ (-1)^k t^2k / (2k + 1)!: at t = 0.5 the terms that are left out are below 1e-19.
+    # Σ (-1)^k t^2k / (2k + 1)!: at t = 0.5 the omitted terms are below 1e-19.
     series = [(-1.0) ** k / math.factorial(2 * k + 1) for k in range(9)]
     small = torch.where(near, t, torch.zeros_like(t))
     close = [

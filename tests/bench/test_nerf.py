@@ -65,7 +65,7 @@ def test_scores_on_the_way_change_nothing(tmp_path):
     assert row["psnr_of_best"] == max(*on_the_way, row["psnr"])
     assert without["psnr"] == row["psnr"]
     assert [entry["runs"] for entry in result["summary"]] == [1, 1]
-    assert sum("best on the way" in line[2] for line in nerf.table_rows(result)) == 1
+    assert sum("best during training" in line[2] for line in nerf.table_rows(result)) == 1
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,8 @@ def test_a_signed_distance_keeps_its_sphere():
     ("options", "reason"),
     [
         ({"activation": "gabor"}, "complex"),
-        ({"activation": "filter"}, "reads the coordinates again"),
-        ({"encoding": "hash"}, "a hash grid is a table"),
+        ({"activation": "filter"}, "reads the coordinates, which"),
+        ({"encoding": "hash"}, "got HashGrid, which is a table"),
     ],
 )
 def test_what_is_no_list_of_layers_is_refused_with_a_reason(options, reason):

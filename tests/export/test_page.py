@@ -270,7 +270,7 @@ def test_half_precision_says_by_how_much_it_is_off(browser, points, tmp_path):
     page = page_of(image(), precision="float16")
     most, mean = largest_difference(network, rounded(network))
     assert 0 < mean < most < 0.1
-    assert f"off by {mean:.1e} (root mean square) and at most {most:.1e}" in page
+    assert f"an RMS error of {mean:.1e} and an error of at most {most:.1e}" in page
     shown(browser, page, tmp_path, width=8, height=8)
     exact = rounded(network).values(points.numpy())
     assert evaluated(browser, points.numpy())[:, :3] == pytest.approx(exact, abs=2e-4)
@@ -310,7 +310,7 @@ def test_weights_are_kept_to_the_bit():
     ("checkpoint", "message"),
     [
         (image({"hidden_features": 1200, "hidden_layers": 1}), "at most 1,024 neurons in a layer, got 1,200"),
-        (image({"hidden_features": 800, "hidden_layers": 3}), "at most 1,048,576 numbers, got 1,28"),
+        (image({"hidden_features": 800, "hidden_layers": 3}), "at most 1,048,576 parameters, got 1,28"),
         (image({"hidden_features": 4, "hidden_layers": 40}), "at most 32 layers, got 41"),
         (image({"hidden_features": 4, "num_frequencies": 300}), "at most 256 sinusoids, got 300"),
         (image(channels=5), "1 to 4 channels, got 2 and 5"),
@@ -325,7 +325,7 @@ def test_bad_options_are_refused():
     field, network = shape().field, network_of(shape().field)
     with pytest.raises(ValueError, match="bound must be positive and finite, got inf"):
         shape_page(network, field, float("inf"), "potato")
-    with pytest.raises(ValueError, match="a signed distance has 3 coordinates and 1 value, got 2 and 3"):
+    with pytest.raises(ValueError, match="a signed distance needs 3 coordinates and 1 value, got 2 and 3"):
         shape_page(network_of(image().field), image().field, 1.0, "potato")
     with pytest.raises(ValueError, match="precision must be 'float32' or 'float16', got 'float8'"):
         shape_page(network, field, 1.0, "potato", precision="float8")  # pyright: ignore[reportArgumentType]

@@ -100,7 +100,7 @@ def test_sines_of_large_arguments_are_those_of_float64(browser):
 def test_a_network_too_large_is_refused_with_a_width_that_fits():
     large = network_of(image({"hidden_features": 256, "hidden_layers": 3}).field)
     with pytest.raises(
-        ValueError, match=r"at most 8,192 numbers, got 133,150: .*--hidden-features 60, or export --to html"
+        ValueError, match=r"at most 8,192 parameters, got 133,150, .*--hidden-features 60, or export --to html"
     ):
         glsl_function(large)
     fitting = network_of(image({"hidden_features": 60, "hidden_layers": 3}).field)

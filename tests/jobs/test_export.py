@@ -8,8 +8,8 @@ import pytest
 import soundfile
 import torch
 
+from staf_nerf.__main__ import main
 from staf_nerf.checkpoint import load_field
-from staf_nerf.cli import main
 from staf_nerf.config import AudioConfig, FieldConfig, FitConfig
 from staf_nerf.jobs import audio
 from staf_nerf.jobs.export import SUFFIXES, Export, run
@@ -40,9 +40,7 @@ def test_a_fitted_sound_runs_in_onnxruntime(tmp_path):
     assert found == pytest.approx(exact, abs=1e-4)  # float32 in another order, times the layers' frequencies
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["frame"])["rate"] == 8000
-    with pytest.raises(
-        ValueError, match="a page shows an image or a signed distance, got a sound; --to onnx takes both"
-    ):
+    with pytest.raises(ValueError, match="--to html needs an image or a signed distance, got a sound; use --to onnx"):
         run(Export(checkpoint, "html"))
     assert "float staf(float x)" in run(Export(checkpoint, "glsl")).read_text()
 
@@ -54,7 +52,7 @@ def test_the_command_writes_and_does_not_overwrite_unless_asked(tmp_path, monkey
     main()
     assert "page.html" in capsys.readouterr().out
     target.write_text("mine")
-    with pytest.raises(SystemExit, match="is there already; --overwrite replaces it"):
+    with pytest.raises(SystemExit, match="exists already; --overwrite replaces it"):
         main()
     assert target.read_text() == "mine"
     monkeypatch.setattr(sys, "argv", [*line, "--overwrite"])
@@ -64,29 +62,27 @@ def test_the_command_writes_and_does_not_overwrite_unless_asked(tmp_path, monkey
 
 def test_pages_are_in_half_precision_and_say_what_it_costs_unless_they_are_to_be_exact(tmp_path, capsys):
     path = saved(image({"hidden_features": 96}), tmp_path)
-    cost = "Half precision moves its values by"
+    cost = "Half precision changes its values by"
     half = run(Export(path.parent, "html"))  # a folder of results stands for the field in it
     assert half == path.with_name("field-html.html")
     assert cost in " ".join(capsys.readouterr().out.split())
     full = run(Export(path, "html", tmp_path / "exact.html", exact=True))
     assert cost not in " ".join(capsys.readouterr().out.split())
     assert half.stat().st_size < full.stat().st_size - 2 * 2 * 96**2  # two matrices, base64 and compression aside
-    with pytest.raises(ValueError, match="exact is for pages, which --to html makes, got --to onnx"):
+    with pytest.raises(ValueError, match="exact needs --to html, got --to onnx"):
         Export(path, "onnx", exact=True)
 
 
 def test_what_cannot_be_exported_is_refused_before_anything_is_written(tmp_path):
     path = saved(image(), tmp_path)
-    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+    with pytest.raises(FileNotFoundError, match=r"the checkpoint .* does not exist"):
         run(Export(tmp_path / "none", "onnx"))
-    with pytest.raises(ValueError, match="output must be another file than the checkpoint"):
+    with pytest.raises(ValueError, match="output must be a different file than the checkpoint"):
         run(Export(path, "onnx", path, overwrite=True))
     with pytest.raises(IsADirectoryError, match="is a folder"):
         run(Export(path, "onnx", tmp_path))
     occupancy = saved(shape(quantity="occupancy"), tmp_path)
-    with pytest.raises(
-        ValueError, match="got an occupancy, which does not say how far the surface is; --to onnx takes both"
-    ):
+    with pytest.raises(ValueError, match="got an occupancy, which gives no distance to the surface; use --to onnx"):
         run(Export(occupancy, "html"))
     gabor = saved(image({"activation": "gabor"}), tmp_path)
     for to in SUFFIXES:
@@ -97,7 +93,7 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(tmp_path)
 
 def test_a_function_says_what_goes_in_and_comes_out(tmp_path):
     text = run(Export(saved(shape(), tmp_path), "glsl")).read_text()
-    assert "// x: (p - [1.0, 2.0, 3.0]) / 2.5 of a point p of the shape's file" in text
+    assert "// x: (p - [1.0, 2.0, 3.0]) / 2.5 for a point p of the shape's file" in text
     assert "// Gives signed distance, negative inside" in text
     text = run(Export(saved(image(), tmp_path), "glsl", overwrite=True)).read_text()
     assert "mapped to [0, 1]" in text

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from staf_nerf.errors import IncompleteError
 from staf_nerf.jobs.mesh import MakeMesh, report, run
 from staf_nerf.mesh.compare import compare
 from staf_nerf.mesh.fuse import fuse
@@ -127,7 +128,7 @@ def test_floaters_are_left_out(tmp_path):
     ("changes", "options", "message"),
     [
         ({}, {"level": 9.0}, "does not cross the level 9 .* such as"),
-        ({"field": lambda x: 1.0 + 0.0 * x[:, :1]}, {}, "does not cross the level 0: it is 1 wherever it was asked"),
+        ({"field": lambda x: 1.0 + 0.0 * x[:, :1]}, {}, "does not cross the level 0: it is 1 at all sampled points"),
         ({}, {"resolution": 5000, "memory": 1e8}, "needs memory of"),
         ({}, {"resolution": 0}, "resolution must be >= 1"),
         ({}, {"method": "fusion"}, "method 'fusion' needs cameras"),
@@ -196,7 +197,7 @@ def test_fusion_sees_only_what_lies_in_the_box():
     ball = sphere(0.8)
     made, _ = fuse(views_of(ball), bounds=np.array([[-1.0, -1.0, 0.0], [1.0, 1.0, 1.0]]), resolution=60)
     assert made.bounds[0, 2] > -5 * 2 / 60
-    with pytest.raises(ValueError, match="no view sees a surface in the box"):
+    with pytest.raises(ValueError, match="no view shows a surface in the box"):
         fuse(views_of(ball, 2), bounds=np.array([[5.0] * 3, [6.0] * 3]), resolution=10)
 
 
@@ -204,3 +205,49 @@ def test_moving_there_and_back_changes_nothing():
     ball = sphere(subdivisions=2)
     back = moved(moved(ball, to_world()), np.linalg.inv(to_world()))
     np.testing.assert_allclose(back.vertices, ball.vertices, atol=1e-12)
+
+
+@pytest.mark.parametrize("stage", ["decimated", "with_vertex_colors", "bake", "save_preview"])
+def test_a_stage_that_fails_still_leaves_a_mesh(tmp_path, monkeypatch, stage):
+    from staf_nerf.jobs import mesh as module
+
+    def fails(*arguments, **options):
+        raise ModuleNotFoundError("No module named 'xatlas'", name="xatlas")
+
+    monkeypatch.setattr(module, stage, fails)
+    job = MakeMesh(tmp_path / "egg.glb", resolution=32, triangles=500, texture=256 if stage == "bake" else 0)
+    with pytest.raises(IncompleteError):
+        run(source(), job)
+    np.testing.assert_allclose(read_mesh(tmp_path / "egg.glb").bounds, world_bounds(), atol=SCALE * 4.0 / 32)
+    found = json.loads(job.report.read_text())
+    assert list(found["failed"].values()) == ['xatlas is not installed. To get it: pip install "staf-nerf[mesh]"']
+    assert found["colors"] == (None if stage == "with_vertex_colors" else "vertices")
+    assert job.picture.is_file() == (stage != "save_preview")
+
+
+def test_a_picture_of_an_earlier_mesh_does_not_stay_beside_a_new_one(tmp_path, monkeypatch):
+    from staf_nerf.jobs import mesh as module
+
+    job = MakeMesh(tmp_path / "egg.glb", resolution=16)
+    run(source(), job)
+    assert job.picture.is_file()
+
+    def fails(*arguments, **options):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(module, "save_preview", fails)
+    with pytest.raises(IncompleteError):
+        run(source(), job)
+    assert not job.picture.exists()
+
+
+def test_a_view_that_shows_one_pixel_of_the_box_does_not_stop_the_fusion():
+    first, *others = views_of(sphere(), count=12)
+    seen = np.zeros_like(first.depth)
+    seen[61, 61] = first.depth[61, 61]  # not one of those that Open3D looks at
+    assert seen.any()
+    bounds = np.array([[-1.2] * 3, [1.2] * 3])
+    mesh, _ = fuse([dataclasses.replace(first, depth=seen), *others], bounds=bounds, resolution=32)
+    assert len(mesh.triangles) > 100
+    with pytest.raises(ValueError, match="no view shows a surface in the box"):
+        fuse([dataclasses.replace(first, depth=seen)], bounds=bounds, resolution=32)

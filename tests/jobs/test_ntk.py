@@ -89,9 +89,9 @@ def test_a_sounds_network_and_unknown_names_are_refused(tmp_path, generator):
     config = AudioConfig(field=SMALL)
     track = Track(100, 1, 8000, 1.0)
     save_field(tmp_path / "a.safetensors", Checkpoint(audio_field(config, track, generator=generator), config, track))
-    with pytest.raises(ValueError, match="must hold the field of an image or a shape, got one of: audio"):
+    with pytest.raises(ValueError, match="must hold the field of an image or a shape, got audio"):
         make_network(str(tmp_path / "a.safetensors"), FieldConfig())
-    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+    with pytest.raises(FileNotFoundError, match=r"the checkpoint .* does not exist"):
         make_network("absent.safetensors", FieldConfig())
     for name in ("tanh", "relu-cosines"):
         with pytest.raises(ValueError, match=f"compare must name an activation of .* got '{name}'"):

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import trimesh
 
 from staf_nerf.checkpoint import load_shape
 from staf_nerf.config import FieldConfig, FitConfig, ShapeConfig
+from staf_nerf.errors import IncompleteError
 from staf_nerf.evaluation import measure_points, measure_shape, shape_mesh
 from staf_nerf.fields import NeuralField
 from staf_nerf.jobs.shape import FitShape, read_shape, run, without_effect
@@ -174,9 +176,9 @@ def test_what_a_file_holds_decides_how_it_is_read(tmp_path):
     [
         ("none.obj", None, "no mesh"),
         ("none.ply", None, "no file"),
-        ("empty.obj", "", "holds no triangles|could not read"),
+        ("empty.obj", "", "is empty|contains no triangles|cannot read"),
         ("nan.obj", "v 0 0 0\nv 1 0 nan\nv 0 1 0\nf 1 2 3\n", "vertices must be finite"),
-        ("point.obj", "v 0 0 0\nv 0 0 0\nv 0 0 0\nf 1 2 3\n", "needs triangles with an area|holds no triangles"),
+        ("point.obj", "v 0 0 0\nv 0 0 0\nv 0 0 0\nf 1 2 3\n", "triangles with a positive area|contains no triangles"),
     ],
 )
 def test_bad_files_are_refused_in_one_line(name, content, message, tmp_path):
@@ -204,7 +206,7 @@ def test_a_signed_distance_may_learn_from_a_grid(ring, tmp_path):
     np.testing.assert_allclose(read_mesh(tmp_path / "out" / "mesh.ply").bounds[1], [18.0, 4.0, 5.0], atol=0.3)
 
 
-def test_a_fit_without_a_surface_says_what_can_be_done(ring, tmp_path, monkeypatch):
+def test_a_fit_without_a_surface_says_what_can_be_done(ring, tmp_path, monkeypatch, capsys):
     from staf_nerf.jobs import shape
 
     def nowhere(*arguments, **options):
@@ -212,9 +214,31 @@ def test_a_fit_without_a_surface_says_what_can_be_done(ring, tmp_path, monkeypat
 
     monkeypatch.setattr(shape, "shape_mesh", nowhere)
     config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=1, points=64), cached_points=2**12)
-    with pytest.raises(ValueError, match=r"between 1 and 2. The fit is kept: .staf mesh --checkpoint .*--overwrite"):
+    with pytest.raises(IncompleteError, match="failed, for the reasons above: surface"):
         run(FitShape(ring, config, output=tmp_path / "out"))
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["field.safetensors"]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"between 1 and 2. The fit is kept: .staf mesh --checkpoint .*--overwrite", printed)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"field.safetensors", "metrics.json"}
+    assert "surface" in json.loads((tmp_path / "out" / "metrics.json").read_text())["failed"]
+
+
+@pytest.mark.parametrize("stage", ["write_mesh", "measure_shape", "save_preview"])
+def test_a_late_stage_that_fails_takes_nothing_from_the_others(ring, tmp_path, monkeypatch, stage):
+    from staf_nerf.jobs import shape
+
+    def fails(*arguments, **options):
+        raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(shape, stage, fails)
+    config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=100, points=1024), cached_points=2**14)
+    with pytest.raises(IncompleteError):
+        run(FitShape(ring, config, output=tmp_path / "out", resolution=32))
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    own = {"write_mesh": {"mesh.glb", "mesh.ply"}, "measure_shape": set(), "save_preview": {"preview.png"}}[stage]
+    assert made == {"field.safetensors", "mesh.glb", "mesh.ply", "metrics.json", "preview.png"} - own
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert all("sudo apt install libgl1" in reason for reason in metrics["failed"].values())
+    assert bool(metrics["measures"]) == (stage != "measure_shape")
 
 
 def test_what_a_cloud_cannot_teach_is_refused_before_anything_is_written(tmp_path):
@@ -229,7 +253,7 @@ def test_a_file_s_repeated_vertices_are_said(tmp_path):
     trimesh.creation.box().export(tmp_path / "box.stl")
     mesh, lines = read_shape(tmp_path / "box.stl")
     assert len(mesh.vertices) == 8
-    assert lines == ["made one of vertices at the same place: 28 fewer"]
+    assert lines == ["merged 28 vertices at equal positions"]
 
 
 def test_the_command_fits_makes_a_mesh_and_refuses_what_is_wrong(ring, tmp_path):
@@ -249,7 +273,7 @@ def test_the_command_fits_makes_a_mesh_and_refuses_what_is_wrong(ring, tmp_path)
         (("mesh",), "one of --load-config and --checkpoint is needed"),
         (("mesh", "--checkpoint", "out/metrics.json"), "is not a safetensors file"),
         (("mesh", "--checkpoint", "out/field.safetensors", "--output", "a.fbx"), "ends in one of"),
-        (("fit", "shape", "nothing.obj"), "no mesh nothing.obj"),
+        (("fit", "shape", "nothing.obj"), "the mesh nothing.obj does not exist"),
     ):
         result = command("staf", *arguments, cwd=tmp_path, check=False)
         assert result.returncode == 1

@@ -12,9 +12,11 @@ import pytest
 import soundfile
 from skimage import data as pictures
 
-from staf_nerf.cli import main, mesh
+from staf_nerf.__main__ import main
+from staf_nerf.cli import mesh
 from staf_nerf.config import AudioConfig, FieldConfig, FitConfig, ImageConfig
-from staf_nerf.jobs import audio, evaluate, image
+from staf_nerf.errors import IncompleteError
+from staf_nerf.jobs import audio, evaluate, fitting, image
 from staf_nerf.jobs.figures import SinusoidTrace
 from staf_nerf.jobs.fitting import PEAKS
 from staf_nerf.jobs.mesh import MakeMesh
@@ -58,7 +60,7 @@ def test_an_image_becomes_a_field_and_the_field_the_image(photo, tmp_path):
     assert np.abs(small - pixels).mean() < 15
     again = evaluate.run(evaluate.Evaluate(output))
     assert again["measures"] == found["measures"]
-    with pytest.raises(ValueError, match=r"a field of a shape is needed, .* holds one of: image"):
+    with pytest.raises(ValueError, match="must contain a field of a shape, got image"):
         mesh(checkpoint=output, options=MakeMesh(tmp_path / "mesh.glb"))
     trace = np.load(output / "sinusoids.npz")
     assert trace["frequency"].shape == (len(trace["step"]), 2, 5)
@@ -127,13 +129,13 @@ def test_signals_with_nothing_in_them_are_fitted(kind, tmp_path):
 def test_results_are_not_overwritten_unless_asked(photo, tmp_path):
     config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=5))
     image.run(image.FitImage((photo,), output=tmp_path / "out", config=config))
-    with pytest.raises(FileExistsError, match="out holds results already; --overwrite replaces them"):
+    with pytest.raises(FileExistsError, match="out contains results already; --overwrite replaces them"):
         image.run(image.FitImage((photo,), output=tmp_path / "out", config=config))
     image.run(image.FitImage((photo,), output=tmp_path / "out", overwrite=True, config=config))
     (tmp_path / "file").touch()
-    with pytest.raises(FileExistsError, match="file is a file, a folder is needed"):
+    with pytest.raises(FileExistsError, match=r"output must be a folder, .*file is a file"):
         image.run(image.FitImage((photo,), output=tmp_path / "file", config=config))
-    with pytest.raises(OSError, match="the folder /proc/here cannot be written to: No such file or directory"):
+    with pytest.raises(OSError, match="cannot write to the folder /proc/here: No such file or directory"):
         image.run(image.FitImage((photo,), output=Path("/proc/here"), config=config))
 
 
@@ -164,7 +166,7 @@ def test_images_that_are_fitted_together_become_what_each_becomes_alone(photo, t
 
 def torchrun(*arguments: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    program = "from staf_nerf.cli import main; main()"
+    program = "from staf_nerf.__main__ import main; main()"
     done = subprocess.run([*command, "--no-python", sys.executable, "-c", program, *arguments], check=False)
     assert done.returncode == 0
 
@@ -277,7 +279,7 @@ def test_a_fit_in_passes_goes_on_for_more_of_them(photo, tmp_path, monkeypatch):
     job = image.FitImage((photo,), tmp_path / "out", config=dataclasses.replace(SMALL, fit=fit))
     assert image.run(job)[0]["interrupted"]
     without = dataclasses.replace(job, resume=True, config=dataclasses.replace(SMALL, fit=FIT))
-    with pytest.raises(ValueError, match="is the state of a fit with other settings"):
+    with pytest.raises(ValueError, match="is the state of a fit with different settings"):
         image.run(without)
     longer = dataclasses.replace(SMALL, fit=dataclasses.replace(fit, passes=80))
     (found,) = image.run(dataclasses.replace(job, resume=True, config=longer))
@@ -285,7 +287,7 @@ def test_a_fit_in_passes_goes_on_for_more_of_them(photo, tmp_path, monkeypatch):
 
 
 def test_a_first_frequency_without_effect_is_refused(photo, sound, tmp_path):
-    message = r"first_omega has no effect where the band is not 0, got 60.0 and 0.1"
+    message = r"first_omega has no effect unless band is 0, got 60.0 and band 0.1"
     field = dataclasses.replace(FIELD, first_omega=60.0)
     with pytest.raises(ValueError, match=message):
         image.run(image.FitImage((photo,), tmp_path / "out", config=dataclasses.replace(SMALL, field=field)))
@@ -363,7 +365,7 @@ def test_the_commands_name_a_bad_file(tmp_path, monkeypatch, capsys):
     for arguments, message in (
         (["fit", "image", str(tmp_path / "text.png"), "--output", str(tmp_path / "a")], "cannot be read as an image"),
         (["fit", "audio", str(tmp_path / "none.wav"), "--output", str(tmp_path / "b")], "no file"),
-        (["eval", str(tmp_path / "none.safetensors")], "no checkpoint"),
+        (["eval", str(tmp_path / "none.safetensors")], "does not exist"),
     ):
         monkeypatch.setattr("sys.argv", ["staf", *arguments])
         with pytest.raises(SystemExit, match=message):
@@ -406,3 +408,26 @@ def test_the_psnr_while_fitting_is_that_of_the_result(photo, sound, tmp_path):
     for found in (picture, tone):
         last = psnr(found["losses"][-1]["squared error"], PEAKS[found["config"]["task"]])
         assert last == pytest.approx(found["measures"]["psnr"], abs=0.5)
+
+
+def test_pictures_that_cannot_be_drawn_take_nothing_from_the_other_results(photo, sound, tmp_path, monkeypatch):
+    def fails(*arguments, **options):
+        raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib")
+
+    for module, name in ((image, "_draw"), (audio, "draw_waves"), (fitting, "draw_curve")):
+        monkeypatch.setattr(module, name, fails)
+    short = dataclasses.replace(FIT, steps=40)
+    other = tmp_path / "other.png"
+    other.write_bytes(photo.read_bytes())
+    with pytest.raises(IncompleteError, match=r"photo.png: pictures, curve; other.png: pictures, curve"):
+        image.run(
+            image.FitImage((photo, other), output=tmp_path / "out", config=ImageConfig(field=FIELD, fit=short))
+        )  # fmt: skip
+    with pytest.raises(IncompleteError):
+        audio.run(audio.FitAudio((sound,), output=tmp_path / "sound", config=AudioConfig(field=FIELD, fit=short)))
+    for folder, name in (("out/photo", "image.png"), ("out/other", "image.png"), ("sound", "sound.wav")):
+        made = {path.name for path in (tmp_path / folder).iterdir()}
+        assert made >= {name, "field.safetensors", "metrics.json", "report.html", "sinusoids.png"}
+        found = json.loads((tmp_path / folder / "metrics.json").read_text())
+        assert 'pip install "staf-nerf[signals]"' in found["failed"]["pictures"]
+        assert found["measures"]["psnr"] > 5

@@ -8,11 +8,11 @@ from PIL import Image
 from staf_nerf.jobs.theory_figures import draw_initialization, draw_spectrum, shrink
 from tests.conftest import ROOT
 
-PAGE = ROOT / "staf_nerf" / "theory" / "README.md"
+PAGE = ROOT / "docs" / "explanation" / "theory.md"
 
 
 def test_every_picture_of_the_page_is_there_and_small():
-    names = re.findall(r"\]\(\.\./\.\./docs/(.+?\.png)\)", PAGE.read_text())
+    names = re.findall(r"\]\(\.\./(.+?\.png)\)", PAGE.read_text())
     assert len(names) == 7
     assert all((ROOT / "docs" / name).stat().st_size < 100_000 for name in names)
 

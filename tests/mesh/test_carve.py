@@ -77,7 +77,7 @@ def test_seen_points_lie_on_the_ball_with_its_colors():
 
 def test_bad_arguments_are_refused():
     views = list(views_of(sphere(), count=3, size=20))
-    with pytest.raises(ValueError, match="doubts must be between 0 and the number of views less 1, got 3 of 3"):
+    with pytest.raises(ValueError, match="doubts must be >= 0 and less than the number of views, got 3 of 3"):
         Carving(views, doubts=3)
-    with pytest.raises(ValueError, match="views must be of one size"):
+    with pytest.raises(ValueError, match="views must all have the same size"):
         Carving([*views, *views_of(sphere(), count=1, size=21)])

@@ -121,7 +121,7 @@ def test_loose_triangles_are_no_holes():
 
 @pytest.mark.parametrize("triangles", [np.zeros((0, 3), dtype=np.int64), np.array([[0, 0, 1]])])
 def test_a_mesh_without_area_is_refused(triangles):
-    with pytest.raises(ValueError, match="a mesh needs triangles with an area"):
+    with pytest.raises(ValueError, match="a mesh needs triangles with a positive area"):
         repair(TriangleMesh(np.eye(3), triangles))
 
 
@@ -259,7 +259,7 @@ def test_what_is_inside_of_several_parts(mesh, expected):
     repaired, found = repair(mesh)
     surface = Surface(repaired)
     np.testing.assert_array_equal(surface.inside(POINTS), expected)
-    assert ("wound around" in " ".join(found.lines())) == bool(found.boundary_edges)
+    assert ("winding numbers" in " ".join(found.lines())) == bool(found.boundary_edges)
     np.testing.assert_array_equal(surface.signed_distance(POINTS) < 0, surface.inside(POINTS))
 
 

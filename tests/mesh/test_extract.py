@@ -173,10 +173,10 @@ def test_the_memory_of_samples_is_what_is_said():
         ({"resolution": 4096, "memory": 1e9}, "needs memory of .* GB, got 1 GB"),
         (
             {"field": lambda x: (40 * x).sin().prod(-1), "resolution": 64, "memory": 5e6},
-            r"more than the \d+ triangles that memory of",
+            r"more than \d+ triangles, the limit for memory of",
         ),
         ({"lipschitz": 0.0}, "lipschitz must be positive"),
-        ({"field": lambda x: 1.0 + 0.0 * x[:, 0]}, "does not cross the level 0: it is 1 wherever it was asked"),
+        ({"field": lambda x: 1.0 + 0.0 * x[:, 0]}, "does not cross the level 0: it is 1 at all sampled points"),
         ({"inside": "left"}, "inside must be 'below' or 'above', got 'left'"),
         ({"field": lambda x: x[:, 0] * torch.nan}, "values must be finite"),
     ],

@@ -56,17 +56,17 @@ def test_normals_that_point_inwards_are_named(cloud):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.xyz", "1 2\n3 4\n", "rows must hold 3 or 6 numbers, got 2"),
-        ("a.xyz", "a b c\n", "could not read points"),
-        ("a.xyz", "", "holds no points"),
+        ("a.xyz", "1 2\n3 4\n", "rows must have 3 or 6 numbers, got 2"),
+        ("a.xyz", "a b c\n", "cannot read points"),
+        ("a.xyz", "", "contains no points"),
         ("a.xyz", "1 2 3\n4 5 6\n", "a surface needs at least 4 points, got 2"),
         ("a.xyz", "1 2 3\n4 5 nan\n1 1 1\n2 2 2\n", "points must be finite, got 1 of 4 that are not"),
-        ("a.xyz", "1 2 3 255 0 0\n4 5 6 10 20 5\n7 8 9 0 0 1\n1 1 1 5 5 5\n", "their lengths differ"),
-        ("a.ply", "nonsense", "holds no points"),
-        ("a.npz", "nonsense", "could not read points"),
-        ("a.npz", "", "could not read points"),
-        ("a.npz", "PK\x03\x04broken", "could not read points"),
-        ("a.las", "", "ends in one of .ply, .xyz, .npz, got a.las"),
+        ("a.xyz", "1 2 3 255 0 0\n4 5 6 10 20 5\n7 8 9 0 0 1\n1 1 1 5 5 5\n", "must be normals of equal length"),
+        ("a.ply", "nonsense", "is not a PLY file"),
+        ("a.npz", "nonsense", "cannot read points"),
+        ("a.npz", "", "cannot read points"),
+        ("a.npz", "PK\x03\x04broken", "cannot read points"),
+        ("a.las", "", "must be one of .ply, .xyz, .npz, got a.las"),
     ],
 )
 def test_files_that_are_no_clouds_are_refused(name, content, message, tmp_path):
@@ -79,7 +79,7 @@ def test_a_cloud_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"b\.xyz"):
         read_points(tmp_path / "b.xyz")
     np.savez(tmp_path / "c.npz", vertices=np.eye(3))
-    with pytest.raises(ValueError, match="must hold an array 'points', got \\['vertices'\\]"):
+    with pytest.raises(ValueError, match="must contain an array 'points', got \\['vertices'\\]"):
         read_points(tmp_path / "c.npz")
 
 

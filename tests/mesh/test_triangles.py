@@ -94,7 +94,7 @@ def test_bad_meshes_are_refused(vertices, triangles, message):
 
 
 def test_files_that_are_no_meshes_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no mesh .*absent\.ply"):
+    with pytest.raises(FileNotFoundError, match=r"the mesh .*absent\.ply does not exist"):
         read_mesh(tmp_path / "absent.ply")
     (tmp_path / "text.obj").write_text("nothing of the kind")
     with pytest.raises(ValueError, match=r"text\.obj"):

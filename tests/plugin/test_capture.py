@@ -172,7 +172,7 @@ def refused(folder, message, **options):
 def test_missing_and_empty_folders(tmp_path):
     refused(tmp_path / "nowhere", "the data folder .*nowhere does not exist")
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", r"holds no capture: looked for transforms.json .* found nothing")
+    refused(tmp_path / "empty", r"contains no capture: looked for transforms.json .* found nothing")
 
 
 def test_json_that_does_not_parse_or_lists_nothing(tmp_path):
@@ -188,14 +188,14 @@ def test_json_that_does_not_parse_or_lists_nothing(tmp_path):
 def test_missing_intrinsics(tmp_path):
     write_capture(tmp_path)
     edit(tmp_path, lambda meta: [meta.pop(name) for name in ("fl_x", "fl_y")])
-    refused(tmp_path, "gives no intrinsics for .*000.png: neither fl_x nor camera_angle_x")
+    refused(tmp_path, "has no intrinsics for .*000.png: fl_x or camera_angle_x is needed")
 
 
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
         (np.zeros((4, 4)).tolist(), "the pose of .*001.png is singular"),
-        ([[float("nan")] * 4] * 4, "the pose of .*001.png has a value that is not finite"),
+        ([[float("nan")] * 4] * 4, "the pose of .*001.png has a value that is NaN or infinite"),
         ([[1.0, 0.0]], r"the pose of .*001.png must be 4x4 or 3x4, got \(1, 2\)"),
         ("identity", "the pose of .*001.png is not a matrix of numbers"),
         ([[1], [1, 2]], "the pose of .*001.png is not a matrix of numbers"),
@@ -218,15 +218,15 @@ def test_a_truncated_image(tmp_path):
 def test_an_image_of_another_size(tmp_path):
     write_capture(tmp_path)
     Image.new("RGB", (30, 16)).save(tmp_path / "images" / "004.png")
-    refused(tmp_path, "the image .*004.png is 30x16, its listing says 24x16")
+    refused(tmp_path, "the image .*004.png has size 30x16, but 24x16 is listed")
 
 
 def test_one_image_only_and_all_images_missing(tmp_path):
     write_capture(tmp_path, count=2)
     (tmp_path / "images" / "000.png").unlink()
-    refused(tmp_path, "needs at least 2 images")
+    refused(tmp_path, "has 1 image; at least 2 are needed")
     shutil.rmtree(tmp_path / "images")
-    refused(tmp_path, "none of the 2 images that .* lists exists, such as .*000.png")
+    refused(tmp_path, "none of the 2 images listed in .* exists, for example .*000.png")
 
 
 def test_a_refused_capture_leaves_nothing_in_the_cache(tmp_path):
@@ -238,7 +238,11 @@ def test_a_refused_capture_leaves_nothing_in_the_cache(tmp_path):
 
 def test_a_factor_beyond_the_images(tmp_path):
     write_capture(tmp_path)
-    refused(tmp_path, "downscale_factor must be between 1 and the images' size in pixels, got 17", downscale_factor=17)
+    refused(
+        tmp_path,
+        "downscale_factor must be between 1 and the images' side length in pixels, got 17",
+        downscale_factor=17,
+    )
 
 
 def test_pose_helper_is_a_rotation():

@@ -129,7 +129,7 @@ def test_ns_eval_says_that_a_checkpoint_is_truncated(trained, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.pop("_model.format_version"), "not one of a STAF method"),
+        (lambda state: state.pop("_model.format_version"), "not from a STAF method"),
         (
             lambda state: state.update({"_model.format_version": torch.tensor(99)}),
             "format version 99, .* install a newer",
@@ -147,7 +147,7 @@ def test_checkpoints_of_other_methods_and_newer_versions_are_refused(tmp_path, c
 def test_a_checkpoint_of_another_of_our_methods_is_refused(tmp_path):
     siren = trainer(tmp_path, "siren-nerf")
     siren.save_checkpoint(1)
-    with pytest.raises(ValueError, match="does not fit this method and its configuration"):
+    with pytest.raises(ValueError, match="does not match this method and its configuration"):
         trainer(tmp_path, "staf-nerf-mlp", load_dir=siren.checkpoint_dir)
 
 

@@ -55,7 +55,7 @@ def test_missing_images_are_counted_and_named_in_one_line(tmp_path, capsys):
         (tmp_path / "images" / f"{i:03d}.png").unlink()
     outputs(tmp_path)
     printed = " ".join(capsys.readouterr().out.split())
-    assert "4 listed images do not exist and are left out: 001.png, 002.png, 004.png, …" in printed
+    assert "Skipped 4 listed images that do not exist: 001.png, 002.png, 004.png, …" in printed
 
 
 def test_a_blender_scene_is_bounded_stays_where_it_is_and_has_transparency():
@@ -113,5 +113,5 @@ def test_depth_of_the_shipped_scene_is_that_of_its_mesh():
 
 
 def test_a_bad_capture_is_a_clear_error_through_nerfstudio_too(tmp_path):
-    with pytest.raises(ValueError, match="holds no capture"):
+    with pytest.raises(ValueError, match="contains no capture"):
         outputs(tmp_path)

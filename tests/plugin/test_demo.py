@@ -92,3 +92,36 @@ def test_a_small_capture_of_random_photos_does_not_break_the_demo(tmp_path):
     write_capture(tmp_path / "capture", count=4)
     command("staf", "demo", "--data", tmp_path / "capture", "--steps", 3, "--frames", 0, cwd=tmp_path)
     assert list(tmp_path.rglob("contact_sheet.png"))
+
+
+def test_without_the_library_of_meshes_all_else_is_written_and_one_line_says_so(small_scene, tmp_path, monkeypatch):
+    (tmp_path / "open3d.py").write_text(
+        "raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory')"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    result = command(
+        "staf", "demo", "--data", small_scene, "--steps", 20, "--frames", 2, cwd=tmp_path, check=False
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "Traceback" not in result.stdout
+    (folder,) = (tmp_path / "outputs" / "demo" / "staf-nerf").iterdir()
+    for name in ("metrics.json", "contact_sheet.png", "turntable.mp4"):
+        assert (folder / name).stat().st_size > 100
+    assert list((folder / "nerfstudio_models").glob("*.ckpt"))
+    assert not (folder / "mesh.glb").exists()
+    lines = [line for line in result.stdout.splitlines() if line.startswith("mesh failed: ")]
+    assert len(lines) == 1
+    assert lines[0].endswith("libGL.so.1 is missing. On Debian or Ubuntu: sudo apt install libgl1")
+    for name in ("ns-viewer", "ns-train staf-nerf", "ns-eval", "psnr"):
+        assert name in result.stdout
+
+
+def test_an_installation_without_the_scene_says_where_it_is(monkeypatch):
+    from staf_nerf.plugin import demo
+
+    def absent(folder):
+        raise FileNotFoundError(folder)
+
+    monkeypatch.setattr(demo, "resource", absent)
+    with pytest.raises(FileNotFoundError, match="it lies in the repository, in scenes/tin_robot"):
+        demo.shipped_scene()

@@ -93,8 +93,8 @@ def test_staf_mesh_makes_a_coloured_mesh_of_a_run(trained, tmp_path):
 def test_a_run_that_is_not_there_is_named(tmp_path):
     result = command("staf", "mesh", "--load-config", "nowhere/config.yml", cwd=tmp_path, check=False)
     assert result.returncode == 1
-    assert "no run nowhere/config.yml" in result.stdout
+    assert "the run nowhere/config.yml does not exist" in result.stdout
     (tmp_path / "other.yml").write_text("a: 1\n")
     result = command("staf", "mesh", "--load-config", "other.yml", cwd=tmp_path, check=False)
     assert result.returncode == 1
-    assert "other.yml is not a run that can be loaded" in result.stdout
+    assert "cannot load the run" in result.stdout

@@ -22,7 +22,7 @@ def test_a_frame_leads_there_and_back_and_centres_the_longest_side():
     frame = Frame.of(bounds)
     np.testing.assert_allclose(frame.outward(frame.inward(bounds)), bounds, atol=1e-12)
     np.testing.assert_allclose(frame.inward(bounds)[1], [EXTENT / 4, EXTENT, EXTENT / 4], atol=1e-12)
-    with pytest.raises(ValueError, match="a shape must have an extent"):
+    with pytest.raises(ValueError, match="a shape must have a positive extent"):
         Frame.of(np.ones((2, 3)))
 
 
@@ -115,7 +115,7 @@ def test_the_true_distance_has_no_loss_on_a_cloud_but_the_one_that_keeps_space_e
 def test_a_cloud_without_normals_has_no_loss_of_them(generator):
     made = PointCloudSignal(cloud(oriented=False), ShapeConfig())
     assert "normals" not in made.losses(lambda x: x.norm(dim=-1, keepdim=True), made.batch(10, generator))
-    with pytest.raises(ValueError, match="quantity must be 'signed-distance' for a cloud of points, got 'occupancy'"):
+    with pytest.raises(ValueError, match="quantity must be 'signed-distance' for a point cloud, got 'occupancy'"):
         PointCloudSignal(cloud(), ShapeConfig(quantity="occupancy"))
 
 

@@ -164,7 +164,7 @@ def test_a_network_without_the_structure_is_refused(name, structure, generator):
     plain = sine_network(network(generator))
     with torch.no_grad():
         getattr(plain.linears[1], name)[3] += 0.01
-    with pytest.raises(ValueError, match=f"network must {structure} .* in linear layer 1, but departs"):
+    with pytest.raises(ValueError, match=f"network must {structure} .* in linear layer 1, but deviates"):
         staf_from_sine(plain, 5)
     staf_from_sine(plain, 5, tolerance=1.0)
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_split_is_refused(generator):
         staf_from_sine(plain, 4)
     with pytest.raises(ValueError, match="num_frequencies must be a number >= 1 or 3 of them"):
         staf_from_sine(plain, [5, 5])
-    with pytest.raises(ValueError, match="network must have no skips"):
+    with pytest.raises(ValueError, match="network must have no skip connections"):
         staf_from_sine(sine_network(network(generator, skip=True)), 5)
     with pytest.raises(ValueError, match="activations must be Sine, got STAF in layer 0"):
         staf_from_sine(network(generator), 1)

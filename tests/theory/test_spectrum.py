@@ -150,10 +150,10 @@ def test_tau_sinusoids_multiply_the_lines_by_up_to_tau_to_the_order():
 
 
 def test_what_has_no_lines_or_too_many_is_refused(generator):
-    with pytest.raises(ValueError, match="mlp must have a hidden layer or more"):
+    with pytest.raises(ValueError, match="mlp must have at least one hidden layer"):
         frequency_support(CoordinateMLP(1, 1, hidden_layers=0))
     wide = CoordinateMLP(2, 1, hidden_features=64, hidden_layers=2, generator=generator)
-    with pytest.raises(ValueError, match="limit must hold the combinations of 320 frequencies"):
+    with pytest.raises(ValueError, match="limit must be at least the number of combinations of 320 frequencies"):
         frequency_support(wide, order=4)
     with pytest.raises(ValueError, match="threshold must be positive, got 0"):
         frequency_support(wide, threshold=0.0)

@@ -188,13 +188,13 @@ def test_the_kernel_of_points_and_others_is_a_block_of_that_of_all(generator):
 
 
 def test_what_has_no_closed_form_is_refused(generator):
-    with pytest.raises(ValueError, match="mlp must have no skips"):
+    with pytest.raises(ValueError, match="mlp must have no skip connections"):
         wide_network(CoordinateMLP(2, 1, skip=True))
     with pytest.raises(ValueError, match="activations must be STAF or Sine, got ReLU in layer 0"):
         wide_network(CoordinateMLP(2, 1, activation="relu"))
-    with pytest.raises(ValueError, match="layers must be one or more"):
+    with pytest.raises(ValueError, match="layers must contain at least one layer"):
         wide_network(CoordinateMLP(2, 1, hidden_layers=0))
-    with pytest.raises(ValueError, match="sinusoids must be the same for all neurons of a layer"):
+    with pytest.raises(ValueError, match="sinusoids must be equal for all neurons of a layer"):
         wide_network(CoordinateMLP(2, 1, sharing="neuron", initialization="theorem", generator=generator))
     with pytest.raises(ValueError, match=r"x must have shape \(n, d\)"):
         analytic_ntk(wide_network(CoordinateMLP(2, 1)), torch.zeros(2))

@@ -1,4 +1,4 @@
-"""Texts that exported files are made of: shaders, scripts and a page. `//{{NAME}}` in one stands for another."""
+"""Templates of exported files: shaders, scripts and a page. A line `//{{NAME}}` includes another template."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ INCLUDED = re.compile(r"^//\{\{(.+)\}\}$", re.MULTILINE)
 
 @functools.cache
 def template(name: str) -> str:
-    """The text of a file in this folder, with those that it includes."""
+    """Returns the text of a template, with the templates that it includes."""
     text = (Path(__file__).parent / name).read_text(encoding="utf-8")
     return INCLUDED.sub(lambda found: template(found[1]), text)

@@ -1,0 +1,271 @@
+"""`staf doctor`: imports and tries what an installation has, and says what to do about the rest."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from rich.table import Column, Table
+
+import staf_nerf
+from staf_nerf.errors import EXTRAS, explain, unusable
+from staf_nerf.jobs.progress import memory_available
+from staf_nerf.kernels import library, staf, triton_is_here
+from staf_nerf.kernels.linear import GAIN, relative_time
+
+State = Literal["good", "absent", "broken"]
+COLOURS: dict[State, str] = {"good": "green", "absent": "yellow", "broken": "red"}
+ROOM = 2 * 10**9
+"""Bytes of memory, and of disk, that a training of the demo's size is sure to fit in."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one thing, and what to do about it."""
+
+    state: State
+    """"good"; "absent": it is not here, and something does without it; "broken": it is here and does not work."""
+    text: str
+
+
+def run() -> int:
+    """Prints a line for each thing that matters, and returns how many are broken."""
+    table = Table("thing", "state", Column("what was found, and what to do", overflow="fold"))
+    broken = 0
+    for name, check in CHECKS.items():
+        finding = _find(check)
+        broken += finding.state == "broken"
+        table.add_row(name, f"[{COLOURS[finding.state]}]{finding.state}", finding.text)
+    Console().print(table)
+    return broken
+
+
+def _find(check: Callable[[], Finding]) -> Finding:
+    try:
+        return check()
+    except Exception as error:
+        return Finding("broken", explain(error) or f"{type(error).__name__}: {error}")
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+# --- the machine and the core ----------------------------------------------------------------------------------------
+
+
+def _package() -> Finding:
+    where = Path(staf_nerf.__file__).parent
+    text = f"{staf_nerf.__version__} in {where}, Python {platform.python_version()}, {platform.platform()}"
+    return Finding("good", text)
+
+
+def _torch() -> Finding:
+    return Finding("good", f"{torch.__version__}, {torch.get_num_threads()} threads")
+
+
+def _device() -> Finding:
+    if torch.cuda.is_available():
+        return Finding("good", f"cuda: {torch.cuda.get_device_name()}")
+    if torch.backends.mps.is_available():
+        return Finding("good", "mps")
+    return Finding("good", "cpu; there is no CUDA device")
+
+
+def _kernels() -> Finding:
+    if (reason := library.why_absent()) is not None:
+        return Finding("broken" if library.is_wrong_checkout() else "absent", reason)
+    z, (c, w, p) = torch.linspace(-3, 3, 4099)[:, None], torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    native = staf(z, c, w, p, implementation="native")
+    exact = staf(z.double(), c.double(), w.double(), p.double(), implementation="reference")
+    error = float((native - exact).abs().max() / c.abs().sum())
+    text = f"native, {library.LEVELS[library.level()]}, {torch.get_num_threads()} threads; largest error {error:.1e}"
+    if error > 1e-5:
+        return Finding("broken", f"{text}: the library was built by flags that change its arithmetic; install it again")
+    return Finding("good", text)
+
+
+def _compiler() -> Finding:
+    found = next(filter(None, map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang"))), None)
+    if found:
+        return Finding("good", found)
+    return Finding("absent", "no C compiler; an installation from source needs one for the kernels: gcc or clang")
+
+
+def _cuda_kernels() -> Finding:
+    if not torch.cuda.is_available():
+        return Finding("absent", "no CUDA device")
+    if triton_is_here():
+        return Finding("good", f"Triton {_installed('triton')}")
+    return Finding("absent", "plain torch; Triton and a C compiler make it faster")
+
+
+def _linear() -> Finding:
+    relative = relative_time(False, 4096, 256, 256, torch.get_num_threads())
+    way = "1 x 1 convolutions" if relative < GAIN else "torch's own"
+    return Finding("good", f"{way}: as convolutions they take {relative:.2f} of the time (4096 x 256 by 256)")
+
+
+def _hash_grids() -> Finding:
+    from staf_nerf.encodings import choose_implementation
+
+    own = choose_implementation("auto") == "torch"
+    return Finding("good", "our own" if own else "tiny-cuda-nn")
+
+
+def _memory() -> Finding:
+    free = memory_available()
+    if free is None:
+        return Finding("absent", "this system does not tell how much memory is free")
+    text = f"{free / 1e9:.1f} GB free"
+    return Finding("good", text) if free > ROOM else Finding("broken", f"{text}: close other programs")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free
+    text = f"{free / 1e9:.1f} GB free in {Path.cwd()}"
+    return Finding("good", text) if free > ROOM else Finding("broken", f"{text}: results may not fit")
+
+
+# --- what the extras bring -------------------------------------------------------------------------------------------
+
+
+def _module(name: str, distribution: str, attempt: Callable[[], str] | None = None) -> Finding:
+    """A module: whether it imports, and whether what we use of it works."""
+    installed = _installed(distribution)
+    problem = unusable(name)
+    if problem is not None:
+        return Finding("absent" if installed is None else "broken", problem)
+    said = attempt() if attempt is not None else ""
+    return Finding("good", f"{installed or 'installed'}{said and f'; {said}'}")
+
+
+def _try_open3d() -> str:
+    import numpy as np
+    import open3d
+
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 16, dtype=np.float32)] * 3, indexing="ij"))
+    tensor: Any = open3d.core.Tensor
+    volume = tensor(np.linalg.norm(grid, axis=0) - np.float32(0.5))
+    mesh = open3d.t.geometry.TriangleMesh.create_isosurfaces(volume, [0.0])
+    scene = open3d.t.geometry.RaycastingScene()
+    scene.add_triangles(mesh)
+    return f"a ball of {len(mesh.triangle.indices)} triangles was made"
+
+
+def _try_film() -> str:
+    import imageio.v3 as imageio
+    import numpy as np
+
+    with tempfile.TemporaryDirectory() as folder:
+        frames = np.zeros((2, 32, 32, 3), np.uint8)
+        imageio.imwrite(Path(folder) / "film.mp4", frames, plugin="pyav", codec="libx264", fps=2)
+    return "a film was written"
+
+
+def _try_plugin() -> str:
+    methods = importlib.import_module("staf_nerf.plugin.methods")
+    importlib.import_module("nerfstudio.engine.trainer")
+    names = sorted(spec.config.method_name for spec in vars(methods).values() if hasattr(spec, "config"))
+    return f"methods {', '.join(names)}"
+
+
+def _try_sound() -> str:
+    import soundfile
+
+    return f"libsndfile {soundfile.__libsndfile_version__}"
+
+
+def _colmap() -> Finding:
+    binary = shutil.which("colmap")
+    if binary:
+        return Finding("good", binary)
+    return Finding("absent", "ns-process-data finds the cameras of photos with it: sudo apt install colmap")
+
+
+def _ffmpeg() -> Finding:
+    binary = shutil.which("ffmpeg")
+    if binary:
+        return Finding("good", binary)
+    return Finding("absent", "ns-render and ns-process-data need it: sudo apt install ffmpeg")
+
+
+def _display() -> Finding:
+    shown = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    has_windows = sys.platform in ("darwin", "win32")
+    if shown or has_windows:
+        return Finding("good", shown or "the system's own windows")
+    return Finding(
+        "absent", "none, and none is needed: the viewer is a page for a browser, also one on another machine"
+    )
+
+
+def _tiny_cuda_nn() -> Finding:
+    if find_spec("tinycudann") is None:
+        return Finding("absent", "our own hash grids are used")
+    return _module("tinycudann", "tinycudann")
+
+
+def _lpips() -> Finding:
+    if (problem := unusable("torchvision")) is not None:
+        return Finding("absent", problem)
+    from staf_nerf.perceptual import load_lpips, weights_file
+
+    if load_lpips() is not None:
+        return Finding("good", "LPIPS is reported")
+    return Finding("absent", f"LPIPS is left out of reports; its weights belong at {weights_file()}")
+
+
+def _extra(*names: str) -> Callable[[], Finding]:
+    """Modules of which nothing has to be tried but that they import."""
+
+    def check() -> Finding:
+        found = {name: unusable(name) for name in names}
+        problems = [problem for problem in found.values() if problem is not None]
+        if not problems:
+            return Finding("good", ", ".join(names))
+        is_absent = all("is not installed" in problem for problem in problems)
+        return Finding("absent" if is_absent else "broken", "\n".join(problems))
+
+    return check
+
+
+def _of(extra: str, *, but: str) -> list[str]:
+    return sorted(name for name, brings in EXTRAS.items() if brings == extra and name != but)
+
+
+def _checks() -> Iterator[tuple[str, Callable[[], Finding]]]:
+    yield from (("staf_nerf", _package), ("torch", _torch), ("device", _device), ("kernels on the CPU", _kernels))
+    yield from (("C compiler", _compiler), ("kernels on CUDA", _cuda_kernels), ("linear layers", _linear))
+    yield from (("hash grids", _hash_grids), ("memory", _memory), ("disk", _disk))
+    yield (
+        "images",
+        _extra(*sorted(name for name, extra in EXTRAS.items() if extra == "signals" and name != "soundfile")),
+    )
+    yield "sounds", functools.partial(_module, "soundfile", "soundfile", _try_sound)
+    yield "Open3D", functools.partial(_module, "open3d", "open3d", _try_open3d)
+    yield "meshes", _extra(*_of("mesh", but="open3d"))
+    yield "nerfstudio", functools.partial(_module, "nerfstudio", "nerfstudio", _try_plugin)
+    yield "films (PyAV)", functools.partial(_module, "av", "av", _try_film)
+    yield from (("ffmpeg", _ffmpeg), ("COLMAP", _colmap), ("display", _display), ("tiny-cuda-nn", _tiny_cuda_nn))
+    yield "LPIPS weights", _lpips
+    yield "ONNX", _extra("onnx")
+
+
+CHECKS = dict(_checks())

@@ -1,0 +1,92 @@
+"""Errors that a user can mend: what they say, and that faults of ours are not hidden."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from staf_nerf.errors import EXTRAS, explain, unusable
+from tests.conftest import ROOT
+from tests.plugin.conftest import command
+
+MODULE = "raise ImportError('{}: cannot open shared object file: No such file or directory')"
+
+
+def test_a_missing_module_names_the_extra_that_brings_it():
+    error = ModuleNotFoundError("No module named 'xatlas.sub'", name="xatlas.sub")
+    assert explain(error) == 'xatlas is not installed. To get it: pip install "staf-nerf[mesh]"'
+
+
+@pytest.mark.parametrize("kind", [ImportError, OSError])
+def test_a_missing_system_library_is_named_with_its_package(kind):
+    message = explain(kind("libGL.so.1: cannot open shared object file: No such file or directory"))
+    assert message == "the system library libGL.so.1 is missing. On Debian or Ubuntu: sudo apt install libgl1"
+
+
+def test_an_unknown_system_library_is_named_too():
+    message = explain(ImportError("libodd-2.so.7: cannot open shared object file: No such file or directory"))
+    assert message is not None
+    assert message.count("libodd-2.so.7") == 2
+
+
+def test_a_fault_of_ours_is_not_explained_away():
+    for fault in (TypeError("x"), AttributeError("x"), ModuleNotFoundError("x", name="staf_nerf.nothing"), KeyError(1)):
+        assert explain(fault) is None
+
+
+def test_each_extra_of_the_table_is_in_pyproject():
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(EXTRAS.values()) <= set(extras)
+
+
+def test_unusable_tells_why_a_module_cannot_be_imported(tmp_path, monkeypatch):
+    (tmp_path / "odd_module.py").write_text(MODULE.format("libEGL.so.1"))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "libegl1" in (unusable("odd_module") or "")
+    assert unusable("json") is None
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+
+
+def test_the_command_ends_with_a_line_and_with_staf_debug_with_a_traceback(tmp_path):
+    (tmp_path / "open3d.py").write_text(MODULE.format("libGL.so.1"))
+    (tmp_path / "box.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 1 4 3\nf 2 3 4\n")
+    code = f"""
+import sys
+sys.argv = ["staf", "fit", "shape", {str(tmp_path / "box.obj")!r}, "--steps", "5", "--output", {str(tmp_path / "o")!r}]
+from staf_nerf.__main__ import main
+main()
+"""
+    result = run(code, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 1
+    assert "staf: the system library libGL.so.1 is missing. On Debian or Ubuntu: sudo apt" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Traceback" in run(code, PYTHONPATH=str(tmp_path), STAF_DEBUG="1").stderr
+
+
+@pytest.mark.parametrize("write", ["nothing", "colmap"])
+def test_ns_train_ends_with_a_line_for_a_capture_that_cannot_be_used(tmp_path, write):
+    folder = tmp_path / "capture"
+    folder.mkdir()
+    if write == "colmap":  # its images lie elsewhere
+        (folder / "images").mkdir()
+        (folder / "cameras.txt").write_text("1 PINHOLE 20 10 15 15 10 5\n")
+        (folder / "images.txt").write_text("1 1 0 0 0 0 0 0 1 a.png\n\n2 1 0 0 0 1 0 0 1 b.png\n\n")
+        (folder / "points3D.txt").write_text("")
+    result = command("ns-train", "staf-nerf", "--data", folder, "--vis", "tensorboard", cwd=tmp_path, check=False)
+    assert result.returncode != 0
+    lines = [line for line in result.stdout.splitlines() if line.startswith("staf-nerf: ")]
+    assert len(lines) == 1, result.stdout
+    assert re.search("contains no capture|exists", lines[0])
+    assert "Traceback" not in result.stdout
+    assert "StafTrainerConfig(" not in result.stdout  # nerfstudio's dump of the configuration
+    assert len(result.stdout.splitlines()) < 30
