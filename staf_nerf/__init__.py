@@ -52,7 +52,7 @@ __all__ = [
 
 try:
     __version__ = version("staf-nerf")
-except PackageNotFoundError:  # a folder on Python's path that was never installed
+except PackageNotFoundError:  # the package was not installed, only put on Python's path
     __version__ = "0+unknown"
 
 _AT_FIRST_USE = {
@@ -68,7 +68,7 @@ _AT_FIRST_USE = {
     "staf_from_sine": "staf_nerf.theory.kronecker",
     "wide_network": "staf_nerf.theory.wide",
 }
-"""Names whose modules are imported when they are first asked for: importing the package stays quick."""
+"""Names whose modules are imported on first use, so that importing the package takes little time."""
 
 
 def __getattr__(name: str) -> object:

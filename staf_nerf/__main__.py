@@ -1,4 +1,4 @@
-"""The command `staf`: runs `staf_nerf.cli`, and shows errors that a user can mend in a few lines."""
+"""The command `staf`: runs `staf_nerf.cli`, and shows errors that a user can fix in a few lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from staf_nerf.errors import debugging, explain
 
 
 def main() -> None:
-    """Entry point of `staf`; with STAF_DEBUG=1 errors keep their traceback."""
+    """Entry point of `staf`. With STAF_DEBUG=1 errors are shown with their traceback."""
     try:
         from staf_nerf import cli
 

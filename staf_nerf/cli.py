@@ -40,10 +40,10 @@ MEASURE = {
     signals.ShapeBenchmark: signals.main,
     surface.SurfaceBenchmark: surface.main,
 }
-"""What runs a benchmark, by the type of its settings."""
+"""The function that runs each benchmark, by the type of its settings."""
 
 SHORT_STEPS, SHORT_FRAMES = 150, 8
-"""Of a demo with the environment variable STAF_SHORT_DEMO."""
+"""Largest numbers of steps and frames of a demo if the environment variable STAF_SHORT_DEMO is set."""
 
 
 def demo(
@@ -58,14 +58,14 @@ def demo(
     """Trains a radiance field on the shipped scene, evaluates it, and makes pictures, a film and a mesh.
 
     Args:
-        method: Preset to train.
-        data: Capture to train on. Default: the shipped scene, scenes/tin_robot in the repository.
-        steps: Training steps. 3800 take two to five minutes on two cores.
-        output: Folder for the results.
+        method: Preset of the method to train.
+        data: Capture to train on. Defaults to the shipped scene, scenes/tin_robot in the repository.
+        steps: Number of training steps. The default takes two to five minutes on two cores.
+        output: Output folder. Each run gets its own folder in it.
         seed: Random seed.
-        frames: Frames of the turntable film. 0 makes no film.
+        frames: Number of frames of the turntable film. 0: no film.
     """
-    if os.environ.get("STAF_SHORT_DEMO"):  # every stage, but soon over: to check an installation
+    if os.environ.get("STAF_SHORT_DEMO"):  # a short run of every stage, to check an installation
         steps, frames = min(steps, SHORT_STEPS), min(frames, SHORT_FRAMES)
         print(f"STAF_SHORT_DEMO is set: {steps} steps and {frames} frames")
     with _without_warnings():
@@ -109,11 +109,11 @@ FITS: dict[str, tuple[type, Any]] = {
     "denoise": (image.FitNoisyImage, ImageConfig(task="denoise")),
     "shape": (shape.FitShape, ShapeConfig()),
 }
-"""Kinds of signals, what fits them, and what their presets change."""
+"""For each kind of signal: the class of its job, and the configuration that its presets change."""
 
 
 def fit_command(arguments: Sequence[str]) -> Callable[..., None]:
-    """`staf fit`, whose options start from the preset that the arguments name."""
+    """Returns the function behind `staf fit`. A preset among the arguments sets the defaults of the options."""
     kind = next((argument for argument in arguments if argument in FITS), None)
     preset = _value_of("--preset", arguments)
 
@@ -124,10 +124,10 @@ def fit_command(arguments: Sequence[str]) -> Callable[..., None]:
         return Annotated[job, subcommand(name, default=job(tyro.MISSING, config=load_preset(preset, "cpu", config)))]
 
     def fit(job: Any) -> None:
-        """Fits a field to a signal: an image, a sound, a shape.
+        """Fits a field to a signal: an image, a sound or a shape.
 
         Args:
-            job: What to fit, and how.
+            job: Kind of signal.
         """
         if isinstance(job, shape.FitShape):
             shape.run(job)
@@ -142,7 +142,7 @@ def fit_command(arguments: Sequence[str]) -> Callable[..., None]:
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    """What stands after an option, or after it and "="."""
+    """Returns the value of an option: the next argument, or the text after "="."""
     for index, argument in enumerate(arguments):
         if argument == option:
             return next(iter(arguments[index + 1 :]), None)
@@ -152,10 +152,10 @@ def _value_of(option: str, arguments: Sequence[str]) -> str | None:
 
 
 def evaluate(job: OmitArgPrefixes[evaluation.Evaluate]) -> None:
-    """Measures a fitted field against its file: the metrics of the fit.
+    """Compares a fitted field with its file again, and prints the metrics of the fit.
 
     Args:
-        job: What to measure.
+        job: The field and its file.
     """
     from staf_nerf.bench.record import write
 
@@ -168,7 +168,7 @@ def export(job: OmitArgPrefixes[export_job.Export]) -> None:
     """Writes a fitted field for other programs: ONNX, a page for a browser, GLSL, plain sines.
 
     Args:
-        job: What to write.
+        job: The field and the output format.
     """
     export_job.run(job)
 
@@ -180,20 +180,20 @@ def mesh(
     view_pixels: int = 256,
     options: OmitArgPrefixes[mesh_job.MakeMesh],
 ) -> None:
-    """Makes a clean, coloured mesh of a trained field, in the capture's own coordinates.
+    """Extracts a clean, coloured mesh from a trained field, in the coordinates of the capture.
 
     Args:
-        load_config: A run's config.yml (`ns-train`, `staf demo`).
-        checkpoint: A fitted shape's field.safetensors (`staf fit shape`), or its folder.
-        view_pixels: Longest side in pixels of the depth maps that are fused (method "fusion").
-        options: How the mesh is made.
+        load_config: The config.yml file of a run (`ns-train`, `staf demo`).
+        checkpoint: The field.safetensors file of a fitted shape (`staf fit shape`), or the folder that contains it.
+        view_pixels: Method "fusion": longest side of the depth maps, in pixels.
+        options: Settings of the mesh.
     """
     from staf_nerf.checkpoint import load_shape
     from staf_nerf.evaluation import shape_source
     from staf_nerf.mesh.export import check_output
 
     if (load_config is None) == (checkpoint is None):
-        raise ValueError("one of --load-config and --checkpoint is needed")
+        raise ValueError("either --load-config or --checkpoint is needed, and not both")
     check_output(options.output)
     with _without_warnings():
         if checkpoint is not None:
@@ -215,15 +215,15 @@ def compare(
     seed: int = 0,
     output: Path | None = None,
 ) -> None:
-    """Compares a mesh with a reference: Chamfer distances, F-scores, normals, volumes.
+    """Compares a mesh with a reference mesh: Chamfer distances, F-scores, normals and volumes.
 
     Args:
         mesh: Mesh file (OBJ, PLY, STL, GLB).
-        reference: Mesh file. Distances are in its units, F-score radii in parts of its bounding box's diagonal.
-        icp: Align the mesh rigidly to the reference first (ICP).
-        points: Points sampled on each surface.
+        reference: Reference mesh file. Distances are in its units, F-score thresholds are fractions of its diagonal.
+        icp: Align the mesh to the reference first, by a rigid motion (ICP).
+        points: Number of points sampled on each surface.
         seed: Random seed of the points.
-        output: JSON file to write.
+        output: JSON file for the results.
     """
     from dataclasses import asdict
 
@@ -249,34 +249,34 @@ def compare(
                 first = module.align(first, second)
         with stages("distances"):
             found = module.compare(first, second, points=points, seed=seed)
-    table = Table("measure", "value", title=f"{mesh} against {reference}")
+    table = Table("metric", "value", title=f"{mesh} compared with {reference}")
     for name, total, (there, back) in (
         ("L1", found.chamfer_l1, found.chamfer_l1_parts),
         ("squared", found.chamfer_squared, found.chamfer_squared_parts),
     ):
-        table.add_row(f"Chamfer distance, {name}", f"{total:.6g} (there {there:.6g}, back {back:.6g})")
+        table.add_row(f"Chamfer distance, {name}", f"{total:.6g} (to reference {there:.6g}, back {back:.6g})")
     rows = zip(found.thresholds, found.precision, found.recall, found.f_score, strict=True)
     for radius, precision, recall, score in rows:
         title = f"F-score at {100 * radius:g} % of the diagonal ({radius * found.diagonal:.4g})"
         table.add_row(title, f"{score:.4f} (precision {precision:.4f}, recall {recall:.4f})")
     table.add_row("normal consistency", f"{found.normal_consistency:.4f}")
-    open_edges = f"a surface is open: {first.boundary_edges} and {second.boundary_edges} boundary edges"
+    open_edges = f"- (a surface is open: {first.boundary_edges} and {second.boundary_edges} boundary edges)"
     table.add_row("intersection over union", f"{found.iou:.4f}" if found.iou is not None else open_edges)
     console.print(table)
     write({"mesh": mesh.name, "reference": reference.name, "icp": icp, **asdict(found)}, output)
 
 
 def ntk(job: OmitArgPrefixes[ntk_job.CompareKernels]) -> None:
-    """Compares what networks learn first: spectra of their tangent kernels, eigenfunctions, decay of the error.
+    """Compares the neural tangent kernels of networks: spectra, eigenfunctions and the decay of the error.
 
     Args:
-        job: What to compare, and where.
+        job: Networks to compare, and settings.
     """
     ntk_job.run(job)
 
 
 def doctor() -> None:
-    """Imports and tries what this installation has, and says what to do about what is missing."""
+    """Checks this installation: tries each component, and says how to install what is missing."""
     from staf_nerf.jobs import doctor as module
 
     with _without_warnings():
@@ -287,14 +287,14 @@ def doctor() -> None:
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Hides the warnings of libraries about each other."""
+    """Hides warnings that libraries give about each other."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def main() -> None:
-    """Runs the command that the arguments name."""
+    """Runs the command that the command line names."""
     tyro.extras.subcommand_cli_from_dict(
         {
             "demo": demo,

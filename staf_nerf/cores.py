@@ -1,12 +1,13 @@
-"""Sharing the processor's cores with other programs.
+"""Adapts the threads of GNU OpenMP to other programs that use the same cores.
 
-Between parallel regions the threads of GNU's OpenMP, torch's and ours alike, wait in a loop for some milliseconds
-before they sleep. On cores of their own that is quickest. Beside another busy process it is far slower: a waiting
-thread keeps a core from the one that it waits for. OpenMP's own remedy is `OMP_WAIT_POLICY=passive`, which must be set
-before the program starts and costs a program that is alone half of its speed.
+Between parallel regions these threads, which run torch's operations and our kernels, spin for some milliseconds before
+they sleep. This is fastest if each thread has a core of its own. Beside another busy process it is far slower: a
+spinning thread occupies the core that another thread of its team needs. OpenMP's own remedy is
+`OMP_WAIT_POLICY=passive`. It must be set before the program starts, and it halves the speed of a program that runs
+alone.
 
-The library waits briefly, too, while there are more OpenMP threads than cores (`gomp_throttled_spin_count_var` in
-libgomp). So while other programs want our cores, a thread of ours holds a second team of OpenMP threads, which sleep.
+GNU OpenMP also spins only briefly while there are more OpenMP threads than cores (`gomp_throttled_spin_count_var` in
+libgomp). So while other programs use the cores, a thread of this module keeps a second team of sleeping OpenMP threads.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ import torch
 
 TASKS = Path("/proc/self/task")
 INTERVAL = 0.25
-"""Seconds between two looks at how long our threads have waited for a core."""
+"""Seconds between measurements of the time that our threads have waited for a core."""
 BUSY, QUIET = 0.10, 0.03
-"""Share of the time that our threads, taken together, waited for a core: from the one on others are busy, below the
-other they are not."""
+"""Waiting time of all our threads together, divided by the elapsed time. Above `BUSY` other programs use the cores.
+Below `QUIET` they do not."""
 CALM = 8
-"""So many quiet looks in a row end it: the waits of two seconds."""
+"""Number of quiet measurements in a row, two seconds in all, after which the sleeping team ends."""
 
 _users = 0
 _lock = threading.Lock()
@@ -37,10 +38,10 @@ _watch: _Watch | None = None
 
 @contextmanager
 def shared_cores() -> Iterator[None]:
-    """While it lasts, OpenMP's threads wait in a way that suits whether other programs want the same cores.
+    """Context in which OpenMP's threads spin only briefly while other programs use the same cores.
 
-    It may be nested. It has no effect on results, and none where it does not apply: with one thread, with another
-    OpenMP library than GNU's, or where the system does not tell how long a thread has waited for a core (Linux does).
+    Contexts may be nested. Results do not change. It has no effect with one thread, with another OpenMP library than
+    GNU's, or if the system does not report how long a thread has waited for a core (Linux does).
     """
     global _users, _watch
     with _lock:
@@ -58,7 +59,7 @@ def shared_cores() -> Iterator[None]:
 
 
 def waited() -> float | None:
-    """Seconds that this process's threads have waited for a core so far, together; None where nobody counts."""
+    """Returns the seconds that all threads of this process have waited for a core so far, or None if not known."""
     total = 0
     try:
         for task in TASKS.iterdir():
@@ -72,12 +73,12 @@ def waited() -> float | None:
 
 
 def is_throttled() -> bool:
-    """Whether OpenMP's threads are made to wait briefly now."""
+    """Returns whether OpenMP's threads now spin only briefly."""
     return _watch is not None and _watch.team is not None
 
 
 def _gnu_openmp() -> ctypes.CDLL | None:
-    """GNU's OpenMP library, if torch has loaded it."""
+    """Returns GNU's OpenMP library, or None if torch has not loaded it."""
     try:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:
@@ -87,7 +88,7 @@ def _gnu_openmp() -> ctypes.CDLL | None:
 
 
 class _Watch:
-    """A thread that looks whether others are busy, and holds a sleeping team while they are."""
+    """A thread that measures whether other programs are busy, and keeps a sleeping team while they are."""
 
     def __init__(self, openmp: ctypes.CDLL) -> None:
         self.team: _Team | None = None
@@ -121,7 +122,7 @@ class _Watch:
 
 
 class _Team:
-    """A thread that owns as many OpenMP threads as there are cores, all asleep, until it ends."""
+    """A thread that owns a team of sleeping OpenMP threads, at least one per core, until it ends."""
 
     def __init__(self, openmp: ctypes.CDLL) -> None:
         self._openmp = openmp
@@ -134,7 +135,7 @@ class _Team:
         self._thread.join()
 
     def _hold(self) -> None:
-        work = torch.zeros(2**20)  # large enough for a parallel region, which makes this thread's team
-        self._openmp.omp_set_num_threads(max(os.cpu_count() or 1, torch.get_num_threads()))  # for this thread alone
+        work = torch.zeros(2**20)  # large enough for a parallel region, which creates this thread's team
+        self._openmp.omp_set_num_threads(max(os.cpu_count() or 1, torch.get_num_threads()))  # for this thread only
         work.add_(1.0)
         self._end.wait()

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, told in one to three lines: what is wrong, and what to do about it."""
+"""Messages of one to three lines for errors that a user can fix: what is wrong, and the remedy."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ EXTRAS = {
     "xatlas": "mesh",
     "yaml": "nerf",
 }
-"""The extra in pyproject.toml that brings a module which the core does without."""
+"""The extra in pyproject.toml that installs each optional module."""
 
 DEBIAN_PACKAGES = {
     "libEGL.so.1": "libegl1",
     "libGL.so.1": "libgl1",
+    "libOpenGL.so.0": "libopengl0",
     "libX11.so.6": "libx11-6",
     "libglib-2.0.so.0": "libglib2.0-0",
     "libgomp.so.1": "libgomp1",
@@ -41,26 +42,26 @@ DEBIAN_PACKAGES = {
     "libudev.so.1": "libudev1",
     "libusb-1.0.so.0": "libusb-1.0-0",
 }
-"""The package of Debian and Ubuntu that holds a system library which a wheel expects."""
+"""The package of Debian and Ubuntu that contains each system library which wheels need."""
 
 NEWEST_PYTHON_WITH_NERFSTUDIO = (3, 12)
 """nerfstudio 1.1.5 needs NumPy 1, which has no wheels for a later Python."""
 
 
 class IncompleteError(RuntimeError):
-    """The main result is written, but something that belongs to it could not be made."""
+    """The main results are written, but some others could not be made."""
 
 
 def debugging() -> bool:
-    """Whether errors keep their traceback: STAF_DEBUG is set, and not to 0."""
+    """Returns whether errors are shown with their traceback: STAF_DEBUG is set, and not to 0."""
     return os.environ.get("STAF_DEBUG", "0") not in ("", "0")
 
 
 def explain(error: BaseException) -> str | None:
-    """Says in one to three lines what went wrong.
+    """Returns the message for an error, in one to three lines.
 
     Returns:
-        The message, or None for an error that is a fault of ours: that one needs its traceback.
+        The message, or None for a bug in this package, which needs its traceback.
     """
     if (library := missing_library(error)) is not None:
         return library
@@ -74,7 +75,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def missing_module(error: ImportError) -> str | None:
-    """Which extra brings the module that could not be imported; None if it belongs to none."""
+    """Returns a message that names the extra of a missing module, or None if the module belongs to no extra."""
     module = (error.name or "").partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or module not in EXTRAS:
         return None
@@ -88,7 +89,7 @@ def missing_module(error: ImportError) -> str | None:
 
 
 def missing_library(error: BaseException) -> str | None:
-    """Which system library could not be loaded, and the package that holds it; None if that is not the error."""
+    """Returns a message that names a missing system library and its package, or None for any other error."""
     if not isinstance(error, ImportError | OSError):
         return None
     found = re.search(r"(lib[\w.+-]+\.so[\w.]*): cannot open shared object file", str(error))
@@ -97,12 +98,12 @@ def missing_library(error: BaseException) -> str | None:
     name = found[1]
     package = DEBIAN_PACKAGES.get(name)
     if package is None:
-        return f"the system library {name} is missing. Install the package that holds {name}."
+        return f"the system library {name} is missing. Install the package that contains {name}."
     return f"the system library {name} is missing. On Debian or Ubuntu: sudo apt install {package}"
 
 
 def unusable(module: str) -> str | None:
-    """Why a module cannot be imported, and what to do; None if it can."""
+    """Returns why a module cannot be imported, and the remedy, or None if it can."""
     try:
         importlib.import_module(module)
     except Exception as error:

@@ -85,6 +85,15 @@ def write_capture(folder: Path, *, count: int = 6, size: tuple[int, int] = (24, 
     return meta
 
 
+def write_blender(folder: Path, *, train: int = 8, test: int = 4) -> None:
+    """A synthetic capture in blender's format: transparent images on a circle, in two splits, named without suffix."""
+    frames = write_capture(folder, count=train + test, mode="RGBA")["frames"]
+    (folder / "transforms.json").unlink()
+    for split, part in (("train", frames[:train]), ("test", frames[train:])):
+        named = [{**frame, "file_path": "./" + frame["file_path"].removesuffix(".png")} for frame in part]
+        (folder / f"transforms_{split}.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": named}))
+
+
 @pytest.fixture(params=["the best", 1, 0])
 def instructions(request, monkeypatch) -> None:
     """The native kernels for each set of instructions that this processor has."""

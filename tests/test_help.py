@@ -22,15 +22,6 @@ COMMANDS = (
     "bench", *(f"bench {name}" for name in BENCHMARKS),
 )  # fmt: skip
 
-UNFINISHED = {
-    "demo",
-    "eval",
-    "mesh",
-    "compare",
-    *(f"fit {kind}" for kind in ("image", "audio", "superres", "denoise", "shape")),
-}
-"""Commands whose help texts are still to be rewritten; none is left in the end."""
-
 BANNED = (
     r"^Of ", r"manyth", r"no number", r"\bpass(es)?\b(?!`)", r"[Ff]oret", r"told apart", r"by looking", r"one long",
     r"in parts of", r"so many", r"what there is", r"nobody", r"let go of", r"is over", r"holds? already", r"put right",
@@ -129,9 +120,7 @@ def test_boxes_side_by_side_are_read_one_by_one():
 
 
 @pytest.mark.usefixtures("wide")
-@pytest.mark.parametrize(
-    "command", [pytest.param(c, marks=[pytest.mark.xfail] if c in UNFINISHED else []) for c in COMMANDS]
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_plain_and_breaks_between_sentences(command, monkeypatch):
     text = help_of(command, monkeypatch)
     if command.split()[-1:] != ["doctor"]:

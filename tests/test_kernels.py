@@ -152,7 +152,7 @@ def test_autocast_leaves_the_argument_in_float32(generator):
 
 def test_wrong_shapes_are_named():
     z = torch.zeros(2, 4)
-    with pytest.raises(ValueError, match=r"one shape, got \(3,\), \(2,\), \(3,\)"):
+    with pytest.raises(ValueError, match=r"the same shape, got \(3,\), \(2,\), \(3,\)"):
         staf(z, torch.zeros(3), torch.zeros(2), torch.zeros(3))
     with pytest.raises(ValueError, match=r"τ >= 1.* got \(0,\)"):
         staf(z, *(torch.zeros(0) for _ in range(3)))

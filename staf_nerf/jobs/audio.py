@@ -1,4 +1,4 @@
-"""`staf fit audio`: a sound in; a field, the sound at any rate, measures, spectrograms and a page out."""
+"""`staf fit audio`: fits a field to a sound, and writes it with the sound, metrics and a report."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from staf_nerf.signals.sampling import refuse_unused_frequency
 
 @dataclass(frozen=True)
 class FitAudio(FitFiles):
-    """Fits a sound: each sample at its time. Writes the field, the sound at any rate, measures and a page."""
+    """Fits a sound. Writes the field, the sound at any sampling rate, metrics and a report."""
 
     config: OmitArgPrefixes[AudioConfig] = field(default_factory=lambda: load_preset("audio", "cpu", AudioConfig()))
-    """What is learned, and how."""
+    """Network and training."""
 
 
 def run(job: FitAudio) -> list[dict[str, Any]]:
-    """Does the job and returns what each file's `metrics.json` holds (under torchrun: of this process's files)."""
+    """Runs the job and returns the content of each `metrics.json` (under torchrun: for this process's files)."""
     refuse_unused_frequency(job.config.field, band=job.config.band)
     keep_freed_memory()
     with processes(len(job.files)) as mine:
@@ -63,7 +63,7 @@ def run(job: FitAudio) -> list[dict[str, Any]]:
 
 
 def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> tuple[list[dict[str, Any]], bool]:
-    """One sound's results (in a process that writes), and whether it was interrupted."""
+    """Fits a sound. Returns its results, in a process that writes, and whether the fit was interrupted."""
     sound, track = read_sound(file)
     console = mine.console
     console.print(f"{file}: {track.samples / track.rate:.2f} s at {track.rate} Hz, {track.channels} channels")
@@ -98,7 +98,7 @@ def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> tuple
             made = found if job.scale == 1.0 else render_sound(model, track, scale=job.scale, device=job.where)
             write_sound(output / "sound.wav", made, track.scaled(job.scale))
         with stages.attempt("pictures"):
-            drawn = [("the sound and the error", output / "waves.png"), ("spectrograms", output / "spectrograms.png")]
+            drawn = [("sound and error", output / "waves.png"), ("spectrograms", output / "spectrograms.png")]
             draw_waves(drawn[0][1], found, sound, track.rate)
             draw_spectrograms(drawn[1][1], found, sound, track.rate)
             figures = drawn

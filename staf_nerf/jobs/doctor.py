@@ -1,4 +1,4 @@
-"""`staf doctor`: imports and tries what an installation has, and says what to do about the rest."""
+"""`staf doctor`: tries each component of an installation, and says how to install what is missing."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from staf_nerf.kernels.linear import GAIN, relative_time
 State = Literal["good", "absent", "broken"]
 COLOURS: dict[State, str] = {"good": "green", "absent": "yellow", "broken": "red"}
 ROOM = 2 * 10**9
-"""Bytes of memory, and of disk, that a training of the demo's size is sure to fit in."""
+"""Bytes of free memory, and of free disk space, that suffice for a training of the demo's size."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one thing, and what to do about it."""
+    """State of one component, with details and the remedy."""
 
     state: State
-    """"good"; "absent": it is not here, and something does without it; "broken": it is here and does not work."""
+    """"good". "absent": missing, and not strictly needed. "broken": present, but it does not work."""
     text: str
 
 
 def run() -> int:
-    """Prints a line for each thing that matters, and returns how many are broken."""
-    table = Table("thing", "state", Column("what was found, and what to do", overflow="fold"))
+    """Prints a line for each component, and returns the number of broken ones."""
+    table = Table("component", "state", Column("details", overflow="fold"))
     broken = 0
     for name, check in CHECKS.items():
         finding = _find(check)
@@ -97,7 +97,7 @@ def _kernels() -> Finding:
     error = float((native - exact).abs().max() / c.abs().sum())
     text = f"native, {library.LEVELS[library.level()]}, {torch.get_num_threads()} threads; largest error {error:.1e}"
     if error > 1e-5:
-        return Finding("broken", f"{text}: the library was built by flags that change its arithmetic; install it again")
+        return Finding("broken", f"{text}: it was built with flags that change the arithmetic; install it again")
     return Finding("good", text)
 
 
@@ -105,7 +105,7 @@ def _compiler() -> Finding:
     found = next(filter(None, map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang"))), None)
     if found:
         return Finding("good", found)
-    return Finding("absent", "no C compiler; an installation from source needs one for the kernels: gcc or clang")
+    return Finding("absent", "no C compiler (gcc or clang); an installation from source needs one to build the kernels")
 
 
 def _cuda_kernels() -> Finding:
@@ -113,26 +113,26 @@ def _cuda_kernels() -> Finding:
         return Finding("absent", "no CUDA device")
     if triton_is_here():
         return Finding("good", f"Triton {_installed('triton')}")
-    return Finding("absent", "plain torch; Triton and a C compiler make it faster")
+    return Finding("absent", "plain torch; Triton and a C compiler would make it faster")
 
 
 def _linear() -> Finding:
     relative = relative_time(False, 4096, 256, 256, torch.get_num_threads())
     way = "1 x 1 convolutions" if relative < GAIN else "torch's own"
-    return Finding("good", f"{way}: as convolutions they take {relative:.2f} of the time (4096 x 256 by 256)")
+    return Finding("good", f"{way}: as convolutions they take {relative:.2f} of the time (4096 x 256 times 256 x 256)")
 
 
 def _hash_grids() -> Finding:
     from staf_nerf.encodings import choose_implementation
 
     own = choose_implementation("auto") == "torch"
-    return Finding("good", "our own" if own else "tiny-cuda-nn")
+    return Finding("good", "those of staf_nerf" if own else "tiny-cuda-nn")
 
 
 def _memory() -> Finding:
     free = memory_available()
     if free is None:
-        return Finding("absent", "this system does not tell how much memory is free")
+        return Finding("absent", "this system does not report how much memory is free")
     text = f"{free / 1e9:.1f} GB free"
     return Finding("good", text) if free > ROOM else Finding("broken", f"{text}: close other programs")
 
@@ -147,7 +147,7 @@ def _disk() -> Finding:
 
 
 def _module(name: str, distribution: str, attempt: Callable[[], str] | None = None) -> Finding:
-    """A module: whether it imports, and whether what we use of it works."""
+    """Checks that a module can be imported, and that the parts used by this package work."""
     installed = _installed(distribution)
     problem = unusable(name)
     if problem is not None:
@@ -166,7 +166,7 @@ def _try_open3d() -> str:
     mesh = open3d.t.geometry.TriangleMesh.create_isosurfaces(volume, [0.0])
     scene = open3d.t.geometry.RaycastingScene()
     scene.add_triangles(mesh)
-    return f"a ball of {len(mesh.triangle.indices)} triangles was made"
+    return f"extracted a sphere of {len(mesh.triangle.indices)} triangles"
 
 
 def _try_film() -> str:
@@ -176,14 +176,14 @@ def _try_film() -> str:
     with tempfile.TemporaryDirectory() as folder:
         frames = np.zeros((2, 32, 32, 3), np.uint8)
         imageio.imwrite(Path(folder) / "film.mp4", frames, plugin="pyav", codec="libx264", fps=2)
-    return "a film was written"
+    return "wrote a film"
 
 
 def _try_plugin() -> str:
     methods = importlib.import_module("staf_nerf.plugin.methods")
     importlib.import_module("nerfstudio.engine.trainer")
     names = sorted(spec.config.method_name for spec in vars(methods).values() if hasattr(spec, "config"))
-    return f"methods {', '.join(names)}"
+    return f"methods: {', '.join(names)}"
 
 
 def _try_sound() -> str:
@@ -193,32 +193,32 @@ def _try_sound() -> str:
 
 
 def _colmap() -> Finding:
-    binary = shutil.which("colmap")
-    if binary:
-        return Finding("good", binary)
-    return Finding("absent", "ns-process-data finds the cameras of photos with it: sudo apt install colmap")
+    found = [path for path in (shutil.which("colmap"),) if path]
+    if (bindings := _installed("pycolmap")) is not None:
+        found.append(f"pycolmap {bindings}")
+    if found:
+        return Finding("good", ", ".join(found))
+    return Finding("absent", "ns-process-data needs COLMAP to compute camera poses: sudo apt install colmap")
 
 
 def _ffmpeg() -> Finding:
     binary = shutil.which("ffmpeg")
     if binary:
         return Finding("good", binary)
-    return Finding("absent", "ns-render and ns-process-data need it: sudo apt install ffmpeg")
+    return Finding("absent", "needed by ns-render and ns-process-data: sudo apt install ffmpeg")
 
 
 def _display() -> Finding:
     shown = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     has_windows = sys.platform in ("darwin", "win32")
     if shown or has_windows:
-        return Finding("good", shown or "the system's own windows")
-    return Finding(
-        "absent", "none, and none is needed: the viewer is a page for a browser, also one on another machine"
-    )
+        return Finding("good", shown or "windows of the system")
+    return Finding("absent", "not needed: the viewer is a web page, and the browser may run on another machine")
 
 
 def _tiny_cuda_nn() -> Finding:
     if find_spec("tinycudann") is None:
-        return Finding("absent", "our own hash grids are used")
+        return Finding("absent", "not needed: the hash grids of staf_nerf are used")
     return _module("tinycudann", "tinycudann")
 
 
@@ -229,11 +229,11 @@ def _lpips() -> Finding:
 
     if load_lpips() is not None:
         return Finding("good", "LPIPS is reported")
-    return Finding("absent", f"LPIPS is left out of reports; its weights belong at {weights_file()}")
+    return Finding("absent", f"reports do not include LPIPS; its weights file belongs at {weights_file()}")
 
 
 def _extra(*names: str) -> Callable[[], Finding]:
-    """Modules of which nothing has to be tried but that they import."""
+    """Returns a check that modules can be imported."""
 
     def check() -> Finding:
         found = {name: unusable(name) for name in names}

@@ -1,4 +1,4 @@
-"""`staf eval`: a fitted field and the file that it was fitted to in, the measures of the fit out again."""
+"""`staf eval`: computes the metrics of a fitted field on the file that it was fitted to."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from staf_nerf.signals.image import ImageTask, read_image
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measures a fitted field again: the numbers of the fit's metrics.json."""
+    """Computes the metrics of a fitted field again, those of metrics.json."""
 
     checkpoint: Positional[Path]
-    """A field.safetensors of `staf fit`, or the folder that it lies in."""
+    """A field.safetensors file written by `staf fit`, or the folder that contains it."""
     file: Path | None = None
-    """What it was fitted to; the file of then, if not given."""
+    """File that the field was fitted to. Defaults to the path stored in the checkpoint."""
     resolution: int = 256
-    """Of the grid on which a shape's surface is found."""
+    """Shapes only: number of cells along each axis of the grid on which the surface is extracted."""
     device: str | None = None
-    """"cpu", "cuda", "mps"; what there is, if not given."""
+    """"cpu", "cuda" or "mps". Defaults to CUDA if it is available, otherwise the CPU."""
     output: Path | None = None
-    """JSON file."""
+    """JSON file for the metrics."""
 
 
 def run(job: Evaluate) -> dict[str, Any]:
-    """Returns the measures, shows them, and writes them where a file is given."""
+    """Computes the metrics, prints them, and returns the content of the JSON file."""
     device = choose_device(job.device)
     checkpoint = load_field(job.checkpoint, device=device)
     file = job.file or (Path(checkpoint.file) if checkpoint.file else None)
     if file is None:
-        raise ValueError(f"{job.checkpoint} does not say what it was fitted to: --file does")
+        raise ValueError(f"{job.checkpoint} does not name the file that it was fitted to; name it with --file")
     if not file.is_file():
-        raise FileNotFoundError(f"no file {file}, which {job.checkpoint} was fitted to: --file says where it is now")
+        raise FileNotFoundError(f"{file}, which {job.checkpoint} was fitted to, does not exist; name it with --file")
     measures = measure(checkpoint, file, device=device, resolution=job.resolution)
-    table = Table("measure", "value", title=f"{job.checkpoint} against {file}")
+    table = Table("metric", "value", title=f"{job.checkpoint} compared with {file}")
     for name, value in measures.items():
         table.add_row(name.replace("_", " "), f"{value:.5g}" if isinstance(value, float) else str(value))
     Console().print(table)
@@ -58,10 +58,10 @@ def run(job: Evaluate) -> dict[str, Any]:
 def measure(
     checkpoint: Checkpoint, file: Path, *, device: torch.device | str = "cpu", resolution: int = 256
 ) -> dict[str, Any]:
-    """The measures of a field against its file.
+    """Returns the metrics of a field on its file.
 
     Raises:
-        ValueError: If the file is not of the size or kind that the field was fitted to.
+        ValueError: If the file differs in size or kind from the one that the field was fitted to.
     """
     field, config, frame = checkpoint.field, checkpoint.config, checkpoint.frame
     if isinstance(config, ImageConfig):
@@ -81,4 +81,4 @@ def measure(
 
 def _refuse_other(file: Path, found: Any, fitted: Any) -> None:
     if found != fitted:
-        raise ValueError(f"{file} is {found}, the field was fitted to {fitted}")
+        raise ValueError(f"{file} is {found}, but the field was fitted to {fitted}")

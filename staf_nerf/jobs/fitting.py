@@ -1,4 +1,4 @@
-"""What the fits of files have in common: their options, the loop with its bar, and the folder of results."""
+"""Shared parts of the fits of images and sounds: options, training loop with progress bar, and output."""
 
 from __future__ import annotations
 
@@ -25,45 +25,46 @@ from staf_nerf.jobs.progress import Stages, peak_memory
 from staf_nerf.signals.image import psnr
 
 STATE = "state.pt"
-"""File of a fit that can be resumed."""
+"""File with the state of a fit that can be resumed."""
 TRACE = "sinusoids.npz"
-"""File of what the sinusoids were on the way."""
+"""File with the sinusoids over time."""
 LOSS = "squared error"
-"""What the signals of files call theirs."""
+"""Name of the loss of image and sound signals."""
 SCORE = "psnr"
-"""What is measured of them after each pass."""
+"""Name of the metric that is computed after each epoch."""
 PEAKS = {"image": 2.0, "superres": 2.0, "denoise": 2.0, "audio": 1.0}
-"""What PSNR is about, in a field's numbers: the range of an image's values, the largest absolute one of a sound's."""
+"""Peak value for PSNR, in units of the field: the range of an image, the largest absolute value of a sound."""
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of that name; without one CUDA's, where there is any, or else the processor."""
+    """Returns the device with that name. Defaults to CUDA if it is available, otherwise the CPU."""
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 @dataclass(frozen=True)
 class FitFiles:
-    """Options that the fits of images and sounds share."""
+    """Options shared by the fits of images and sounds."""
 
     files: Positional[tuple[Path, ...]]
-    """What to fit."""
+    """Files to fit."""
     output: Path | None = None
-    """Folder for the results, one in it for each of several files; outputs/TASK/NAME, if not given."""
+    """Output folder. With several files it contains a folder for each. Defaults to outputs/TASK/NAME."""
     scale: float = 1.0
-    """Of what is written: samples along an axis, in parts of the file's."""
+    """Resolution of the written image or sound, relative to that of the file."""
     seed: int = 0
-    """Of all random numbers."""
+    """Random seed."""
     device: str | None = None
-    """"cpu", "cuda", "mps"; what there is, if not given."""
+    """"cpu", "cuda" or "mps". Defaults to CUDA if it is available, otherwise the CPU."""
     overwrite: bool = False
-    """Whether results that the folder holds already may be replaced."""
+    """Replace results in the output folder."""
     score_passes: bool = False
-    """Whether the PSNR against the whole signal is found after each pass over it, too: published tables quote the best
-    of them, which nobody who has no truth could choose."""
+    """Also compute the PSNR of the whole signal after each epoch.
+    Published tables quote the best epoch, which cannot be chosen without the true signal."""
     resume: bool = False
-    """Whether to go on from where an interrupted fit in that folder stopped."""
+    """Continue an interrupted fit in the output folder. Finished fits are skipped."""
     preset: str | None = None
-    """Preset that the options start from (see method_configs/), or a .toml file; on the command line."""
+    """Preset or .toml file that sets the defaults of the other options (see method_configs/).
+    It is read on the command line only."""
 
     def __post_init__(self) -> None:
         if not self.files:
@@ -73,15 +74,15 @@ class FitFiles:
 
     @property
     def where(self) -> torch.device:
-        """The device to compute on."""
+        """The device of the computation."""
         return choose_device(self.device)
 
     def work(self, task: str, mine: Processes) -> list[tuple[Path, Path]]:
-        """This process's files that are to be fitted, each with its folder, made by the process that writes there.
+        """Returns the files that this process fits, each with its output folder. Creates the folders.
 
         Raises:
             ValueError: If a file is named twice.
-            OSError: If a file is not there, or a folder cannot be made or holds results already.
+            OSError: If a file does not exist, or a folder cannot be created or contains results already.
         """
         for file in self.files:
             if not file.is_file():
@@ -95,12 +96,12 @@ class FitFiles:
         if self.resume:
             for file, folder in pairs:
                 if is_finished(folder):
-                    mine.console.print(f"{file} is finished already, in {folder}")
+                    mine.console.print(f"{file} is already finished, in {folder}")
             pairs = [(file, folder) for file, folder in pairs if not is_finished(folder)]
         for _, folder in pairs if mine.writes else []:
             may_replace = self.overwrite or self.resume
             if (folder / STATE).is_file() and not may_replace:
-                raise FileExistsError(f"{folder} holds a fit that --resume goes on with; --overwrite replaces it")
+                raise FileExistsError(f"{folder} contains a fit; --resume continues it, --overwrite replaces it")
             prepare_folder(folder, overwrite=may_replace)
             if not self.resume:
                 (folder / STATE).unlink(missing_ok=True)
@@ -109,32 +110,32 @@ class FitFiles:
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that `torchrun` started: one image's points, or the files, are divided among them."""
+    """This process among those started by `torchrun`, which share the points of each file, or the files."""
 
     rank: int
     count: int
     joint: bool
-    """Whether all work on the same file."""
+    """Whether all processes work on the same file."""
 
     @property
     def writes(self) -> bool:
-        """Whether this one writes results."""
+        """Whether this process writes results."""
         return self.rank == 0 or not self.joint
 
     @property
     def console(self) -> Console:
-        """The first process's, or silence."""
+        """A console that prints in the first process only."""
         return Console(quiet=self.rank != 0)
 
     def share(self, files: Sequence[Path], folders: Sequence[Path]) -> list[tuple[Path, Path]]:
-        """The files of this process, with their folders."""
+        """Returns the files of this process, with their folders."""
         pairs = list(zip(files, folders, strict=True))
         return pairs if self.joint else pairs[self.rank :: self.count]
 
 
 @contextmanager
 def processes(files: int) -> Iterator[Processes]:
-    """Joins the processes of `torchrun`, if it is there: with fewer files than processes they work on each together."""
+    """Context that joins the processes of `torchrun`. With fewer files than processes all work on the same file."""
     count, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", "1"), ("RANK", "0")))
     joint = count == 1 or files < count
     if not joint or count == 1:
@@ -149,7 +150,7 @@ def processes(files: int) -> Iterator[Processes]:
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether a folder holds the results of a fit that was not interrupted."""
+    """Returns whether a folder contains the results of a fit that was not interrupted."""
     try:
         return not json.loads((folder / "metrics.json").read_text())["interrupted"]
     except (OSError, ValueError, KeyError):
@@ -157,16 +158,16 @@ def is_finished(folder: Path) -> bool:
 
 
 def say_left(left: int, console: Console) -> None:
-    """Says how many files an interrupt has kept from being fitted."""
+    """Prints how many files were not fitted because of an interrupt."""
     if left:
-        console.print(f"[yellow]{left} more were not fitted: --resume goes on with them")
+        console.print(f"[yellow]files not fitted yet: {left}; --resume continues with them")
 
 
 def distinct_names(files: Sequence[Path]) -> list[str]:
-    """A name for each file's folder: its stem, or where two have the same, the whole name.
+    """Returns a folder name for each file: its stem, or its whole name if stems are equal.
 
     Raises:
-        ValueError: If these are not different either.
+        ValueError: If the whole names are equal, too.
     """
     stems = [file.stem for file in files]
     names = [file.stem if stems.count(file.stem) == 1 else file.name for file in files]
@@ -188,7 +189,7 @@ def fit_signal(
     criterion: Callable[[nn.Module], float] | None = None,
     score: Callable[[nn.Module], dict[str, float]] | None = None,
 ) -> History:
-    """`fit`, with a bar that shows the PSNR (of several signals the range), traces, and a file to go on from."""
+    """Runs `fit` with traces, a state file, and a progress bar with the PSNR (its range for several signals)."""
 
     def on_progress(done: float, history: History) -> None:
         if history.steps % (10 * RECORD_EVERY) <= RECORD_EVERY:
@@ -211,7 +212,7 @@ def fit_signal(
 
 
 def trace_of(model: nn.Module, output: Path, *, resume: bool) -> SinusoidTrace:
-    """A trace of a model's sinusoids, which goes on from that of an interrupted fit in the folder."""
+    """Returns a trace of a model's sinusoids. With `resume` it continues the trace in the folder."""
     trace = SinusoidTrace(model)
     if resume and (output / TRACE).is_file():
         trace.load(output / TRACE)
@@ -219,7 +220,7 @@ def trace_of(model: nn.Module, output: Path, *, resume: bool) -> SinusoidTrace:
 
 
 def history_of(whole: History, number: int) -> History:
-    """That of one of several signals that were fitted together, as if it had been alone."""
+    """Returns the history of one of several signals that were fitted together."""
     rows = [{k: row[k] for k in ("step", "seconds")} | {LOSS: row[str(number)]} for row in whole.losses]
     passes = [{"step": row["step"], SCORE: row[str(number)]} for row in whole.passes]
     return replace(whole, losses=rows, passes=passes)
@@ -238,9 +239,9 @@ def write_results(
     figures: list[tuple[str, Path]],
     stages: Stages,
 ) -> dict[str, Any]:
-    """Writes metrics.json and report.html, shows the metrics, and returns what metrics.json holds.
+    """Writes metrics.json and report.html, prints the metrics, and returns the content of metrics.json.
 
-    What cannot be drawn is left out; its reason is shown, and stands in metrics.json under "failed".
+    Figures that cannot be drawn are left out. The reason is printed and recorded in metrics.json under "failed".
     """
     console = stages.console
     scores = [row[SCORE] for row in history.passes]
@@ -265,38 +266,38 @@ def write_results(
     if history.losses:
         with stages.attempt("curve"):
             draw_curve(output / "curve.png", history, PEAKS[config.task])
-            figures = [*figures, ("how it was learned", output / "curve.png")]
+            figures = [*figures, ("learning curve", output / "curve.png")]
     if trace.steps:
         with stages.attempt("sinusoids"):
             trace.save(output / TRACE)
             trace.draw(output / "sinusoids.png")
-            figures = [*figures, ("the trained sinusoids of each layer", output / "sinusoids.png")]
+            figures = [*figures, ("sinusoids of each layer during training", output / "sinusoids.png")]
     settings = {name: found[name] for name in ("config", "first_omega", "seed")}
     with stages.attempt("report"):
         write_page(output / "report.html", f"{file.name}: {config.task}", shown(found), figures, settings)
     found["failed"] = stages.failed
     (output / "metrics.json").write_text(json.dumps(found, indent=1) + "\n")
     for step in history.rollbacks:
-        console.print(f"[yellow]the loss was no number at step {step}: back to before it, with half the learning rates")
+        console.print(f"[yellow]the loss was NaN or infinite at step {step}: went back, and halved the learning rates")
     if history.interrupted:
-        console.print("[yellow]interrupted: what was learned so far is kept, and --resume goes on from it")
+        console.print("[yellow]interrupted: the results so far are saved, and --resume continues the fit")
     console.print(measures_table(found))
     console.print(f"Written to {output}: {', '.join(sorted(p.name for p in output.iterdir() if p.name != STATE))}")
     return found
 
 
 def refuse_failures(results: Sequence[Mapping[str, Any]]) -> None:
-    """Ends a job whose other results are written.
+    """Ends a job with an error if a result could not be made, after all others were written.
 
     Raises:
-        IncompleteError: If something of a file's results could not be made.
+        IncompleteError: If a result of a file could not be made.
     """
     failed = [f"{found['file']}: {', '.join(found['failed'])}" for found in results if found["failed"]]
     if failed:
-        raise IncompleteError(f"not everything was made; failed, for the reasons above: {'; '.join(failed)}")
+        raise IncompleteError(f"not all results were made; failed, for the reasons above: {'; '.join(failed)}")
 
 
 def first_layer_omega(model: nn.Module) -> float | None:
-    """The frequency scale that the first layer started with, radians per unit, if its activation has one."""
+    """Returns the initial frequency scale of the first layer in radians per unit, if its activation has one."""
     activations = getattr(getattr(model, "mlp", None), "activations", [])
     return getattr(activations[0], "omega", None) if len(activations) else None

@@ -1,4 +1,4 @@
-"""`staf fit image | superres | denoise`: an image file in; a field, its picture, measures and a page out."""
+"""`staf fit image | superres | denoise`: fits a field to an image, and writes it with metrics and a report."""
 
 from __future__ import annotations
 
@@ -56,10 +56,11 @@ def _preset(task: Literal["image", "superres", "denoise"]) -> ImageConfig:
 
 @dataclass(frozen=True)
 class FitImages(FitFiles):
-    """Options that the fits of images share."""
+    """Options shared by the fits of images."""
 
     together: int = 8
-    """The most images that are fitted at once: those with as many channels, and pixels a step."""
+    """Largest number of images that are fitted at once.
+    Images are fitted at once if they have equally many channels, and equally many pixels per step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,26 +70,26 @@ class FitImages(FitFiles):
 
 @dataclass(frozen=True)
 class FitImage(FitImages):
-    """Fits an image: each pixel at its place. Writes the field, its picture at any scale, measures and a page."""
+    """Fits an image. Writes the field, the image at any scale, metrics and a report."""
 
     config: OmitArgPrefixes[ImageConfig] = field(default_factory=lambda: _preset("image"))
-    """What is learned, and how."""
+    """Network and training."""
 
 
 @dataclass(frozen=True)
 class FitSuperResolution(FitImages):
-    """Fits an image of which only averages over blocks of pixels are known, and finds what lies between."""
+    """Super-resolution: reduces an image by averaging, fits the result, and renders it at the original size."""
 
     config: OmitArgPrefixes[ImageConfig] = field(default_factory=lambda: _preset("superres"))
-    """What is learned, and how."""
+    """Network and training."""
 
 
 @dataclass(frozen=True)
 class FitNoisyImage(FitImages):
-    """Fits a noisy image as long as pixels that are held out are predicted better; the noise may be added first."""
+    """Denoising: fits a noisy image, validated on held-out pixels. Noise is added to the file unless --photons is 0."""
 
     config: OmitArgPrefixes[ImageConfig] = field(default_factory=lambda: _preset("denoise"))
-    """What is learned, and how."""
+    """Network and training."""
 
 
 Job = FitImage | FitSuperResolution | FitNoisyImage
@@ -96,7 +97,7 @@ Job = FitImage | FitSuperResolution | FitNoisyImage
 
 @dataclass(frozen=True)
 class _Work:
-    """One image on its way."""
+    """One image that is being fitted."""
 
     file: Path
     output: Path
@@ -106,8 +107,7 @@ class _Work:
     trace: SinusoidTrace
 
     def kind(self, job: Job) -> tuple[int, int, int]:
-        """What images that are fitted together have in common: channels, pixels in a step, and steps in a pass, if
-        passes are counted."""
+        """Properties that images fitted together share: channels, pixels per step, and steps per epoch if needed."""
         points = job.config.fit.points
         pixels = self.task.given_raster.pixels
         passes = job.score_passes or job.config.fit.passes
@@ -119,7 +119,7 @@ class _Work:
 
 
 def run(job: Job) -> list[dict[str, Any]]:
-    """Does the job and returns what each file's `metrics.json` holds (under torchrun: of this process's files)."""
+    """Runs the job and returns the content of each `metrics.json` (under torchrun: for this process's files)."""
     refuse_unused_frequency(job.config.field, band=job.config.band)
     keep_freed_memory()
     results, fitted = [], 0
@@ -137,9 +137,9 @@ def run(job: Job) -> list[dict[str, Any]]:
 
 
 def _groups(job: Job, pairs: Sequence[tuple[Path, Path]], mine: Processes) -> Iterator[list[_Work]]:
-    """Images that fit together, one after the other: never more of them are read than a group has.
+    """Yields groups of images to fit together. At most one group and one further image are in memory.
 
-    Where pixels are held out each is alone, as each has weights that predict those best.
+    With held-out pixels every image is a group of its own, as the best weights are chosen for each image.
     """
     group: list[_Work] = []
     for file, output in pairs:
@@ -156,7 +156,7 @@ def _read(job: Job, file: Path, output: Path, console: Console) -> _Work:
     pixels = read_image(file)
     task = ImageTask.of(pixels, job.config, seed=job.seed)
     if job.score_passes and task.truth is None:
-        raise ValueError(f"score_passes needs a truth, and of a file that is noisy already there is none: {file}")
+        raise ValueError(f"score_passes needs a truth, and a file that is already noisy has none: {file}")
     console.print(f"{file}: {pixels.shape[1]} x {pixels.shape[0]}, {pixels.shape[2]} channels, {pixels.dtype.name}")
     signal = ImageSignal(task.given, job.config, raster=task.given_raster, seed=job.seed, device=job.where)
     model = image_field(job.config, task.given_raster, generator=Generator().manual_seed(job.seed)).to(job.where)
@@ -164,9 +164,9 @@ def _read(job: Job, file: Path, output: Path, console: Console) -> _Work:
 
 
 def _fit_together(job: Job, group: list[_Work], mine: Processes) -> tuple[list[dict[str, Any]], bool]:
-    """Fits a group, in as many minutes as its images would take one by one, and writes each image's results.
+    """Fits a group in the time that its images would take one by one, and writes the results of each image.
 
-    Returns those, and whether the fit was interrupted.
+    Returns the results, and whether the fit was interrupted.
     """
     config, first, alone = job.config, group[0], len(group) == 1
     stages = Stages(mine.console)
@@ -195,7 +195,7 @@ def _fit_together(job: Job, group: list[_Work], mine: Processes) -> tuple[list[d
 
 
 def _finish(job: Job, work: _Work, history: History, fitting: Stages, mine: Processes) -> dict[str, Any]:
-    """Measures, draws and writes."""
+    """Computes the metrics, draws the figures and writes all results of an image."""
     config, output, task, model = job.config, work.output, work.task, work.model
     checkpoint = Checkpoint(model, config, task.raster, str(work.file), job.seed)
     save_field(output / FIELD_FILE, checkpoint)
@@ -225,7 +225,7 @@ def _finish(job: Job, work: _Work, history: History, fitting: Stages, mine: Proc
 def measure(
     checkpoint: Checkpoint, task: ImageTask, device: torch.device | str
 ) -> tuple[Pixels, dict[str, float | None]]:
-    """The image and its measures; of one that was noisy already, how well the field predicts pixels it never saw."""
+    """Returns the rendered image and its metrics. Without a truth the metrics compare it with the noisy pixels."""
     found, measures = render_and_measure(checkpoint.field, task.raster, task.whole, device=device)
     if task.truth is not None:
         return found, {**measures, **task.baseline()}
@@ -239,11 +239,11 @@ def measure(
 
 
 def _draw(output: Path, found: Pixels, task: ImageTask) -> list[tuple[str, Path]]:
-    """Pictures to look at, with their captions."""
-    figures = [("what the field has become", output / "found.png"), ("what it learned from", output / "given.png")]
+    """Draws the figures, and returns them with their captions."""
+    figures = [("rendered field", output / "found.png"), ("training data", output / "given.png")]
     draw_picture(figures[0][1], found, task.raster)
     draw_picture(figures[1][1], task.given_raster.clamped(torch.from_numpy(task.given)).numpy(), task.given_raster)
     if task.truth is not None:
         draw_error_map(output / "error.png", found, task.truth, task.raster)
-        figures.append(("the error against the whole image", output / "error.png"))
+        figures.append(("error of the rendered field", output / "error.png"))
     return figures

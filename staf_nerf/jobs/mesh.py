@@ -1,4 +1,4 @@
-"""`staf mesh`: a trained field in, a clean, coloured mesh in the capture's own coordinates out."""
+"""`staf mesh`: extracts a clean, coloured mesh from a trained field, in the coordinates of the capture."""
 
 from __future__ import annotations
 
@@ -36,38 +36,39 @@ from staf_nerf.mesh.triangles import Floats, TriangleMesh, box_around, moved
 
 @dataclass(frozen=True)
 class MakeMesh:
-    """How a mesh is made of a field."""
+    """Settings of a mesh that is extracted from a field."""
 
     output: Annotated[Path, arg(aliases=["-o"])] = Path("mesh.glb")
-    """File: .glb, .ply, or .obj (with .mtl and .png). A report (.report.json) and a picture (.preview.png) go beside
-    it."""
+    """Output file: .glb, .ply, or .obj (with .mtl and .png).
+    A report (.report.json) and a picture (.preview.png) are written beside it."""
     resolution: int = 256
-    """Cells along the longest side of the box; any number."""
+    """Number of cells along the longest side of the box."""
     method: Method | None = None
-    """"surface": where the field crosses a level. "fusion": depths seen by the cameras, averaged. What suits the model,
-    if not given."""
+    """"surface": extract a level set of the field. "fusion": fuse depth maps rendered from the cameras.
+    Defaults to the method that suits the model."""
     level: float | None = None
-    """Value of the field on the surface: 0 for a signed distance; for a density, per unit of the model's length."""
+    """Method "surface": value of the field on the surface. Defaults to the value that suits the model.
+    The unit of a density is one over the model's unit of length."""
     box: tuple[float, float, float, float, float, float] | None = None
-    """Least and largest x, y, z (first the three least) of what to keep, in the output's coordinates."""
+    """Box to keep, in the coordinates of the output: smallest x, y and z, then largest x, y and z."""
     frame: Literal["world", "model"] = "world"
-    """Coordinates of the output: the capture's own, or the model's."""
+    """Coordinates of the output: those of the capture ("world") or those of the model ("model")."""
     hull: bool = False
-    """Whether to keep only what lies in the convex hull of the cameras."""
+    """Keep only what lies inside the convex hull of the cameras."""
     keep_unseen: bool = False
-    """Whether to keep parts of a surface that no camera sees."""
+    """Keep parts of the surface that no camera sees."""
     keep_parts: int | None = None
-    """The most connected parts to keep, the largest first."""
+    """Largest number of connected parts to keep, the largest first. Defaults to all."""
     smallest_part: float = 0.05
-    """Parts whose box's diagonal is less than this part of the largest one's are left out."""
+    """Remove connected parts with a bounding box diagonal below this fraction of the largest part's."""
     holes: float = 0.02
-    """Holes up to about this wide are filled, in parts of the diagonal of the mesh's box; 0: none."""
+    """Fill holes up to about this width, relative to the diagonal of the mesh's bounding box. 0: fill no holes."""
     triangles: int = 300_000
-    """The most triangles: more are decimated; 0: as many as there are."""
+    """Largest number of triangles. A mesh with more triangles is decimated. 0: no limit."""
     texture: int = 0
-    """Side in pixels of a baked texture (GLB, OBJ); 0: colours at the vertices."""
+    """Side length of a baked texture (GLB and OBJ only), in pixels. 0: colours at the vertices."""
     memory: float = 2e9
-    """Bytes that finding the surface may use beside the field's own, for the method "surface"."""
+    """Method "surface": memory limit of the extraction in bytes, without the memory of the field itself."""
 
     @property
     def report(self) -> Path:
@@ -92,20 +93,21 @@ class MakeMesh:
         if self.texture and not SMALLEST <= self.texture <= LARGEST:
             raise ValueError(f"texture must be between {SMALLEST} and {LARGEST} pixels, got {self.texture}")
         if self.texture and self.output.suffix.lower() == ".ply":
-            raise ValueError(f"a texture needs a file that ends in .obj or .glb, got {self.output.name}")
+            raise ValueError(f"a texture needs a file name that ends in .obj or .glb, got {self.output.name}")
         if self.box is not None:
             low, high = np.asarray(self.box).reshape(2, 3)
             if not (np.isfinite([low, high]).all() and (low < high).all()):
-                raise ValueError(f"box must be three least and three larger coordinates, got {list(self.box)}")
+                raise ValueError(f"box must be the smallest x, y, z and then larger x, y, z, got {list(self.box)}")
 
 
 @shared_cores()
 def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[str, Any]:
-    """Makes the mesh, writes it, its report and a picture, and returns the report.
+    """Extracts the mesh, writes it with a report and a picture, and returns the report.
 
     Raises:
-        ValueError: If an option is out of range, or there is no surface.
+        ValueError: If an option is out of range, or no surface is found.
         OSError: If the output cannot be written.
+        IncompleteError: If the mesh was written, but another result could not be made.
     """
     console = console or Console()
     keep_freed_memory()
@@ -132,9 +134,9 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
         if job.triangles and len(mesh.triangles) > job.triangles:
             with stages.attempt("decimation"):
                 fewer = decimated(mesh, job.triangles)
-                mesh = _boxed(fewer, clamped, job, to_frame)  # it moves vertices, also those at the cut
+                mesh = _boxed(fewer, clamped, job, to_frame)  # decimation moves vertices, also those at the cut
                 if len(mesh.triangles) > job.triangles:
-                    console.print(f"warning: {len(mesh.triangles)} triangles are left, fewer would not hold its shape")
+                    console.print(f"warning: {len(mesh.triangles)} triangles are left, fewer would not keep the shape")
             _refuse_empty(mesh, f"decimation to {job.triangles} triangles")
         texture = None
         if job.texture:
@@ -176,16 +178,16 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
 
 
 def _check(source: Source, job: MakeMesh) -> None:
-    """Refuses what the source cannot give, before the work."""
+    """Refuses options that the source cannot serve, before any work is done."""
     method = job.method or source.method
     if method == "fusion" and source.views is None:
-        raise ValueError("method 'fusion' needs cameras, this field has none; use 'surface'")
+        raise ValueError("method 'fusion' needs cameras, and this field has none; use 'surface'")
     if method == "fusion" and job.level is not None:
-        raise ValueError("level is for the method 'surface'; 'fusion' has none")
+        raise ValueError("level has no effect with method 'fusion', only with 'surface'")
     if job.hull and source.rays is None:
-        raise ValueError("hull needs cameras, this field has none")
+        raise ValueError("hull needs cameras, and this field has none")
     if job.texture and source.color is None:
-        raise ValueError("a texture needs a field with colours, this one has none")
+        raise ValueError("a texture needs a field with colours, and this one has none")
 
 
 def _surface(source: Source, job: MakeMesh, to_frame: Floats, stages: Stages) -> TriangleMesh:
@@ -194,7 +196,7 @@ def _surface(source: Source, job: MakeMesh, to_frame: Floats, stages: Stages) ->
         box = box_around(np.asarray(job.box).reshape(2, 3), np.linalg.inv(to_frame))
         bounds = np.stack([np.maximum(box[0], bounds[0]), np.minimum(box[1], bounds[1])])
         if not (bounds[0] < bounds[1]).all():
-            raise ValueError(f"box {list(job.box)} lies outside of what the field knows")
+            raise ValueError(f"box {list(job.box)} lies outside the bounds of the field")
     if (job.method or source.method) == "fusion":
         assert source.views is not None
         with stages("views") as progress:
@@ -203,8 +205,8 @@ def _surface(source: Source, job: MakeMesh, to_frame: Floats, stages: Stages) ->
             )
         if job.resolution > 2 * finest:
             stages.console.print(
-                f"warning: at resolution {job.resolution} voxels are much finer than the views' pixels, which leaves "
-                f"gaps and dust: {finest} is what they show, or larger views (--view-pixels)"
+                f"warning: at resolution {job.resolution} the voxels are much finer than the views' pixels, which "
+                f"leaves gaps and loose bits. Use --resolution {finest}, or larger views (--view-pixels)"
             )
         return mesh
     with stages("surface") as progress:
@@ -214,7 +216,7 @@ def _surface(source: Source, job: MakeMesh, to_frame: Floats, stages: Stages) ->
 
 
 def report(mesh: TriangleMesh) -> dict[str, Any]:
-    """What there is to know about a mesh, as JSON holds it; the volume only where it is closed."""
+    """Returns the counts and sizes of a mesh as JSON values. The volume is None unless the mesh is closed."""
     return {
         "vertices": len(mesh.vertices),
         "triangles": len(mesh.triangles),
@@ -230,7 +232,7 @@ def report(mesh: TriangleMesh) -> dict[str, Any]:
 
 
 def _boxed(mesh: TriangleMesh, change: Callable[..., TriangleMesh], job: MakeMesh, to_frame: Floats) -> TriangleMesh:
-    """What a change makes of a mesh and the box that was asked for, if any, in the output's coordinates."""
+    """Applies a function of a mesh and a box in the output's coordinates, if the job has a box."""
     if job.box is None:
         return mesh
     return moved(change(moved(mesh, to_frame), np.asarray(job.box).reshape(2, 3)), np.linalg.inv(to_frame))

@@ -1,4 +1,4 @@
-"""Stages of a job on screen: a bar for each, its time, and the memory at its peak."""
+"""Stages of a job: a progress bar and the time for each, steps that may fail, and the memory use."""
 
 from __future__ import annotations
 
@@ -17,42 +17,43 @@ from staf_nerf.errors import IncompleteError, debugging, explain
 
 @dataclass
 class Attempts:
-    """Steps of a job whose failure does not take away what the other steps made."""
+    """Steps of a job that may fail. The results of the other steps are kept."""
 
     console: Console
     failed: dict[str, str] = field(default_factory=dict, kw_only=True)
-    """Why a step made nothing, by its name."""
+    """Reason of the failure, by the name of the step."""
 
     @contextmanager
     def attempt(self, name: str) -> Iterator[Callable[..., None]]:
-        """A step that may fail: its reason is shown at once and kept. With STAF_DEBUG=1 the error is raised."""
+        """Context of a step that may fail: prints and records the reason. With STAF_DEBUG=1 the error is raised."""
         try:
             yield lambda *_: None
         except Exception as error:
             if debugging():
                 raise
-            fault = f"{type(error).__name__}: {error} (a fault of staf-nerf; STAF_DEBUG=1 shows where)"
+            fault = f"{type(error).__name__}: {error} (a bug in staf-nerf; STAF_DEBUG=1 shows the traceback)"
             self.failed[name] = explain(error) or fault
             self.console.print(f"{name} failed: {self.failed[name]}", style="yellow", markup=False, soft_wrap=True)
 
     def refuse_failures(self) -> None:
-        """Ends a job whose other results are written.
+        """Ends a job with an error if a step failed, after all other results were written.
 
         Raises:
             IncompleteError: If a step failed.
         """
         if self.failed:
-            raise IncompleteError(f"not everything was made; failed, for the reasons above: {', '.join(self.failed)}")
+            raise IncompleteError(f"not all results were made; failed, for the reasons above: {', '.join(self.failed)}")
 
 
 @dataclass
 class Stages(Attempts):
-    """Shows one bar after the other, and keeps how long each took.
+    """Progress bars, one per stage, and the time that each stage took.
 
-    Used as a context: `with Stages(console) as stages`, then `with stages("cleaning") as report: report(0.5)`.
+    Usage: `with Stages(console) as stages`, then `with stages("cleaning") as report: report(0.5)`.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds that each stage took, by its name."""
 
     def __enter__(self) -> Stages:
         self._progress = Progress(
@@ -71,9 +72,9 @@ class Stages(Attempts):
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[Callable[..., None]]:
-        """A stage; what it yields is called with the part that is done and, if there is any, a note.
+        """Context of a stage. It yields a function to call with the fraction done and, optionally, a note.
 
-        Until it is, nobody knows the part, and the bar only moves.
+        Before its first call the bar only pulses.
         """
         task = self._progress.add_task(name, total=None, note="")
         start = time.perf_counter()
@@ -85,7 +86,7 @@ class Stages(Attempts):
 
     @contextmanager
     def attempt(self, name: str) -> Iterator[Callable[..., None]]:
-        """A stage that may fail."""
+        """Context of a stage that may fail."""
         with super().attempt(name), self(name) as report:
             yield report
 
@@ -96,7 +97,7 @@ class Stages(Attempts):
 
 
 def memory_available() -> int | None:
-    """Bytes of memory that are free for this process; None where the system does not tell."""
+    """Returns the bytes of memory that are free for this process, or None if the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
@@ -105,7 +106,7 @@ def memory_available() -> int | None:
 
 
 def peak_memory() -> int | None:
-    """Bytes that this process held at its peak so far; None where the system does not tell (Windows)."""
+    """Returns the peak memory use of this process in bytes, or None if the system does not report it (Windows)."""
     try:
         import resource
     except ImportError:

@@ -1,4 +1,4 @@
-"""`staf fit shape`: a mesh or a cloud of points in, a field, its surface and their measures out."""
+"""`staf fit shape`: fits a field to a mesh or a point cloud, and writes it with its surface and metrics."""
 
 from __future__ import annotations
 
@@ -33,42 +33,43 @@ from staf_nerf.presets import load_preset
 from staf_nerf.signals.shape import Frame, PointCloudSignal, ShapeSignal, check_quantity, make_field
 
 FOR_MESHES = ("surface_part", "near_part", "near", "grid", "cached_points", "softness", "eikonal_weight")
-"""Options of a `ShapeConfig` that a cloud of points does not need: it has points on the surface alone."""
+"""Options of a `ShapeConfig` without effect on point clouds, which have points on the surface only."""
 RESULTS = ("mesh.glb", "mesh.ply", "preview.png", FIELD_FILE, "metrics.json")
-"""Files of a fit of a shape."""
+"""Output files of a fit."""
 NOTHING = {
     "iou": "- (a surface is open)",
     "field_iou": "- (the file has no inside)",
     "grid_iou": "- (the file has no inside)",
-    "grid_iou_of_best_pass": "- (no pass was done)",
+    "grid_iou_of_best_pass": "- (no epoch was completed)",
     "normal_agreement": "- (the file has no normals)",
 }
-"""Why a measure may be missing."""
+"""Text shown for each metric that may be missing."""
 
 
 @dataclass(frozen=True)
 class FitShape:
-    """Fits the signed distance (or the occupancy) of a shape, and writes its surface, measures and a picture."""
+    """Fits the signed distance or the occupancy of a shape. Writes the field, its surface, metrics and a picture."""
 
     file: Positional[Path]
-    """A mesh (OBJ, PLY, STL, GLB), or points with or without normals (PLY, XYZ, NPZ)."""
+    """A mesh (OBJ, PLY, STL, GLB), or a point cloud with or without normals (PLY, XYZ, NPZ)."""
     config: OmitArgPrefixes[ShapeConfig] = field(default_factory=lambda: load_preset("shape", "cpu", ShapeConfig()))
-    """What is learned, and how."""
+    """Network and training."""
     output: Path | None = None
-    """Folder for the results; outputs/shape/NAME, if not given."""
+    """Output folder. Defaults to outputs/shape/NAME."""
     resolution: int = 256
-    """Cells of the grid on which the surface is found, along an axis."""
+    """Number of cells along each axis of the grid on which the surface is extracted."""
     seed: int = 0
-    """Of all random numbers."""
+    """Random seed."""
     device: str | None = None
-    """"cpu", "cuda", "mps"; what there is, if not given."""
+    """"cpu", "cuda" or "mps". Defaults to CUDA if it is available, otherwise the CPU."""
     overwrite: bool = False
-    """Whether results that the folder holds already may be replaced."""
+    """Replace results in the output folder."""
     score_passes: bool = False
-    """Whether an occupancy's IoU over all cells of its `--grid` is found after each pass over them, too: published
-    tables quote the best of them, which nobody who has no truth could choose."""
+    """Occupancy with --grid: also compute the IoU over all cells of the grid after each epoch.
+    Published tables quote the best epoch, which cannot be chosen without the true shape."""
     preset: str | None = None
-    """Preset that the options start from (see method_configs/), or a .toml file; on the command line."""
+    """Preset or .toml file that sets the defaults of the other options (see method_configs/).
+    It is read on the command line only."""
 
     def __post_init__(self) -> None:
         if self.resolution < 1:
@@ -76,7 +77,7 @@ class FitShape:
 
 
 def run(job: FitShape) -> dict[str, Any]:
-    """Does the job and returns what `metrics.json` holds."""
+    """Runs the job and returns the content of `metrics.json`."""
     keep_freed_memory()
     console = Console()
     shape, lines = read_shape(job.file)
@@ -114,8 +115,8 @@ def run(job: FitShape) -> dict[str, Any]:
                 mesh = shape_mesh(model, job.config, signal.frame, resolution=job.resolution, progress=report)
             except ValueError as error:
                 raise ValueError(
-                    f"{error}. The fit is kept: `staf mesh --checkpoint {output} --level …` tries another level; a "
-                    "longer fit or lower learning rates may give a surface (--overwrite replaces this one)"
+                    f"{error}. The fit is kept: `staf mesh --checkpoint {output} --level …` tries another level. A "
+                    "longer fit or lower learning rates may give a surface (--overwrite replaces this fit)"
                 ) from error
         if mesh is not None:
             for name in ("mesh.ply", "mesh.glb"):
@@ -133,8 +134,8 @@ def run(job: FitShape) -> dict[str, Any]:
     console.print(_table(found))
     if measures.get("stray_part", 0.0) > 0.01:
         console.print(
-            f"warning: {100 * measures['stray_part']:.0f} % of the surface lies far from all points: a hole in the "
-            "cloud was closed, or it needs a longer fit"
+            f"warning: {100 * measures['stray_part']:.0f} % of the surface lies far from all points: the fit closed a "
+            "hole in the point cloud, or it was too short"
         )
     made = [name for name in RESULTS if (output / name).is_file()]
     console.print(f"Written to {output}: {', '.join(made)}", soft_wrap=True)
@@ -150,37 +151,38 @@ def _measure(
     shape: TriangleMesh | PointCloud,
     report: Callable[..., None],
 ) -> dict[str, Any]:
-    """The metrics of a fitted field and its mesh against the file."""
+    """Returns the metrics of a fitted field and its mesh, compared with the file."""
     if isinstance(shape, TriangleMesh):
         return measure_shape(model, job.config, frame, mesh, shape, seed=job.seed, progress=report)
     return measure_points(model, frame, mesh, shape, seed=job.seed)
 
 
 def _score_of(job: FitShape, shape: TriangleMesh | PointCloud) -> Callable[[nn.Module], dict[str, float]]:
-    """What is measured after each pass over the cells of a grid.
+    """Returns the function that computes the metrics after each epoch over the cells of the grid.
 
     Raises:
-        ValueError: If there are no cells, or nothing is inside the shape.
+        ValueError: If there is no grid, or the shape has no inside.
     """
     config = job.config
     if isinstance(shape, PointCloud) or config.quantity != "occupancy" or not config.grid:
-        raise ValueError("score_passes needs a mesh, an occupancy and a grid, passes over whose cells can be counted")
+        raise ValueError("score_passes needs a mesh, an occupancy and a grid, whose cells define an epoch")
     surface, frame = Surface(shape), Frame.of(shape.bounds)
 
     def score(field: nn.Module) -> dict[str, float]:
         found = measure_cells(field, config, frame, surface)["grid_iou"]
         if found is None:
-            raise ValueError(f"score_passes needs a mesh with an inside, {job.file} has none")
+            raise ValueError(f"score_passes needs a mesh with an inside, and {job.file} has none")
         return {"grid_iou": found}
 
     return score
 
 
 def read_shape(path: Path) -> tuple[TriangleMesh | PointCloud, list[str]]:
-    """A mesh, repaired where that is safe, or a cloud of points; and what there is to say about it.
+    """Reads a mesh, which is repaired where that is safe, or a point cloud. Also returns messages for the user.
 
     Raises:
-        FileNotFoundError, ValueError: If there is no such file, or it holds neither.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it contains neither a mesh nor points.
     """
     suffix = path.suffix.lower()
     if suffix in SUFFIXES and (suffix != ".ply" or not _has_faces(path)):
@@ -193,23 +195,23 @@ def read_shape(path: Path) -> tuple[TriangleMesh | PointCloud, list[str]]:
 def make_signal(
     shape: TriangleMesh | PointCloud, config: ShapeConfig, *, seed: int = 0, device: torch.device | str = "cpu"
 ) -> ShapeSignal | PointCloudSignal:
-    """What the field is fitted to."""
+    """Returns the signal that the field is fitted to."""
     if isinstance(shape, PointCloud):
         return PointCloudSignal(shape, config, device=device)
     return ShapeSignal(shape, config, seed=seed, device=device)
 
 
 def without_effect(shape: TriangleMesh | PointCloud, config: ShapeConfig) -> list[str]:
-    """A line that names options which were given and which only meshes need, if the shape is a cloud."""
+    """Returns a message that names changed options without effect, if the shape is a point cloud."""
     if isinstance(shape, TriangleMesh):
         return []
     usual = load_preset("shape", "cpu", ShapeConfig())
     changed = [name for name in FOR_MESHES if getattr(config, name) != getattr(usual, name)]
-    return [f"without effect on points: {', '.join(changed)}"] if changed else []
+    return [f"warning: options without effect on a point cloud: {', '.join(changed)}"] if changed else []
 
 
 def _has_faces(path: Path) -> bool:
-    """Whether a PLY's header promises faces."""
+    """Returns whether the header of a PLY file announces faces."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     header = path.read_bytes()[:65536].partition(b"end_header")[0]
@@ -244,7 +246,7 @@ def _result(
 
 def _table(found: dict[str, Any]) -> Table:
     title = f"{found['file']}: {found['parameters']} weights, {found['steps']} steps"
-    table = Table("measure", "value", title=title + (", interrupted" if found["interrupted"] else ""))
+    table = Table("metric", "value", title=title + (", interrupted" if found["interrupted"] else ""))
     for name, value in found["measures"].items():
         shown = ", ".join(f"{v:.5g}" for v in value) if isinstance(value, list | tuple) else value
         shown = NOTHING.get(name, "-") if value is None else shown

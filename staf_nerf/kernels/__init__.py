@@ -32,26 +32,27 @@ def staf(
 
     Args:
         z: Pre-activations, (..., n). Half precision is computed in float32 and rounded once, at the end.
-        amplitude: C, (τ,) or (τ, n). With (τ,), many values in float32 (half a million over τ - 3) cost the same on a
-            CPU for any τ: there σ is evaluated by pieces, cubic polynomials with an error below the type's rounding.
-        frequency: Ω, the shape of `amplitude`; radians per unit of z.
-        phase: Φ, the shape of `amplitude`; radians.
-        bias: (n,). Of the linear layer before: on a CPU it costs that layer a pass over memory each way, and here none.
-        implementation: "reference": plain torch, anywhere. "native": C, for float32 and float64 on a CPU. "triton":
-            for float32 and half precision on a CUDA device. "auto": the fastest that can be used; under `torch.func`
-            and forward-mode differentiation that is the reference.
+        amplitude: C, (τ,) or (τ, n). With (τ,) and many float32 values (half a million over τ - 3) the cost on a CPU
+            does not depend on τ: σ is then evaluated by piecewise cubic polynomials, with an error below rounding.
+        frequency: Ω, in the shape of `amplitude`, in radians per unit of z.
+        phase: Φ, in the shape of `amplitude`, in radians.
+        bias: Bias of the linear layer before the activation, (n,). On a CPU, adding it here and not in that layer saves
+            a read and a write of all values, forward and backward.
+        implementation: "reference": plain torch, on any device. "native": C, for float32 and float64 on a CPU.
+            "triton": for float32 and half precision on a CUDA device. "auto": the fastest one that can be used. Under
+            `torch.func` and forward-mode differentiation that is the reference.
 
     Returns:
-        The activation, of the shape and dtype of `z`.
+        The activation, in the shape and dtype of `z`.
 
     Raises:
-        ValueError: If the parameters' shapes differ, or fit neither (τ,) nor (τ, n), or the bias's is not (n,), or the
-            name is unknown.
-        RuntimeError: If "native" or "triton" is asked for and cannot be used.
+        ValueError: If the shapes of the parameters differ, or are neither (τ,) nor (τ, n), if the shape of the bias is
+            not (n,), or if the implementation is unknown.
+        RuntimeError: If "native" or "triton" is requested and cannot be used.
     """
     if not amplitude.shape == frequency.shape == phase.shape:
         raise ValueError(
-            "amplitude, frequency and phase must have one shape, got "
+            "amplitude, frequency and phase must have the same shape, got "
             f"{tuple(amplitude.shape)}, {tuple(frequency.shape)}, {tuple(phase.shape)}"
         )
     if (

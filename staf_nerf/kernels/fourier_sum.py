@@ -1,7 +1,7 @@
-"""The trainable Fourier sum and its first and second derivatives as operators: native on a CPU, Triton on a GPU.
+"""The trainable Fourier sum and its first and second derivatives as operators: in C on a CPU, in Triton on a GPU.
 
-Conventions are those of `staf_nerf.kernels.reference`, whose formulas these are. torch.compile knows the operators, and
-autograd differentiates them; what they cannot do (torch.func, other types) is the reference's.
+Conventions and formulas are those of `staf_nerf.kernels.reference`. The operators work with torch.compile and autograd.
+The reference replaces them where they do not work: under torch.func and for other dtypes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from staf_nerf.kernels.precision import HALF
 
 @torch.library.custom_op("staf_nerf::fourier_sum", mutates_args=(), device_types="cpu")
 def fourier_sum(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor) -> Tensor:
-    """σ(z + bias); see `staf_nerf.kernels.staf`. The bias is (n,), or (0,): none, as always on a GPU and per neuron."""
+    """Returns σ(z + bias); see `staf_nerf.kernels.staf`.
+
+    The bias is (n,), or (0,) for no bias, as always on a GPU and with parameters per neuron.
+    """
     return native.forward(z, amplitude, frequency, phase, bias)
 
 
@@ -26,7 +29,7 @@ def fourier_sum(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, 
 def fourier_sum_backward(
     grad: Tensor, z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of <grad, σ(z + bias)> with respect to z, C, Ω, Φ and the bias."""
+    """Returns the gradients of <grad, σ(z + bias)> with respect to z, C, Ω, Φ and the bias."""
     return native.backward(grad, z, amplitude, frequency, phase, bias)
 
 
@@ -44,12 +47,15 @@ def fourier_sum_second(
     phase: Tensor,
     bias: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of <v, `fourier_sum_backward`(grad, z, …)> with respect to grad, z, C, Ω, Φ and the bias."""
+    """Returns the gradients of <v, w> with respect to grad, z, C, Ω, Φ and the bias.
+
+    Here w are the results of `fourier_sum_backward`, and v are the five directions vz, …, vbias.
+    """
     return native.second(vz, vamplitude, vfrequency, vphase, vbias, grad, z, amplitude, frequency, phase, bias)
 
 
 def _kernels(x: Tensor) -> ModuleType:
-    """What computes on a tensor's device."""
+    """Returns the module with the kernels for the tensor's device."""
     if x.device.type == "cpu":
         return native
     from staf_nerf.kernels import triton
@@ -58,7 +64,7 @@ def _kernels(x: Tensor) -> ModuleType:
 
 
 def _apart(results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """An operator's results share no memory."""
+    """Copies results that are views: results of an operator must not share memory."""
     return tuple(x.clone() if x._is_view() else x for x in results)
 
 
@@ -78,7 +84,7 @@ def _save(ctx, inputs: tuple[Tensor, ...], output) -> None:
 def _second(
     vz: Tensor, vc: Tensor, vw: Tensor, vp: Tensor, vbias: Tensor, grad: Tensor, z: Tensor, *others: Tensor
 ) -> tuple[Tensor, ...]:
-    """`fourier_sum_second` by the reference's formulas."""
+    """Returns the results of `fourier_sum_second`, by the formulas of the reference."""
     amplitude, frequency, phase, bias = others
     if not len(bias):
         found = reference.second(vz, vc, vw, vp, grad, z, amplitude, frequency, phase)
@@ -88,7 +94,7 @@ def _second(
 
 
 def _third(ctx, *directions: Tensor) -> tuple[Tensor, ...]:
-    """Derivatives beyond the second, which are rare: of the reference's formulas, by autograd, float32 at least."""
+    """Computes derivatives beyond the second, which are rare: by autograd of the reference, in float32 or better."""
     wide = [x.float() if x.dtype in HALF else x for x in (*ctx.saved_tensors, *directions)]
     count = len(ctx.saved_tensors)
     gradients = torch.func.vjp(_second, *wide[:count])[1](tuple(wide[count:]))
@@ -106,9 +112,10 @@ fourier_sum_second.register_autograd(_third, setup_context=_save)
 
 
 def evaluate(*inputs: Tensor) -> Tensor:
-    """`fourier_sum`, as an operator only where torch must see one: compiled, in a dispatch mode, of special tensors.
+    """Returns `fourier_sum`, by the operator only if torch needs one.
 
-    An operator in Python costs three times as much as these functions, which on a GPU is most of a small layer's time.
+    It does when compiling, in a dispatch mode, and for tensor subclasses. An operator in Python costs three times as
+    much as the functions below. On a GPU that would be most of the time of a small layer.
     """
     if is_plain(*inputs):
         return _Forward.apply(*inputs)

@@ -1,9 +1,10 @@
-"""Features of a multiresolution hash grid: in plain torch, and for float32 native on a CPU and in Triton on a GPU.
+"""Features of a multiresolution hash grid: in plain torch, and for float32 in C on a CPU and in Triton on a GPU.
 
-Conventions: points (B, d) in [0, 1], d = 2 or 3; a table of F features a row; L levels. Level l has cells of side
-1 / scales[l] and rows[l] rows of the table from offsets[l]; its grid points are numbered by the sum (the first
-`num_dense` levels) or the exclusive or (the others) of their coordinates times multipliers (d, L). Scales are of the
-points' type, the other descriptions int32. The layout is instant-ngp's (arXiv 2201.05989).
+Conventions: points are (B, d) in [0, 1], with d = 2 or 3. The table has F features per row. There are L levels. The
+cells of level l have side 1 / scales[l]. Level l owns rows[l] rows of the table, starting at offsets[l]. The number of
+a grid point combines its coordinates times multipliers (d, L): by a sum on the first `num_dense` levels, and by
+exclusive or on the others. Scales have the dtype of the points, the other arrays are int32. The layout is that of
+instant-ngp (arXiv 2201.05989).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from staf_nerf.kernels import library
 def hash_grid(
     points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
 ) -> Tensor:
-    """Interpolated features (B, L · F); gradients flow to points and table, and through both again."""
+    """Returns interpolated features (B, L · F). Points and table have gradients, and second derivatives."""
     if all(x.device == points.device and x.dtype == torch.float32 for x in (points, table, scales)) and (
         library.serves() if points.device.type == "cpu" else _triton_fits(points, table)
     ):
@@ -40,7 +41,7 @@ def _triton_fits(points: Tensor, table: Tensor) -> bool:
 def reference_hash_grid(
     points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
 ) -> Tensor:
-    """`hash_grid` on any device, in any precision."""
+    """Returns the features of `hash_grid`, on any device and in any precision."""
     corners, fraction = find_corners(points, scales, multipliers, rows, offsets, num_dense)
     return _Interpolate.apply(fraction, table, corners).transpose(0, 1).flatten(1)
 
@@ -48,14 +49,14 @@ def reference_hash_grid(
 def find_corners(
     points: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
 ) -> tuple[Tensor, Tensor]:
-    """The rows of the table around each point, and where in its cell the point lies.
+    """Returns the table rows around each point, and the position of the point in its cell.
 
     Returns:
-        Rows (L, B, 2**d), the first axis changing fastest, and fractions (d, L, B) in [0, 1).
+        Rows (L, B, 2**d), in which axis 0 of the corners changes fastest, and fractions (d, L, B) in [0, 1).
     """
     position = points.T.contiguous()[:, None, :] * scales[:, None].to(points.dtype) + 0.5
     cell = position.detach().floor()
-    # int32 wraps around as the uint32 of the other implementations does; the mask below drops the sign.
+    # int32 wraps around like the uint32 of the other implementations. The mask below drops the sign.
     low = cell.int() * multipliers[:, :, None]
     high = low + multipliers[:, :, None]
     n, sizes = num_dense, rows[:, None, None]
@@ -65,7 +66,7 @@ def find_corners(
 
 
 def _combine(low: Tensor, high: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """(d, L, B) twice -> (L, B, 2**d): every choice of low or high an axis, combined; axis 0 changes fastest."""
+    """Combines all choices of low or high per axis: (d, L, B) twice to (L, B, 2**d). Axis 0 changes fastest."""
     choices = [low[-1], high[-1]]
     for axis in range(len(low) - 2, -1, -1):
         choices = [operation(side[axis], rest) for rest in choices for side in (low, high)]
@@ -73,12 +74,12 @@ def _combine(low: Tensor, high: Tensor, operation: Callable[[Tensor, Tensor], Te
 
 
 def _corner_weights(fraction: Tensor) -> Tensor:
-    """Multilinear weights (L, B, 2**d) of the corners, from fractions (d, L, B)."""
+    """Returns the multilinear weights (L, B, 2**d) of the corners for fractions (d, L, B)."""
     return _combine(1.0 - fraction, fraction, torch.mul)
 
 
 class _Interpolate(torch.autograd.Function):
-    """Weighted sums (L, B, F) of table rows: one gather forwards, one scatter a feature backwards."""
+    """Weighted sums (L, B, F) of table rows: a gather in the forward pass, a scatter per feature in the backward."""
 
     generate_vmap_rule = True
 
@@ -94,7 +95,7 @@ class _Interpolate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        # In operations that autograd follows, so that this pass can be differentiated in its turn.
+        # Only differentiable operations, for second derivatives.
         fraction, table, corners = ctx.saved_tensors
         to_fraction = to_table = None
         if ctx.needs_input_grad[1]:
@@ -109,7 +110,7 @@ class _Interpolate(torch.autograd.Function):
 
 
 def _weight_gradient(fraction: Tensor, agreement: Tensor) -> Tensor:
-    """The gradient (d, L, B) of Σ agreement · weights by the fractions."""
+    """Returns the gradient (d, L, B) of Σ agreement · weights with respect to the fractions."""
     low, high, one = 1.0 - fraction, fraction, torch.ones_like(fraction[0])
     gradients = []
     for axis in range(len(fraction)):
@@ -125,7 +126,7 @@ def _weight_gradient(fraction: Tensor, agreement: Tensor) -> Tensor:
 def _native(
     points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
 ) -> Tensor:
-    """`hash_grid` for float32 on a CPU."""
+    """Returns the features of `hash_grid` for float32 on a CPU."""
     out = points.new_empty(len(points), len(rows) * table.shape[1])
     sizes = _sizes(points, table, rows, num_dense)
     _call("forward", sizes, points, table, scales, multipliers, rows, offsets, out)
@@ -148,7 +149,7 @@ def hash_grid_backward(
     to_points: bool,
     to_table: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of <grad, features> with respect to points and table; zeros for what is not asked for."""
+    """Returns the gradients of <grad, features> with respect to points and table. Unneeded ones are zero."""
     by_points, by_table = points.new_zeros(points.shape), table.new_zeros(table.shape)  # contiguous, as C fills them
     outputs = (by_table if to_table else None, by_points if to_points else None)
     sizes = _sizes(points, table, rows, num_dense)
@@ -169,7 +170,10 @@ def hash_grid_second(
     offsets: Tensor,
     num_dense: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of <v, `hash_grid_backward`(grad, points, table, …)> by grad, points and table."""
+    """Returns the gradients of <v, w> with respect to grad, points and table.
+
+    Here w are the results of `hash_grid_backward`, and v are the directions v_points and v_table (None: zero).
+    """
     by_grad, by_points = grad.new_empty(grad.shape), points.new_empty(points.shape)
     by_table = table.new_zeros(table.shape)
     inputs = (v_points, v_table, grad, points, table, scales, multipliers, rows, offsets)
@@ -233,7 +237,7 @@ def _second(ctx, v_points: Tensor, v_table: Tensor):
 
 
 def _third(ctx, *directions: Tensor):
-    """Derivatives beyond the second, which are rare: through the reference, by autograd."""
+    """Computes derivatives beyond the second, which are rare, by autograd of the reference."""
     v_points, v_table, grad, points, table, scales, multipliers, rows, offsets = ctx.saved_tensors
 
     def features(points: Tensor, table: Tensor) -> Tensor:
@@ -252,7 +256,7 @@ def _third(ctx, *directions: Tensor):
 
 
 class _Features(torch.autograd.Function):
-    """`hash_grid_features` without the dispatcher, which would take as long as the features of a thousand points."""
+    """`hash_grid_features` without the dispatcher, which takes as long as the features of a thousand points."""
 
     @staticmethod
     def forward(ctx, *inputs):

@@ -1,7 +1,7 @@
-"""The compiled library of kernels for a CPU: whether it is here, and when it may be used.
+"""The compiled library of CPU kernels: whether it is installed, and when it may be used.
 
-It is plain C, called through ctypes with the addresses of tensors, so that building it needs a C compiler and nothing
-of torch or Python. It runs on torch's threads, and its results do not depend on their number.
+The library is plain C, called through ctypes with the addresses of tensors. Building it needs a C compiler, but no
+headers of torch or Python. It runs on torch's threads, and its results do not depend on their number.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LEVELS = ("the compiler's default instructions", "AVX2", "AVX-512")
 NUMBER, REAL, SIZE, ADDRESS = ctypes.c_int, ctypes.c_double, ctypes.c_ssize_t, ctypes.c_void_p
 
 VERSION = 5
-"""Of the library's signatures; `staf_version` in native.c."""
+"""Version of the library's signatures, as in `staf_version` in native.c."""
 
 ARGUMENTS = {
     "staf_version": [],
@@ -49,7 +49,7 @@ ARGUMENTS = {
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The compiled library, or None where this installation has none, or one of another version or machine."""
+    """Returns the compiled library, or None if it is missing or made for another version or machine."""
     folder = Path(__file__).parent
     paths = [folder / f"_native{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
     path = next((path for path in paths if path.is_file()), None)
@@ -65,25 +65,27 @@ def library() -> ctypes.CDLL | None:
 
 
 def why_absent() -> str | None:
-    """Why the library is not in use and what to do about it, in one sentence or two; None where it is in use."""
+    """Returns why the library is not in use, with the remedy, or None if it is in use."""
     if library() is not None:
         return None
     if is_wrong_checkout():
         folder = Path(__file__).resolve().parents[2]
         return (
-            f"Python imports staf_nerf from {folder}, where its C library was never built, and not from where it is "
-            "installed: kernels run in plain torch, several times slower. Start Python in another folder, or install "
-            "the checkout itself: pip install -e ."
+            f"Python imports staf_nerf from {folder}, where its C library is not built, and not the installed copy. "
+            "Kernels run in plain torch, several times slower. Start Python in another folder, or install this "
+            "checkout: pip install -e ."
         )
     return (
-        "staf_nerf was installed without a C compiler: its kernels run in plain torch, several times slower. Install "
-        "one (gcc or clang), then staf_nerf again."
+        "staf_nerf was installed without a C compiler. Its kernels run in plain torch, several times slower. Install "
+        "gcc or clang, then install staf_nerf again."
     )
 
 
 def is_wrong_checkout() -> bool:
-    """Whether this is a checkout that Python finds first, such as the folder that it was started in, while another
-    copy is installed."""
+    """Returns whether this is a checkout, while another copy is installed.
+
+    Python finds the checkout first if it was started in that folder, for example.
+    """
     checkout = Path(__file__).resolve().parents[2]
     if not (checkout / "pyproject.toml").is_file():
         return False
@@ -97,55 +99,55 @@ def is_wrong_checkout() -> bool:
 
 @functools.cache
 def level() -> int:
-    """The instruction set in use, an index of `LEVELS`."""
+    """Returns the instruction set in use, as an index of `LEVELS`."""
     return call("staf_level")
 
 
 def call(name: str, *arguments: float | Tensor | None) -> int:
-    """Calls a function of the library, which must be here: a tensor by its address, None as a null pointer.
+    """Calls a function of the library, with tensors as addresses and None as a null pointer.
 
-    What it fills must be contiguous; other tensors are made so.
+    The library must be present. Output tensors must be contiguous. Contiguous copies are made of other inputs.
 
     Raises:
-        RuntimeError: If a tensor belongs to forward-mode differentiation.
+        RuntimeError: If a tensor has a tangent of forward-mode differentiation.
     """
     found = library()
     assert found is not None
     refuse_tangents(x for x in arguments if isinstance(x, Tensor))
-    held = [x.contiguous() if isinstance(x, Tensor) else x for x in arguments]  # alive until the call is over
+    held = [x.contiguous() if isinstance(x, Tensor) else x for x in arguments]  # keeps copies alive during the call
     return getattr(found, name)(*(x.data_ptr() if isinstance(x, Tensor) else x for x in held))
 
 
 def refuse_tangents(tensors: Iterable[Tensor]) -> None:
-    """Raises RuntimeError if a tensor belongs to forward-mode differentiation, which kernels would silently drop.
+    """Raises RuntimeError if a tensor has a tangent of forward-mode differentiation, which kernels would drop.
 
-    Such tensors come to a kernel only through a function that was compiled without them.
+    Such tensors reach a kernel only through a function that was compiled without them.
     """
     if forward_mode() and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
         raise RuntimeError("these kernels have no forward-mode derivatives; use implementation='reference'")
 
 
 def constant_when_compiled(function: Callable[[], bool]) -> Callable[[], bool]:
-    """What `torch.compiler.assume_constant_result` does, without its import of torch's compiler: a second of time."""
+    """Does what `torch.compiler.assume_constant_result` does, without importing torch's compiler for a second."""
     function.__dict__["_dynamo_marked_constant"] = True
     return function
 
 
 @constant_when_compiled
 def serves() -> bool:
-    """Whether the library is here and operators may be used; one line says once what is lost where it is absent."""
+    """Returns whether the library is present and operators may be used. Warns once if it is missing."""
     return operators_serve() and _is_here_or_one_line()
 
 
 @constant_when_compiled
 def triton_serves() -> bool:
-    """Whether Triton's kernels may be used: as `serves`, for a CUDA device."""
+    """Returns whether the Triton kernels may be used: like `serves`, for a CUDA device."""
     return triton_is_here() and operators_serve()
 
 
 @functools.cache
 def triton_is_here() -> bool:
-    """Whether Triton is installed, with the C compiler that it needs, and the CUDA device is one that it serves."""
+    """Returns whether Triton and the C compiler that it needs are installed, and it supports the CUDA device."""
     return (
         any(map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang")))
         and importlib.util.find_spec("triton") is not None
@@ -157,21 +159,21 @@ def triton_is_here() -> bool:
 
 @constant_when_compiled
 def operators_serve() -> bool:
-    """Whether nothing is going on that only torch's own operations can follow.
+    """Returns whether operators of this package may be used.
 
-    That is a transformation of `torch.func` or forward-mode differentiation.
+    They may not under transformations of `torch.func` and forward-mode differentiation.
     """
     return not torch._C._are_functorch_transforms_active() and not forward_mode()
 
 
 @constant_when_compiled
 def forward_mode() -> bool:
-    """Whether forward-mode differentiation is going on, by `torch.func` or `torch.autograd.forward_ad`."""
+    """Returns whether forward-mode differentiation is active (`torch.func`, `torch.autograd.forward_ad`)."""
     return forward_ad._current_level >= 0
 
 
 def is_plain(*tensors: Tensor) -> bool:
-    """Whether torch need not see an operator: nothing is compiled or dispatched elsewhere, no tensor is special."""
+    """Returns whether torch needs no operator: no compilation, no dispatch mode and no tensor subclass."""
     return (
         not torch.compiler.is_compiling()
         and not torch._C._len_torch_dispatch_stack()
@@ -186,4 +188,4 @@ def _is_here_or_one_line() -> bool:
     return library() is not None
 
 
-library()  # here, so that it knows of a fork that comes before its first use
+library()  # loaded at import, so that it notices a fork before its first use

@@ -1,8 +1,9 @@
-"""The products of a linear layer; on a CPU by whichever of torch's two libraries is quicker at them there.
+"""The matrix products of a linear layer, on a CPU by the faster of torch's two libraries.
 
-torch multiplies matrices by MKL, which on other makers' processors takes twice as long as oneDNN or more. Its
-convolutions ask oneDNN: a linear map of rows is one with a 1 x 1 filter over images whose pixels are the rows, their
-channels last, so that nothing is copied. Both compute in float32; which is quicker is measured, for each shape once.
+torch multiplies matrices with MKL. On processors that are not Intel's, MKL takes twice as long as oneDNN or more.
+torch's convolutions use oneDNN. A linear map of rows is a convolution with a 1 x 1 filter: the rows are the pixels of
+images whose channels come last, so that nothing is copied. Both libraries compute in float32. Which is faster is
+measured once for each shape.
 """
 
 from __future__ import annotations
@@ -24,36 +25,36 @@ Implementation = Literal["auto", "torch", "convolution"]
 IMPLEMENTATIONS = ("auto", "torch", "convolution")
 
 IMAGES = 16
-"""Images among which rows are shared: with fewer, torch does not ask oneDNN for 1 x 1 filters on one thread."""
+"""Number of images that the rows form. With fewer images torch does not use oneDNN for 1 x 1 filters on one thread."""
 PIXELS, FEW_PIXELS, SMALL = 128, 16, 64 * 64
-"""Of an image where a weight's gradient is formed, and where it has at most so many elements: what comes from far in
-memory is then transposed in parts that the nearest cache holds, a fifth to a half faster than from large images."""
+"""Gradient of a weight: pixels per image, the same for a small weight, and the most elements of a small weight.
+Small images are transposed in parts that fit the nearest cache. That is a fifth to a half faster than large images."""
 LEAST_ROWS = 1024
-"""Below, what a convolution costs beside its arithmetic decides."""
+"""Smallest number of rows for a convolution. With fewer rows its overhead decides."""
 MEASURED_ROWS = 2**16
 MEASURED_PRODUCTS = 2**26
-"""A measurement takes at most so many rows, and multiplies at most so often: it is over in some 20 ms."""
+"""Largest number of rows and of multiplications in a measurement, which then takes about 20 ms."""
 ROUNDS = 5
 GAIN = 0.9
-"""Of torch's own time; a convolution is chosen below, so that noise does not choose where both are as quick."""
+"""A convolution is used if it takes less than this fraction of torch's own time. The margin is for noise."""
 GAIN_FILLED, LARGE = 0.7, 128 * 128
-"""The same where rows of zeros must be added, which is a copy that only matrices of so many elements are worth. oneDNN
-compiles a program for each number of rows, in a millisecond, so that a convolution is only asked for some of them."""
+"""The fraction if rows of zeros must be added, and the smallest size of a weight for which this copy pays off.
+oneDNN compiles a program for each number of rows, in a millisecond. So only some numbers of rows are used."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, implementation: Implementation = "auto") -> Tensor:
-    """x Wᵀ + b, differentiable as often as wished.
+    """Returns x Wᵀ + b, differentiable any number of times.
 
     Args:
         x: (..., in).
         weight: W, (out, in).
         bias: b, (out,).
-        implementation: "torch": `torch.nn.functional.linear`, for anything. "convolution": convolutions, for the three
-            products of x, W and their gradients, any real type. "auto": for each product the quicker one, by a
-            measurement at the first use of its shape, for float32 on a CPU; else, and for few rows, torch's. Also
-            torch's under torch.compile, `torch.func`, forward-mode differentiation and autocast, where
-            `torch.backends.mkldnn` is disabled or may round its factors, and with `torch.use_deterministic_algorithms`,
-            as what a measurement chooses may differ, in rounding, from one process to the next.
+        implementation: "torch": `torch.nn.functional.linear`, for any input. "convolution": convolutions, for the three
+            products of x, W and their gradients, with any real dtype. "auto": the faster one for each product, measured
+            at the first use of its shape. "auto" measures for float32 on a CPU only, and not for few rows, under
+            torch.compile, `torch.func`, forward-mode differentiation or autocast, or if `torch.backends.mkldnn` is
+            disabled or may round its factors. Nor does it with `torch.use_deterministic_algorithms`, as the choice, and
+            with it the rounding, may differ between processes. Without a measurement "auto" is "torch".
 
     Returns:
         (..., out).
@@ -85,7 +86,7 @@ def _fits(x: Tensor, weight: Tensor) -> bool:
 
 
 def _gains(x: Tensor, weight: Tensor) -> bool:
-    """Whether a convolution is the quicker way for any of the products that will be asked for."""
+    """Returns whether a convolution is faster for any of the products that will be needed."""
     rows, (n_out, n_in) = x.numel() // x.shape[-1], weight.shape
     gains = _is_quicker(rows, n_in, n_out)
     if torch.is_grad_enabled() and weight.requires_grad:
@@ -144,36 +145,36 @@ class _Outer(torch.autograd.Function):
 
 
 def convolve(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a Bᵀ + b by a convolution: (rows, in), (out, in), (out,) -> (rows, out)."""
+    """Returns a Bᵀ + b, by a convolution: (rows, in), (out, in), (out,) -> (rows, out)."""
     found = functional.conv2d(_images(a), b[:, :, None, None], bias)
     return found.permute(0, 2, 3, 1).reshape(-1, len(b))[: len(a)]
 
 
 def convolve_outer(a: Tensor, b: Tensor) -> Tensor:
-    """aᵀ B by the gradient of a convolution: (rows, out), (rows, in) -> (out, in)."""
+    """Returns aᵀ B, by the gradient of a convolution: (rows, out), (rows, in) -> (out, in)."""
     shape = (a.shape[1], b.shape[1])
     images = max(IMAGES, _whole(len(a)) // (FEW_PIXELS if math.prod(shape) <= SMALL else PIXELS))
     return conv2d_weight(_images(b, images), (*shape, 1, 1), _images(a, images)).view(shape)
 
 
 def _images(rows: Tensor, images: int = IMAGES) -> Tensor:
-    """(n, channels) -> (images, channels, 1, pixels): the same memory, unless rows of zeros must fill it up."""
+    """Reshapes (n, channels) to (images, channels, 1, pixels), without a copy unless rows of zeros must be added."""
     missing = _whole(len(rows)) - len(rows)
     full = functional.pad(rows, (0, 0, 0, missing)) if missing else rows.contiguous()
     return full.view(images, 1, -1, rows.shape[1]).permute(0, 3, 1, 2)
 
 
 def _whole(rows: int) -> int:
-    """Rows that a convolution has for so many: at most a sixteenth more, so that there are few sizes to compile for."""
+    """Rounds a number of rows up, by at most a sixteenth, so that oneDNN compiles for few sizes."""
     step = max(IMAGES, 1 << max(rows.bit_length() - 5, 0))
     return -(-rows // step) * step
 
 
-# --- which is quicker ------------------------------------------------------------------------------------------------
+# --- which is faster -------------------------------------------------------------------------------------------------
 
 
 def _is_quicker(rows: int, n_in: int, n_out: int, *, outer: bool = False) -> bool:
-    """Whether a product that `relative_time` describes is to be a convolution."""
+    """Returns whether to compute a product by a convolution. The arguments are those of `relative_time`."""
     if rows < LEAST_ROWS:
         return False
     measured = min(1 << rows.bit_length() - 1, MEASURED_ROWS, max(IMAGES, MEASURED_PRODUCTS // (n_in * n_out)))
@@ -183,14 +184,14 @@ def _is_quicker(rows: int, n_in: int, n_out: int, *, outer: bool = False) -> boo
 
 @functools.cache
 def relative_time(outer: bool, rows: int, n_in: int, n_out: int, threads: int) -> float:
-    """Time of a product by a convolution, of that by torch's own function, measured now on torch's current threads.
+    """Measures the time of a product by a convolution, relative to torch's own function, on torch's current threads.
 
     Args:
-        outer: Whether the product is a weight's gradient; else it is a linear map of `rows`.
-        rows: Of the input.
-        n_in: Its features.
-        n_out: Features of the output.
-        threads: What `torch.get_num_threads` says.
+        outer: Whether the product is the gradient of a weight. Otherwise it is a linear map.
+        rows: Number of rows of the input.
+        n_in: Number of input features.
+        n_out: Number of output features.
+        threads: Number of torch's threads. It is only a key of the cache.
     """
     x, y, weight = torch.ones(rows, n_in), torch.ones(rows, n_out), torch.ones(n_out, n_in)
     ways: tuple[Callable[[], Tensor], ...] = (

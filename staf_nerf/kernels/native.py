@@ -1,4 +1,4 @@
-"""Activations in native code for a CPU: float32 and float64."""
+"""Activations in C for a CPU, in float32 and float64."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from staf_nerf.kernels import library
 
 
 def fits(*tensors: Tensor) -> bool:
-    """Whether these are tensors that the library can work on: all float32 or all float64, on a CPU."""
+    """Returns whether the library supports these tensors: all float32 or all float64, on a CPU."""
     dtype = tensors[0].dtype
     return dtype in (torch.float32, torch.float64) and all(x.device.type == "cpu" and x.dtype == dtype for x in tensors)
 
 
 def forward(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor) -> Tensor:
-    """σ(z + bias), the trainable Fourier sum; see `staf_nerf.kernels.fourier_sum`."""
+    """Returns σ(z + bias), the trainable Fourier sum; see `staf_nerf.kernels.fourier_sum`."""
     (out,) = _like(z)
     _call("forward", (z, amplitude, frequency, phase, _or_none(bias)), (out,), z, amplitude)
     return out
@@ -75,7 +75,7 @@ def pointwise(z: Tensor, factor: Tensor | None, kind: int, order: int, scale: fl
 
 
 def _call(name: str, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor], z: Tensor, amplitude: Tensor) -> None:
-    """Calls a function of the library; it fills `outputs`, which are contiguous."""
+    """Calls a function of the library, which fills `outputs`. They must be contiguous."""
     features = z.shape[-1] if z.ndim else 1
     sizes = (z.numel() // max(features, 1), features, len(amplitude))
     status = library.call(
@@ -89,7 +89,7 @@ def _call(name: str, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor],
         *outputs,
     )
     if status:
-        raise MemoryError("not enough memory for the sums of the parameters' gradients")
+        raise MemoryError("the gradients of the parameters need working memory")
 
 
 def _or_none(bias: Tensor) -> Tensor | None:

@@ -1,10 +1,10 @@
-"""Activations without parameters of their own: sine, FINER, Gaussian; in plain torch, and native on a CPU.
+"""Activations without trainable parameters (sine, FINER, Gaussian), in plain torch and in C on a CPU.
 
-Conventions: z has any shape; `scale` is w in
+Conventions: z has any shape, and w is the argument `scale`.
 
-    sine      sin(w z)
-    finer     sin(w (|z| + 1) z)
-    gaussian  exp(-(w z)² / 2)
+- sine: `sin(w z)`
+- finer: `sin(w (|z| + 1) z)`
+- gaussian: `exp(-(w z)² / 2)`
 
 Only z is kept for the backward pass.
 """
@@ -26,24 +26,24 @@ FORMULAS = {
     "finer": lambda z, scale: torch.sin(scale * (z.abs() + 1.0) * z),
     "gaussian": lambda z, scale: torch.exp(-0.5 * (scale * z).square()),
 }
-"""In plain torch. The order is that of the enumeration in native.c."""
+"""The activations in plain torch. Their order is that of the enumeration in native.c."""
 
 KINDS: tuple[str, ...] = tuple(FORMULAS)
 
 HIGHEST_ORDER = 3
-"""Of the derivatives that are native."""
+"""Highest order of the derivatives that are written in C."""
 
 
 def pointwise(kind: Kind, z: Tensor, scale: float) -> Tensor:
     """Evaluates an activation.
 
     Args:
-        kind: Which one.
+        kind: Name of the activation.
         z: Pre-activations. Half precision is computed in float32 and rounded once, at the end.
-        scale: w.
+        scale: The factor w in the formula.
 
     Returns:
-        The activation, of the shape and dtype of `z`.
+        The activation, in the shape and dtype of `z`.
     """
     if z.dtype in HALF:
         return in_float32(lambda z: pointwise(kind, z, scale), z)
@@ -54,12 +54,15 @@ def pointwise(kind: Kind, z: Tensor, scale: float) -> Tensor:
 
 @torch.library.custom_op("staf_nerf::scaled_derivative", mutates_args=(), device_types="cpu")
 def scaled_derivative(z: Tensor, factor: Tensor | None, kind: int, order: int, scale: float) -> Tensor:
-    """The derivative of that order, 0 to 3, of an activation at z, times `factor`: None for order 0, else given."""
+    """Returns the derivative of order 0 to 3 of an activation at z, times `factor`.
+
+    The factor is None for order 0, and is required for the others.
+    """
     return native.pointwise(z, factor, kind, order, scale)
 
 
 def _derivative(kind: str, z: Tensor, order: int, scale: float) -> Tensor:
-    """The derivative of any order, by differentiating the formula that often."""
+    """Returns the derivative of any order, by repeated differentiation of the formula."""
     if order == 0:
         return FORMULAS[kind](z, scale)
     return torch.func.vjp(lambda z: _derivative(kind, z, order - 1, scale), z)[1](torch.ones_like(z))[0]

@@ -1,10 +1,10 @@
-"""Samples along the rays of a radiance field: in plain torch, and for float32 and float64 native on a CPU.
+"""Samples along the rays of a radiance field: in plain torch, and for float32 and float64 in C on a CPU.
 
-This is little beside a field, but in torch's operations it is dozens a step, each with a price of its own, and slow
-where three coordinates are an axis.
+The field itself costs much more. But in plain torch a training step needs dozens of these operations. Each has an
+overhead, and operations over an axis of three coordinates are slow.
 
-Conventions: (R, n) belongs to R rays with n samples in order; edges (R, n + 1) ascend, and sample i lies between i and
-i + 1.
+Conventions: tensors (R, n) hold n ordered samples for each of R rays. Edges (R, n + 1) ascend. Sample i lies between
+edges i and i + 1.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from staf_nerf.kernels import library, native
 
 
 def sample_points(origins: Tensor, directions: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-    """The middles of samples.
+    """Returns the midpoints of samples.
 
     Args:
         origins: (R, 3).
         directions: (R, 3).
         starts: Distances (R, n) at which the samples begin.
-        ends: Where they end.
+        ends: Distances (R, n) at which the samples end.
 
     Returns:
         Points (R, n, 3).
@@ -36,7 +36,9 @@ def sample_points(origins: Tensor, directions: Tensor, starts: Tensor, ends: Ten
 
 
 def contract(points: Tensor) -> Tensor:
-    """All of space into the cube of half side 2: x where m = |x|∞ ≤ 1, else (2 - 1/m) x/m (mip-NeRF 360, order ∞).
+    """Contracts all of space into the cube [-2, 2]³, as in mip-NeRF 360 but with the maximum norm.
+
+    With m the largest absolute coordinate of x, the result is x if m ≤ 1, and (2 - 1/m) x/m otherwise.
 
     Args:
         points: (..., 3).
@@ -53,27 +55,29 @@ def contract(points: Tensor) -> Tensor:
 
 
 def sample_weights(depth: Tensor) -> Tensor:
-    """The share of a ray's light that each sample is seen by: T(i - 1) - T(i), T(i) = exp(-Σⱼ₍ⱼ≤ᵢ₎ depth(j)).
+    """Returns the rendering weight of each sample: T(i - 1) - T(i), where T(i) = exp(-Σⱼ₍ⱼ≤ᵢ₎ depth(j)).
 
     Args:
-        depth: Optical depths: density times length, (R, n), not negative.
+        depth: Optical depths (density times length), (R, n), not negative.
 
     Returns:
-        Weights (R, n), differentiable as often as wished.
+        Weights (R, n), differentiable any number of times.
     """
     return _SampleWeights.apply(depth) if _native_fits(depth) else reference_sample_weights(depth)
 
 
 @torch.no_grad()
 def resample(edges: Tensor, weights: Tensor, shift: Tensor, num_edges: int, *, padding: float = 0.01) -> Tensor:
-    """Edges of new samples, where the distribution of the weights reaches (j + shift) / num_edges: more where they are.
+    """Returns the edges of new samples, which are dense where the weights are large.
+
+    Edge j lies where the cumulative distribution of the weights reaches (j + shift) / num_edges.
 
     Args:
         edges: (R, n + 1).
         weights: (R, n).
-        shift: (R, 1), in [0, 1): drawn, or one half.
-        num_edges: m, one more than there are new samples.
-        padding: Added to each weight, so that no part of a ray is left out; positive.
+        shift: (R, 1), in [0, 1): random, or one half.
+        num_edges: Number m of new edges, one more than the number of new samples.
+        padding: Positive number that is added to each weight, so that every part of a ray gets samples.
 
     Returns:
         New edges (R, m), without gradients.
@@ -86,9 +90,10 @@ def resample(edges: Tensor, weights: Tensor, shift: Tensor, num_edges: int, *, p
 
 
 def distortion(edges: Tensor, weights: Tensor) -> Tensor:
-    """mip-NeRF 360's loss of a histogram that is not one narrow peak (arXiv 2111.12077, equation 15).
+    """Returns the distortion loss of mip-NeRF 360, which favours weights in one narrow peak.
 
-    Σᵢⱼ wᵢ wⱼ |mᵢ - mⱼ| + ⅓ Σᵢ wᵢ² (eᵢ₊₁ - eᵢ), with m the middles of the bins.
+    It is `Σᵢⱼ wᵢ wⱼ |mᵢ - mⱼ| + ⅓ Σᵢ wᵢ² (eᵢ₊₁ - eᵢ)`, with m the midpoints of the samples (arXiv 2111.12077,
+    equation 15).
 
     Args:
         edges: e, (R, n + 1).
@@ -106,19 +111,19 @@ def distortion(edges: Tensor, weights: Tensor) -> Tensor:
 
 
 def reference_sample_points(origins: Tensor, directions: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-    """`sample_points` on any device."""
+    """Returns `sample_points`, on any device."""
     return torch.addcmul(origins[:, None], directions[:, None], (0.5 * (starts + ends))[..., None])
 
 
 def reference_contract(points: Tensor) -> Tensor:
-    """`contract` on any device; torch's own norm is slow over an axis of three."""
+    """Returns `contract`, on any device, without torch's norm, which is slow over an axis of three."""
     x, y, z = points.abs().unbind(-1)
     size = torch.maximum(torch.maximum(x, y), z).clamp(min=1.0)[..., None]
     return points * ((2.0 - 1.0 / size) / size)
 
 
 def reference_sample_weights(depth: Tensor) -> Tensor:
-    """`sample_weights` on any device."""
+    """Returns `sample_weights`, on any device."""
     through = torch.exp(-depth.cumsum(-1))
     return functional.pad(through[..., :-1], (1, 0), value=1.0) - through
 
@@ -126,7 +131,7 @@ def reference_sample_weights(depth: Tensor) -> Tensor:
 def reference_resample(
     edges: Tensor, weights: Tensor, shift: Tensor, num_edges: int, *, padding: float = 0.01
 ) -> Tensor:
-    """`resample` on any device."""
+    """Returns `resample`, on any device."""
     padded = weights + padding
     reached = (padded / padded.sum(-1, keepdim=True)).cumsum(-1).clamp(max=1.0)
     reached = functional.pad(reached, (1, 0))
@@ -139,10 +144,10 @@ def reference_resample(
 
 
 def reference_distortion(edges: Tensor, weights: Tensor) -> Tensor:
-    """`distortion` on any device.
+    """Returns `distortion`, on any device.
 
-    As the middles ascend, the double sum is twice Σᵢ wᵢ (mᵢ Σⱼ₍ⱼ﹤ᵢ₎ wⱼ - Σⱼ₍ⱼ﹤ᵢ₎ wⱼ mⱼ): two running sums, no table
-    of pairs.
+    As the midpoints ascend, the double sum is twice Σᵢ wᵢ (mᵢ Σⱼ₍ⱼ﹤ᵢ₎ wⱼ - Σⱼ₍ⱼ﹤ᵢ₎ wⱼ mⱼ). Two running sums suffice,
+    without a table of pairs.
     """
     widths = edges.diff(dim=-1)
     middles = edges[..., :-1] + 0.5 * widths
@@ -163,7 +168,7 @@ def _native_fits(*tensors: Tensor) -> bool:
 
 
 def _constant(*tensors: Tensor) -> bool:
-    """Whether no gradient is asked for."""
+    """Returns whether no gradient is needed."""
     return not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
 
 
@@ -172,7 +177,7 @@ def _how(x: Tensor) -> tuple[int, bool, int]:
 
 
 def _call(name: str, shaped: Tensor, *arguments: float | Tensor) -> None:
-    """Calls a function of the library for samples as many as in `shaped`, (R, n); it fills the last tensors."""
+    """Calls a function of the library for samples of the shape of `shaped`, (R, n). It fills the last tensors."""
     library.call(name, *_how(shaped), *shaped.shape, *arguments)
 
 

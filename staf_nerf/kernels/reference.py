@@ -1,12 +1,12 @@
 """The trainable Fourier sum in plain torch: any dtype, any device, twice differentiable.
 
-Conventions: z has shape (..., n); amplitude, frequency and phase have shape (τ,), one set for all features, or
-(τ, n), a set for each feature. With θᵢ = Ωᵢ z + Φᵢ,
+Conventions: z has shape (..., n). Amplitude, frequency and phase have shape (τ,), one set for all features, or (τ, n),
+one set for each feature. With θᵢ = Ωᵢ z + Φᵢ,
 
     σ(z) = Σᵢ Cᵢ sin θᵢ.
 
-No tensor of shape (..., n, τ) is ever made: the sum runs over i, and only z is kept for the backward pass, where the
-sines are computed again. Source of σ: arXiv 2502.00869, section 3.
+No tensor of shape (..., n, τ) is created: a loop runs over i, and only z is kept for the backward pass, which computes
+the sines again. Source of σ: arXiv 2502.00869, section 3.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor
 from staf_nerf.kernels import library
 
 BLOCK = 2**18
-"""Elements that a CPU works on at a time: its temporaries then stay in the cache (twice as fast at 2**20 elements)."""
+"""Number of elements that a CPU processes at a time. Temporaries then stay in the cache: twice as fast for 2**20."""
 
 
 def staf(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
-    """σ(z), of the shape of z; see `staf_nerf.kernels.staf`."""
-    if library.forward_mode():  # torch does not differentiate a function of ours twice forwards: it gives zeros
+    """Returns σ(z), in the shape of z; see `staf_nerf.kernels.staf`."""
+    if library.forward_mode():  # torch gives zeros for second forward-mode derivatives of autograd.Function
         return _plain(z, amplitude, frequency, phase)
     if z.device.type == "cpu" and z.ndim > 1 and z.numel() >= 2 * BLOCK:
         rows = max(BLOCK * z.shape[0] // z.numel(), 1)
@@ -31,7 +31,7 @@ def staf(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tens
 
 
 def _plain(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
-    """σ(z) in operations that torch differentiates in any mode; it keeps a tensor for each term."""
+    """Returns σ(z), by operations that torch differentiates in any mode. It keeps a tensor for each term."""
     total = torch.zeros_like(z)
     for c, w, p in zip(amplitude, frequency, phase, strict=True):
         total = total + c * torch.sin(w * z + p)
@@ -39,17 +39,17 @@ def _plain(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Te
 
 
 def _sum(terms: Tensor, parameter: Tensor) -> Tensor:
-    """Sums (..., n) to the shape () or (n,) of one sinusoid's parameter."""
+    """Sums (..., n) to the shape of one sinusoid's parameter, () or (n,)."""
     return terms.sum() if parameter.ndim == 0 else terms.reshape(-1, terms.shape[-1]).sum(0)
 
 
 def _inner(first: Tensor, second: Tensor, parameter: Tensor) -> Tensor:
-    """`_sum` of a product, which a dot product forms without a temporary."""
+    """Returns `_sum` of a product. A dot product needs no temporary."""
     return torch.dot(first.reshape(-1), second.reshape(-1)) if parameter.ndim == 0 else _sum(first * second, parameter)
 
 
 class _Sum(torch.autograd.Function):
-    """σ(z), with a backward pass that is itself differentiable."""
+    """σ(z), with a differentiable backward pass."""
 
     generate_vmap_rule = True
 
@@ -105,16 +105,17 @@ def second(
     frequency: Tensor,
     phase: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of <v, gradients of <g, σ(z)>> with respect to g, z, C, Ω and Φ, in operations autograd follows.
+    """Returns the gradients of <v, w> with respect to g, z, C, Ω and Φ, by differentiable operations.
 
-    That product is <g, derivative of σ along v>.
+    Here w are the gradients of <g, σ(z)> with respect to z, C, Ω and Φ, and v = (vz, vc, vw, vp). The product <v, w> is
+    <g, derivative of σ along v>.
     """
     to_grad, to_z = torch.zeros_like(z), torch.zeros_like(z)
     grads: list[tuple[Tensor, Tensor, Tensor]] = []
     for c, w, p, vci, vwi, vpi in zip(amplitude, frequency, phase, vc, vw, vp, strict=True):
         theta = w * z + p
         sin, cos = torch.sin(theta), torch.cos(theta)
-        turn = w * vz + vwi * z + vpi  # how θᵢ moves along v
+        turn = w * vz + vwi * z + vpi  # derivative of θᵢ along v
         to_grad = to_grad + vci * sin + c * turn * cos
         along = grad * (vci * cos - c * turn * sin)  # <g, ·> differentiated by θᵢ
         to_z = to_z + w * along + (c * vwi) * (grad * cos)

@@ -1,8 +1,8 @@
 """The trainable Fourier sum in Triton for CUDA devices: float32 inside; float32, fp16 or bf16 in and out.
 
-Conventions and formulas are those of `staf_nerf.kernels.reference`. A program works on a tile of z: of rows by features
-where each feature has its own parameters; where they are shared, z counts as one feature. Each program writes its own
-sums for the parameters' gradients, which torch adds up afterwards: no atomics, so the results of two runs are equal.
+Conventions and formulas are those of `staf_nerf.kernels.reference`. A program processes a tile of z: rows by
+features if each feature has its own parameters. If parameters are shared, z counts as one feature. Each program writes
+partial sums of the parameters' gradients, which torch adds up. There are no atomics, so two runs give equal results.
 """
 
 from __future__ import annotations
@@ -17,26 +17,24 @@ from torch import Tensor
 from staf_nerf.kernels import library
 
 SHARED_TILE = (512, 1)
-"""Rows and columns of a tile where parameters are shared."""
+"""Rows and columns of a tile if parameters are shared."""
 FEATURE_TILE = (64, 16)
-"""The same where each feature has its own parameters."""
+"""Rows and columns of a tile if each feature has its own parameters."""
 WARPS = 1
-"""Of a program: sums over a tile then need no memory that threads share."""
+"""Number of warps of a program. With one warp, sums over a tile need no shared memory."""
 
 # π in three parts, the first two of 9 bits: multiples up to 2¹⁵ of these are exact without a fused multiply-add.
 PI_1 = tl.constexpr(3.140625)
 PI_2 = tl.constexpr(9.670257568359375e-4)
 PI_3 = tl.constexpr(6.2783295730096264338e-7)
 INVERSE_PI = tl.constexpr(0.318309886183790671538)
-ROUNDING = tl.constexpr(
-    12582912.0
-)  # 1.5 · 2²³: adding it rounds to an integer, which the low bits of the sum then hold
-LARGEST = tl.constexpr(1e5)  # beyond it, and for what is not finite, the library's sine is used
+ROUNDING = tl.constexpr(12582912.0)  # 1.5 · 2²³: adding it rounds to an integer, which is in the low bits of the sum
+LARGEST = tl.constexpr(1e5)  # beyond it, and for values that are not finite, Triton's own sine is used
 
 
 @triton.jit
 def _sincos(x, within):
-    """Sine and cosine: x = kπ + r with r in [-π/2, π/2], then polynomials in r²; the library's beyond `LARGEST`."""
+    """Sine and cosine: x = kπ + r with r in [-π/2, π/2], then polynomials in r². Triton's own beyond `LARGEST`."""
     if within:
         shifted = x * INVERSE_PI + ROUNDING
         k = shifted - ROUNDING
@@ -63,14 +61,14 @@ def _sincos(x, within):
 
 @triton.jit
 def _within(omega, phase, furthest):
-    """Whether all arguments of a sinusoid in this tile are at most `LARGEST`: no, if a parameter is not finite."""
+    """Whether all arguments of a sinusoid in this tile are at most `LARGEST`. False if a parameter is not finite."""
     beyond = (tl.abs(omega) * furthest + tl.abs(phase) <= LARGEST) == 0
     return tl.sum(beyond.to(tl.int32)) == 0
 
 
 @triton.jit
 def _tile(rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Offsets into z of this program's tile, which of them exist, and its columns."""
+    """Offsets of this program's tile into z, a mask of those that exist, and the columns."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
     inside = (row < rows)[:, None] & (column < columns)[None, :]
@@ -79,13 +77,13 @@ def _tile(rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _parameter(values, t, columns, column):
-    """Sinusoid t's parameter, a row to be broadcast over a tile: of one value where z counts as one column."""
+    """The parameter of sinusoid t, as a row to broadcast over a tile. It has one value if z counts as one column."""
     return tl.load(values + t * columns + column, column < columns, 0.0)[None, :]
 
 
 @triton.jit
 def _store_sum(partial, kind, terms, TERMS, columns, column, t):
-    """Writes this program's sum of `terms` for sinusoid t: partial is (programs, 3, τ, columns)."""
+    """Writes this program's sum of `terms` for sinusoid t. The shape of `partial` is (programs, 3, τ, columns)."""
     at = (tl.program_id(0).to(tl.int64) * 3 + kind) * TERMS + t
     tl.store(partial + at * columns + column, tl.sum(terms, 0), column < columns)
 
@@ -171,7 +169,7 @@ def _second(
 
 
 def forward(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor) -> Tensor:
-    """σ(z); see `staf_nerf.kernels.fourier_sum`, also for the others. The bias is none, (0,)."""
+    """Returns σ(z); see `staf_nerf.kernels.fourier_sum`. The bias must be (0,), none."""
     assert not len(bias)
     out = z.new_empty(z.shape)
     _launch(_forward, (z, amplitude, frequency, phase), (out,), z, amplitude)
@@ -181,7 +179,7 @@ def forward(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias
 def backward(
     grad: Tensor, z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor
 ) -> tuple[Tensor, ...]:
-    """The parameters' gradients share their memory."""
+    """See `fourier_sum_backward`. The gradients of the parameters share memory."""
     to_z, sums = z.new_empty(z.shape), _sums(z, amplitude)
     _launch(_backward, (grad, z, amplitude, frequency, phase), (to_z, sums), z, amplitude)
     return to_z, *sums.sum(0).unbind(), bias.new_empty(bias.shape)
@@ -200,7 +198,7 @@ def second(
     phase: Tensor,
     bias: Tensor,
 ) -> tuple[Tensor, ...]:
-    """As `backward`."""
+    """See `fourier_sum_second`. The gradients of the parameters share memory."""
     inputs = (vz, vamplitude, vfrequency, vphase, grad, z, amplitude, frequency, phase)
     to_grad, to_z, sums = grad.new_empty(grad.shape), z.new_empty(z.shape), _sums(z, amplitude)
     _launch(_second, inputs, (to_grad, to_z, sums), z, amplitude)
@@ -208,7 +206,7 @@ def second(
 
 
 def _tiles(z: Tensor, per_feature: bool) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """Rows and columns that z counts as, of a tile, and of the grid of tiles."""
+    """Returns rows and columns of z, of a tile, and of the grid of tiles."""
     tile = FEATURE_TILE if per_feature else SHARED_TILE
     columns = z.shape[-1] if per_feature else 1
     rows = z.numel() // max(columns, 1)
@@ -216,7 +214,7 @@ def _tiles(z: Tensor, per_feature: bool) -> tuple[tuple[int, int], tuple[int, in
 
 
 def _sums(z: Tensor, amplitude: Tensor) -> Tensor:
-    """Room for the sums of each row of tiles: (tiles, 3, τ), or (tiles, 3, τ, n)."""
+    """Allocates the sums of each row of tiles: (tiles, 3, τ), or (tiles, 3, τ, n)."""
     _, _, grid = _tiles(z, amplitude.ndim == 2)
     return amplitude.new_empty((grid[0], 3, *amplitude.shape))
 

@@ -1,12 +1,12 @@
 """The multiresolution hash grid in Triton for CUDA devices: float32, points in 2 or 3 dimensions.
 
-Conventions and signatures are those of `staf_nerf.kernels.hash_grid`. A program works on a block of points at one
-level. Gradients of the table are added up where they belong, by atomic additions in whatever order they come, as in
-torch's own scatter and in tiny-cuda-nn; those of the points are written level by level, and torch adds them up.
+Conventions and signatures are those of `staf_nerf.kernels.hash_grid`. A program processes a block of points at one
+level. Gradients of the table are summed by atomic additions in no fixed order, as in torch's scatter and in
+tiny-cuda-nn. Gradients of the points are written for each level, and torch adds them up.
 """
 
 # pyright: reportArgumentType=false, reportGeneralTypeIssues=false
-# (Triton takes numbers where its functions say constexpr, and loops over its static_range.)
+# (Triton accepts numbers for constexpr arguments, and loops over static_range.)
 from __future__ import annotations
 
 from typing import Any
@@ -19,12 +19,12 @@ from torch import Tensor
 from staf_nerf.kernels import library
 
 BLOCK = 128
-"""Points of a program."""
+"""Number of points of a program."""
 
 
 @triton.jit
 def _place(points, multipliers, at, inside, scale, level, LEVELS, axis: tl.constexpr, DIMS: tl.constexpr):
-    """Along an axis: what the cell adds to the number of a grid point, what its other end adds, and the fraction."""
+    """Along an axis: the terms of the cell's low and high end in the number of a grid point, and the fraction."""
     position = tl.load(points + at * DIMS + axis, inside, 0.0) * scale + 0.5
     cell = tl.floor(position)
     factor = tl.load(multipliers + axis * LEVELS + level).to(tl.uint32, bitcast=True)
@@ -34,7 +34,7 @@ def _place(points, multipliers, at, inside, scale, level, LEVELS, axis: tl.const
 
 @triton.jit
 def _cell(points, multipliers, at, inside, scale, level, LEVELS, DIMS: tl.constexpr):
-    """`_place` along three axes; in two dimensions the third is the second again, which nothing uses."""
+    """`_place` along three axes. In two dimensions the third repeats the second, and is not used."""
     low0, high0, f0 = _place(points, multipliers, at, inside, scale, level, LEVELS, 0, DIMS)
     low1, high1, f1 = _place(points, multipliers, at, inside, scale, level, LEVELS, 1, DIMS)
     low2, high2, f2 = _place(points, multipliers, at, inside, scale, level, LEVELS, DIMS - 1, DIMS)
@@ -43,7 +43,7 @@ def _cell(points, multipliers, at, inside, scale, level, LEVELS, DIMS: tl.conste
 
 @triton.jit
 def _row(low0, high0, low1, high1, low2, high2, rows, dense, corner: tl.constexpr, DIMS: tl.constexpr):
-    """The row of a corner in its level's table; axis 0 changes fastest."""
+    """The row of a corner in the table of its level. Axis 0 changes fastest."""
     a = high0 if corner & 1 else low0
     b = high1 if (corner >> 1) & 1 else low1
     c = high2 if (corner >> 2) & 1 else low2
@@ -62,7 +62,7 @@ def _row(low0, high0, low1, high1, low2, high2, rows, dense, corner: tl.constexp
 
 @triton.jit
 def _factor(f, product, corner: tl.constexpr, axis: tl.constexpr, differentiated: tl.constexpr):
-    """`product` times the corner's weight along an axis, or times the derivative of that."""
+    """`product` times the weight of a corner along an axis, or times the derivative of that weight."""
     if (corner >> axis) & 1:
         return product if differentiated else product * f
     else:
@@ -71,7 +71,7 @@ def _factor(f, product, corner: tl.constexpr, axis: tl.constexpr, differentiated
 
 @triton.jit
 def _weight(f0, f1, f2, corner: tl.constexpr, along: tl.constexpr, across: tl.constexpr, DIMS: tl.constexpr):
-    """A corner's weight, differentiated along one axis or two different ones, in cells; -1: along none."""
+    """The weight of a corner, or its derivative (per cell) along one axis or two different axes. -1: no axis."""
     product = tl.full(f0.shape, 1.0, tl.float32)
     product = _factor(f0, product, corner, 0, (along == 0) | (across == 0))
     product = _factor(f1, product, corner, 1, (along == 1) | (across == 1))
@@ -82,7 +82,7 @@ def _weight(f0, f1, f2, corner: tl.constexpr, along: tl.constexpr, across: tl.co
 
 @triton.jit
 def _moved(f0, f1, f2, v0, v1, v2, corner: tl.constexpr, across: tl.constexpr, DIMS: tl.constexpr):
-    """How a corner's weight (or its derivative across an axis) moves, in cells, when the point moves by v."""
+    """The derivative along v, in cells, of a corner's weight or of its derivative across an axis."""
     moved = tl.zeros_like(f0)
     if across != 0:
         moved += v0 * _weight(f0, f1, f2, corner, 0, across, DIMS)

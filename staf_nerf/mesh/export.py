@@ -1,4 +1,4 @@
-"""Meshes in files: PLY, OBJ (with MTL and PNG), GLB."""
+"""Mesh output: PLY, OBJ (with MTL and PNG) and GLB files."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from staf_nerf.mesh.triangles import Floats, TriangleMesh, linear_from_srgb
 
 SUFFIXES = (".ply", ".obj", ".glb")
 WHITE, BLACK = (255, 255, 255, 255), (0, 0, 0, 255)
-"""Of a material in OBJ: its picture is multiplied by the one, and it does not shine."""
+"""Colours of an OBJ material: white to multiply the texture by, and black for no specular reflection."""
 FAR = 100.0
-"""A mesh that lies further from the origin than so many diagonals is shifted in GLB, whose numbers are float32."""
+"""Meshes further from the origin than this number of diagonals are shifted in GLB, which stores float32."""
 
 
 def check_output(path: Path) -> None:
     """Refuses a file that could not be written, before the work is done.
 
     Raises:
-        ValueError: If the name ends in something else than .ply, .obj or .glb.
-        OSError: If its folder cannot be made, or the file not be written.
+        ValueError: If the name does not end in .ply, .obj or .glb.
+        OSError: If its folder cannot be created or the file cannot be written.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"a mesh must go to a file that ends in one of {', '.join(SUFFIXES)}, got {path.name}")
+        raise ValueError(f"the name of a mesh file must end in one of {', '.join(SUFFIXES)}, got {path.name}")
     check_writable(path)
 
 
 def check_writable(path: Path) -> None:
-    """Refuses a file that could not be written, and makes its folder.
+    """Creates the folder of a file, and refuses a file that could not be written.
 
     Raises:
-        OSError: If its folder cannot be made, or the file not be written.
+        OSError: If the folder cannot be created or the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     existed = path.exists()
@@ -45,13 +45,14 @@ def check_writable(path: Path) -> None:
 
 
 def write_mesh(path: Path, mesh: TriangleMesh, texture: Texture | None = None) -> list[Path]:
-    """Writes a mesh in the format of its file's name, and returns the files.
+    """Writes a mesh in the format given by the file name, and returns the files that were written.
 
-    Colours are those of the vertices, or the texture's. GLB stores linear colours at vertices, as glTF 2.0 (section
-    3.7.2.1) has it, and y as up is not enforced: coordinates are written as they are.
+    The colours are those of the texture, if given, otherwise those of the vertices. GLB stores linear vertex colours
+    (glTF 2.0, section 3.7.2.1). Coordinates are written unchanged: they are not rotated to have y up.
 
     Raises:
-        ValueError, OSError: As `check_output`.
+        ValueError: As `check_output`, or if a texture is to be written to a PLY file.
+        OSError: As `check_output`.
     """
     import trimesh
 
@@ -75,14 +76,14 @@ def write_mesh(path: Path, mesh: TriangleMesh, texture: Texture | None = None) -
 
 
 def _export(made: Any, path: Path) -> None:
-    """Writes trimesh's mesh with its normals; in GLB, far from the origin, as a node that is shifted there."""
+    """Writes a trimesh mesh with its normals. In GLB a mesh far from the origin is centred, in a translated node."""
     middle = made.bounds.mean(0)
     if path.suffix.lower() == ".glb" and np.abs(middle).max() > FAR * np.linalg.norm(made.extents):
         import trimesh
 
         normals = made.vertex_normals.copy()
         made.vertices = made.vertices - middle
-        made.vertex_normals = normals  # which new vertices would have it forget
+        made.vertex_normals = normals  # setting the vertices discards them
         scene = trimesh.Scene()
         scene.add_geometry(made, transform=trimesh.transformations.translation_matrix(middle))
         made = scene
@@ -90,7 +91,7 @@ def _export(made: Any, path: Path) -> None:
 
 
 def _write_ply(path: Path, mesh: TriangleMesh) -> list[Path]:
-    """By Open3D, in double precision: a survey's coordinates keep their millimetres."""
+    """Writes with Open3D, in double precision, so that coordinates of surveys keep their millimetres."""
     import open3d
 
     vectors = open3d.utility.Vector3dVector
@@ -112,9 +113,9 @@ def _write_textured(path: Path, mesh: TriangleMesh, texture: Texture) -> list[Pa
     from trimesh.visual.material import PBRMaterial, SimpleMaterial
 
     if path.suffix.lower() == ".ply":
-        raise ValueError(f"a texture needs a file that ends in .obj or .glb, got {path.name}")
+        raise ValueError(f"a texture needs a file name that ends in .obj or .glb, got {path.name}")
     corners = mesh.triangles.reshape(-1)
-    # One vertex for each pair of a vertex and a place in the picture.
+    # One vertex for each pair of a vertex and its texture coordinates.
     pairs = np.concatenate([corners[:, None], texture.coordinates.reshape(-1, 2)], -1)
     unique, index = np.unique(pairs, axis=0, return_inverse=True)
     vertex = unique[:, 0].astype(np.int64)

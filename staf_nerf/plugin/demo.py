@@ -1,4 +1,4 @@
-"""The demo: trains a method on the scene that we ship, evaluates it, and makes pictures and a film of it."""
+"""The demo: trains a method on the shipped scene, evaluates it, and makes pictures, a film and a mesh."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
+from staf_nerf.cores import shared_cores
 from staf_nerf.errors import unusable
 from staf_nerf.fields import count_parameters
 from staf_nerf.jobs import mesh
@@ -36,23 +37,24 @@ from staf_nerf.plugin.trainer import StafTrainer
 from staf_nerf.presets import load_preset, override, resource
 
 HELD_OUT_CHECKS = 20
-"""How often, over a run, the progress bar's held-out view is rendered."""
+"""Number of times that the held-out view of the progress bar is rendered during training."""
 FRAMES_PER_SECOND = 16
 MESH_VIEW_PIXELS = 128
-"""Longest side of the views that the mesh is made of."""
+"""Longest side of the depth maps that the mesh is made from, in pixels."""
 
 
+@shared_cores()
 def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int, frames: int) -> Path:
-    """Trains, evaluates on all test views, and makes a contact sheet, a turntable film and a mesh.
+    """Trains a method, evaluates it on all test views, and makes a contact sheet, a turntable film and a mesh.
 
-    What is true is printed as soon as it is. A later stage that fails leaves what the earlier ones made.
+    Each result is printed as soon as it exists. If a stage fails, the results of the other stages are kept.
 
     Returns:
-        The run's folder.
+        The folder of the run.
 
     Raises:
-        KeyboardInterrupt: After a checkpoint was saved, when the user stops the training.
-        FileNotFoundError: If no capture is given and this installation lacks the scene.
+        KeyboardInterrupt: If the user interrupts the training, after a checkpoint was saved.
+        FileNotFoundError: If no capture is given and this installation does not contain the scene.
         IncompleteError: At the end, if a stage failed.
     """
     console = Console()
@@ -76,7 +78,7 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
             run.train(trainer, on_step)
     except KeyboardInterrupt:
         console.print(
-            f"Stopped and saved at step {trainer.step}. To go on:\n  {trainer.resume_command()}", soft_wrap=True
+            f"Stopped and saved at step {trainer.step}. To continue:\n  {trainer.resume_command()}", soft_wrap=True
         )
         raise
     seconds = time.perf_counter() - start
@@ -113,22 +115,22 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
 
 
 def shipped_scene() -> Path:
-    """The folder of the scene that the repository holds.
+    """Returns the folder of the scene that is shipped in the repository.
 
     Raises:
-        FileNotFoundError: If this installation lacks it, as a wheel does.
+        FileNotFoundError: If this installation does not contain it. A wheel does not.
     """
     try:
         return resource("scenes") / "tin_robot"
     except FileNotFoundError as error:
         raise FileNotFoundError(
             "the demo's scene is not in this installation: it lies in the repository, in scenes/tin_robot. "
-            "Install from a clone (pip install -e .), or name a capture: staf demo --data FOLDER"
+            "Install from a clone (pip install -e .), or use a capture of your own: staf demo --data FOLDER"
         ) from error
 
 
 def _test(model: Model, manager: Any, console: Console) -> tuple[dict[str, Any], list[list[np.ndarray]]]:
-    """Renders all test views: their metrics and the speed, and the panels of four of them."""
+    """Renders all test views. Returns their metrics and the rendering speed, and the panels of four views."""
     total = len(manager.eval_dataset)
     shown: dict[int, list[np.ndarray]] = {}
     with Progress(TextColumn("test views"), BarColumn(), MofNCompleteColumn(), console=console) as progress:
@@ -149,13 +151,13 @@ def _test(model: Model, manager: Any, console: Console) -> tuple[dict[str, Any],
 
 
 def _spread(total: int, count: int) -> list[int]:
-    """`count` indices spread evenly over `total`."""
+    """Returns up to `count` indices, spread evenly over `total`."""
     return sorted({round(i) for i in np.linspace(0, total - 1, min(count, total))})
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Holds back nerfstudio's own messages, and the warnings of libraries about each other."""
+    """Hides messages of nerfstudio, and warnings that libraries give about each other."""
     before, NERFSTUDIO_CONSOLE.quiet = NERFSTUDIO_CONSOLE.quiet, True
     try:
         with warnings.catch_warnings():
@@ -167,7 +169,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _progress(console: Console, trainer: StafTrainer, rays: int) -> Iterator[run.OnStep]:
-    """A live bar: step, loss, PSNR on a held-out view, rays per second, time left."""
+    """Context of a progress bar: step, loss, PSNR on a held-out view, rays per second, time left."""
     steps = trainer.config.max_num_iterations
     every = max(steps // HELD_OUT_CHECKS, 1)
     camera, truth = held_out_view(trainer)
@@ -198,7 +200,7 @@ def _progress(console: Console, trainer: StafTrainer, rays: int) -> Iterator[run
 
 
 def held_out_view(trainer: StafTrainer) -> tuple[Cameras, Tensor]:
-    """The first held-out camera at half its size, and its photo (H, W, 3 or 4), averaged to that size."""
+    """Returns the first held-out camera at half its resolution, and its photo (H, W, 3 or 4), reduced by averaging."""
     manager: Any = trainer.pipeline.datamanager
     camera, batch = next(iter(manager.fixed_indices_eval_dataloader))
     image = batch["image"]
@@ -211,7 +213,7 @@ def held_out_view(trainer: StafTrainer) -> tuple[Cameras, Tensor]:
 
 @torch.no_grad()
 def view_psnr(model: Model, camera: Cameras, truth: Tensor) -> float:
-    """PSNR of one view, rendered with the weights as they are."""
+    """Returns the PSNR of one view, rendered with the current weights."""
     model.eval()
     rgb = model.get_outputs_for_camera(camera)["rgb"]
     truth = model.renderer_rgb.blend_background(truth)  # pyright: ignore[reportAttributeAccessIssue,reportCallIssue]
@@ -223,7 +225,7 @@ def view_psnr(model: Model, camera: Cameras, truth: Tensor) -> float:
 
 
 def panels(truth: Tensor, rgb: Tensor, depth: Tensor) -> list[np.ndarray]:
-    """Truth, render, error and depth of one view, each (H, W, 3) in [0, 1]."""
+    """Returns truth, render, error and inverse depth of one view as images (H, W, 3) in [0, 1]."""
     from matplotlib import colormaps
 
     truth_np, rgb_np = (image[..., :3].cpu().numpy() for image in (truth, rgb))
@@ -240,10 +242,10 @@ def panels(truth: Tensor, rgb: Tensor, depth: Tensor) -> list[np.ndarray]:
 
 
 def contact_sheet(rows: list[list[np.ndarray]], path: Path) -> None:
-    """A picture with a row for each view: truth, render, error, depth."""
+    """Writes a picture with one row per view: truth, render, error, inverse depth."""
     from matplotlib.figure import Figure
 
-    titles = ("truth", "render", "error (0 to 0.25)", "nearness")
+    titles = ("truth", "render", "error (0 to 0.25)", "inverse depth")
     height, width = rows[0][0].shape[:2]
     figure = Figure(
         figsize=(3.0 * len(titles), (3.0 * height / width) * len(rows) + 0.35), dpi=128, layout="constrained"
@@ -259,7 +261,10 @@ def contact_sheet(rows: list[list[np.ndarray]], path: Path) -> None:
 
 
 def turntable(cameras: Cameras, count: int) -> Cameras:
-    """Cameras on a circle around what the given ones look at, at their mean height and distance, z up."""
+    """Returns cameras on a circle around the point that the given ones look at, at their mean height and distance.
+
+    The z axis points up.
+    """
     center = torch.tensor(attention(cameras).center, dtype=torch.float64)
     offsets = cameras.camera_to_worlds[:, :, 3].cpu().double() - center
     radius, height = offsets[:, :2].norm(dim=-1).mean(), offsets[:, 2].mean()
@@ -283,14 +288,14 @@ def turntable(cameras: Cameras, count: int) -> Cameras:
 
 @torch.no_grad()
 def film(model: Model, cameras: Cameras, path: Path, console: Console) -> None:
-    """Renders the cameras to an H.264 film."""
+    """Renders the views of the cameras to an H.264 film."""
     import imageio.v3 as imageio
 
     model.eval()
     pictures = []
     for i in track(range(len(cameras)), description="turntable", console=console):
         rgb = model.get_outputs_for_camera(cameras[i : i + 1].to(model.device))["rgb"]
-        height, width = rgb.shape[0] // 2 * 2, rgb.shape[1] // 2 * 2  # H.264 wants even sizes
+        height, width = rgb.shape[0] // 2 * 2, rgb.shape[1] // 2 * 2  # H.264 needs even sizes
         pictures.append((rgb[:height, :width] * 255.0).round().byte().cpu().numpy())
     imageio.imwrite(path, np.stack(pictures), plugin="pyav", codec="libx264", fps=FRAMES_PER_SECOND)
     model.train()
@@ -305,7 +310,7 @@ def _table(metrics: dict[str, Any]) -> Table:
 
 
 def _show_commands(console: Console, folder: Path, trainer: StafTrainer) -> None:
-    """What can be done with a run whose checkpoint is saved."""
+    """Prints commands for the run, whose checkpoint is saved."""
     config = shlex.quote(str(folder / "config.yml"))
     commands = {
         "view it": f"ns-viewer --load-config {config}",
@@ -318,7 +323,7 @@ def _show_commands(console: Console, folder: Path, trainer: StafTrainer) -> None
 
 
 def _show_files(console: Console, folder: Path) -> None:
-    """The files to look at, those that were made."""
+    """Prints the paths of the result files that exist."""
     files = {
         "metrics": "metrics.json",
         "views": "contact_sheet.png",

@@ -1,6 +1,6 @@
-"""The nerfstudio trainer: the stock loop, with checkpoints that survive a full disk, a move and an interruption.
+"""The trainer: nerfstudio's loop, with checkpoints that survive a full disk, a move of the folder and an interrupt.
 
-A checkpoint holds plain Python numbers beside its tensors, so that torch's safe loading accepts it.
+Besides tensors a checkpoint contains plain Python numbers only, so that torch's safe loading accepts it.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from staf_nerf.muon import PreciseMuon
 
 @dataclass
 class FusedAdamConfig(AdamOptimizerConfig):
-    """Adam in one pass over memory: a hash grid's table makes it a large part of a step on a CPU."""
+    """Fused Adam. With the table of a hash grid, Adam takes a large part of a training step on a CPU."""
 
     def setup(self, params: list[torch.nn.Parameter]) -> torch.optim.Adam:
-        fused = all(parameter.is_floating_point() for parameter in params)  # torch has no fused one for complex weights
+        fused = all(parameter.is_floating_point() for parameter in params)  # torch has none for complex weights
         return torch.optim.Adam(params, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay, fused=fused)
 
 
 @dataclass
 class MuonConfig(OptimizerConfig):
-    """Muon: each matrix moves by an orthogonal one, all its directions equally far (Jordan et al. 2024)."""
+    """Muon: updates each matrix by an orthogonal matrix, so by equal amounts in all directions (Jordan et al. 2024)."""
 
     eps: float = 1e-7
-    """Added to the norm of a gradient before it is made orthogonal."""
+    """Added to the norm of a gradient before the gradient is made orthogonal."""
 
     def setup(self, params: list[torch.nn.Parameter]) -> torch.optim.Muon:
         kind = PreciseMuon if all(parameter.device.type == "cpu" for parameter in params) else torch.optim.Muon
@@ -52,33 +52,33 @@ class MuonConfig(OptimizerConfig):
 
 @dataclass
 class StafTrainerConfig(TrainerConfig):
-    """The experiment of a STAF method."""
+    """Configuration of a training run."""
 
     _target: type = dataclasses.field(default_factory=lambda: StafTrainer)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # `ns-viewer` puts its own defaults here, which listen on every network that the machine is in.
+        # `ns-viewer` sets its own defaults, with which the viewer listens on all networks of the machine.
         if name == "viewer" and value.websocket_host == "0.0.0.0" and not _host_was_named():
             value = dataclasses.replace(value, websocket_host="127.0.0.1")
         super().__setattr__(name, value)
 
     _found: ClassVar[Path | None] = None
-    """The folder that config.yml was read from, once it is known."""
+    """Folder that config.yml was read from, once it is known."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_found"}
 
     def print_to_terminal(self) -> None:
-        """Names the method, the capture and the run's folder; nerfstudio prints its whole configuration here."""
+        """Prints the method, the capture and the folder of the run. nerfstudio would print the whole configuration."""
         explain_uncaught_errors()
         if debugging():
             super().print_to_terminal()
         else:
             data = self.data or getattr(self.pipeline.datamanager, "data", None)
-            CONSOLE.print(f"{self.method_name} on {data}; everything of the run goes to {self.get_base_dir()}")
+            CONSOLE.print(f"{self.method_name} on {data}; the results are written to {self.get_base_dir()}")
 
     def get_base_dir(self) -> Path:
-        """The run's folder: where its config.yml was read from, so that it can be moved, else where it was trained."""
+        """Returns the folder of the run. A run may be moved: the folder of a config.yml that was read comes first."""
         if (found := _loaded_from()) is not None and (found / self.relative_model_dir).is_dir():
             self.__dict__["_found"] = found
         return self._found or super().get_base_dir()
@@ -96,7 +96,7 @@ class StafTrainerConfig(TrainerConfig):
         super().save_config()
 
     def make_paths_absolute(self) -> None:
-        """Makes the paths independent of the folder that a later command is run in."""
+        """Makes all paths absolute, so that later commands may run in any folder."""
         self.output_dir = Path(self.output_dir).expanduser().absolute()
         manager = self.pipeline.datamanager
         for holder in (manager, getattr(manager, "dataparser", None), self):
@@ -106,9 +106,9 @@ class StafTrainerConfig(TrainerConfig):
 
 
 def explain_uncaught_errors() -> None:
-    """Lets nerfstudio's commands end with a few lines where a user can mend the error, and not with a traceback.
+    """Makes nerfstudio's commands show errors that a user can fix in a few lines, without a traceback.
 
-    It changes nothing in other programs that use the plugin, and nothing while STAF_DEBUG=1.
+    It has no effect in other programs that use the plugin, and with STAF_DEBUG=1.
     """
     if debugging() or not Path(sys.argv[0]).name.startswith("ns-"):
         return
@@ -124,15 +124,15 @@ def explain_uncaught_errors() -> None:
 
 
 def _host_was_named() -> bool:
-    """Whether the command line says which address the viewer listens on."""
+    """Returns whether the command line sets the address that the viewer listens on."""
     return any("websocket-host" in word.replace("_", "-") for word in sys.argv)
 
 
 def _loaded_from() -> Path | None:
-    """The folder of the config.yml that nerfstudio's `eval_setup` is reading, if it is.
+    """Returns the folder of the config.yml that nerfstudio's `eval_setup` is reading, or None.
 
-    nerfstudio derives a run's folder from the working directory and the names in the file, and does not tell the
-    configuration where it was read from; the caller's frame knows.
+    nerfstudio derives the folder of a run from the working directory and the names in the file. It does not tell the
+    configuration where the file lies. The path is therefore taken from the stack frame of `eval_setup`.
     """
     frame = inspect.currentframe()
     while frame is not None:
@@ -143,7 +143,7 @@ def _loaded_from() -> Path | None:
 
 
 def check_readable(checkpoint: Path) -> None:
-    """Raises ValueError if a checkpoint file is truncated or is none."""
+    """Raises ValueError if a checkpoint file is truncated or not a checkpoint."""
     if not zipfile.is_zipfile(checkpoint):
         raise ValueError(
             f"the checkpoint {checkpoint} is truncated or not a checkpoint ({checkpoint.stat().st_size} bytes)"
@@ -151,7 +151,7 @@ def check_readable(checkpoint: Path) -> None:
 
 
 def plain(state: Any) -> Any:
-    """A copy of nested containers in which numpy's scalars, which safe loading refuses, are Python's."""
+    """Returns a copy of nested containers with Python numbers for NumPy scalars, which safe loading refuses."""
     if isinstance(state, np.generic):
         return state.item()
     if isinstance(state, Mapping):
@@ -162,7 +162,7 @@ def plain(state: Any) -> Any:
 
 
 class StafTrainer(Trainer):
-    """The stock trainer, with safer checkpoints."""
+    """nerfstudio's trainer, with safer checkpoints."""
 
     config: StafTrainerConfig
     latest_loss = float("nan")
@@ -184,11 +184,13 @@ class StafTrainer(Trainer):
             super().train()
         except KeyboardInterrupt:
             self.save_checkpoint(self.step)
-            CONSOLE.print(f"Interrupted at step {self.step}; saved. To go on:\n{self.resume_command()}", soft_wrap=True)
+            CONSOLE.print(
+                f"Interrupted and saved at step {self.step}. To continue:\n{self.resume_command()}", soft_wrap=True
+            )
             raise
 
     def resume_command(self) -> str:
-        """The command that goes on from the last checkpoint."""
+        """Returns the command that continues from the last checkpoint."""
         data = self.config.pipeline.datamanager.dataparser.data  # pyright: ignore[reportAttributeAccessIssue]
         return f"ns-train {self.config.method_name} --data {data} --load-dir {self.checkpoint_dir}"
 
@@ -204,10 +206,10 @@ class StafTrainer(Trainer):
 
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:
-        """Saves to a file beside the folder and moves it in: what was there stays until the new one is whole.
+        """Writes a checkpoint beside the folder and moves it in, so that earlier ones are kept until it is complete.
 
         Raises:
-            OSError: If it cannot be written; earlier checkpoints are as they were.
+            OSError: If the file cannot be written. Earlier checkpoints are not changed.
         """
         self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         path = self.checkpoint_dir / f"step-{step:09d}.ckpt"

@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,14 @@ class Commands:
         self.environment = dict(environment)
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["tests.docs.preload"])
+        before = os.environ.get("OMP_NUM_THREADS")
+        os.environ["OMP_NUM_THREADS"] = "1"  # of the server: its children have none of its threads
+        try:
+            forkserver.ensure_running()
+        finally:
+            os.environ.pop("OMP_NUM_THREADS")
+            if before is not None:
+                os.environ["OMP_NUM_THREADS"] = before
 
     def run(self, words: list[str], folder: Path, *, only_read: bool = False) -> Result:
         """Runs a command in a folder, or has its options read and nothing more."""

@@ -1,4 +1,7 @@
-"""Imported once by the process from which the commands of the pages are forked; absent packages are left out."""
+"""Imported once by the process from which the commands of the pages are forked; absent packages are left out.
+
+Open3D is not among them, nor what imports it: a child would wait forever for the threads of its parent's OpenMP.
+"""
 
 import contextlib
 import importlib
@@ -6,12 +9,10 @@ import warnings
 
 MODULES = (
     "staf_nerf.cli",
-    "open3d",
     "igl",
     "nerfstudio.scripts.train",
     "nerfstudio.scripts.eval",
     "nerfstudio.scripts.render",
-    "nerfstudio.scripts.exporter",
     "staf_nerf.plugin.demo",
 )
 

@@ -174,7 +174,7 @@ def test_what_a_file_holds_decides_how_it_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("none.obj", None, "no mesh"),
+        ("none.obj", None, "the mesh .* does not exist"),
         ("none.ply", None, "no file"),
         ("empty.obj", "", "is empty|contains no triangles|cannot read"),
         ("nan.obj", "v 0 0 0\nv 1 0 nan\nv 0 1 0\nf 1 2 3\n", "vertices must be finite"),
@@ -244,7 +244,7 @@ def test_a_late_stage_that_fails_takes_nothing_from_the_others(ring, tmp_path, m
 def test_what_a_cloud_cannot_teach_is_refused_before_anything_is_written(tmp_path):
     np.savetxt(tmp_path / "cloud.xyz", sphere(subdivisions=2).vertices)
     config = dataclasses.replace(SMALL, quantity="occupancy")
-    with pytest.raises(ValueError, match="quantity must be 'signed-distance' for a cloud"):
+    with pytest.raises(ValueError, match="quantity must be 'signed-distance' for a point cloud"):
         run(FitShape(tmp_path / "cloud.xyz", config, output=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
@@ -270,9 +270,9 @@ def test_the_command_fits_makes_a_mesh_and_refuses_what_is_wrong(ring, tmp_path)
     assert "watertight" in printed
     assert read_mesh(tmp_path / "made" / "ring.obj").bounds[1, 0] == pytest.approx(18.0, abs=0.7)
     for arguments, message in (
-        (("mesh",), "one of --load-config and --checkpoint is needed"),
+        (("mesh",), "either --load-config or --checkpoint is needed, and not both"),
         (("mesh", "--checkpoint", "out/metrics.json"), "is not a safetensors file"),
-        (("mesh", "--checkpoint", "out/field.safetensors", "--output", "a.fbx"), "ends in one of"),
+        (("mesh", "--checkpoint", "out/field.safetensors", "--output", "a.fbx"), "must end in one of"),
         (("fit", "shape", "nothing.obj"), "the mesh nothing.obj does not exist"),
     ):
         result = command("staf", *arguments, cwd=tmp_path, check=False)
@@ -286,5 +286,5 @@ def test_options_that_only_meshes_need_are_named_for_a_cloud():
     usual = load_preset("shape", "cpu", ShapeConfig())
     assert without_effect(cloud, usual) == []
     changed = dataclasses.replace(usual, softness=0.5, near_part=0.1)
-    assert without_effect(cloud, changed) == ["without effect on points: near_part, softness"]
+    assert without_effect(cloud, changed) == ["warning: options without effect on a point cloud: near_part, softness"]
     assert without_effect(sphere(), changed) == []

@@ -229,7 +229,7 @@ def test_an_interrupt_ends_all_and_what_is_finished_is_not_fitted_again(photo, t
     job = image.FitImage((photo, tmp_path / "grey.png"), output=tmp_path / "out", config=config)
     (found,) = image.run(job)  # the second is not begun
     assert found["interrupted"]
-    with pytest.raises(FileExistsError, match=r"photo holds a fit that --resume goes on with"):
+    with pytest.raises(FileExistsError, match=r"photo contains a fit; --resume continues it"):
         image.run(job)
     with pytest.raises(ValueError, match=r"is the state of a fit of photo.png seed 0, not of photo.png seed 1"):
         image.run(dataclasses.replace(job, resume=True, seed=1))
@@ -245,7 +245,7 @@ def test_an_interrupt_ends_all_and_what_is_finished_is_not_fitted_again(photo, t
     assert (tmp_path / "out" / "photo" / "metrics.json").stat().st_mtime_ns == before
 
 
-def test_a_loss_that_is_no_number_is_said_and_survived(photo, tmp_path, monkeypatch, capsys):
+def test_a_loss_that_is_nan_is_said_and_survived(photo, tmp_path, monkeypatch, capsys):
     losses, calls = ImageSignal.losses, []
 
     def broken(self, field, batch):
@@ -260,7 +260,7 @@ def test_a_loss_that_is_no_number_is_said_and_survived(photo, tmp_path, monkeypa
     assert found["steps"] == 200
     assert found["measures"]["psnr"] > 15.0
     said = "".join(capsys.readouterr().out.split())
-    assert "thelosswasnonumberatstep120:backtobeforeit,withhalfthelearningrates" in said
+    assert "thelosswasNaNorinfiniteatstep120:wentback,andhalvedthelearningrates" in said
 
 
 def test_an_interrupted_fit_goes_on_for_longer_than_was_asked_first(photo, tmp_path, monkeypatch):
@@ -313,7 +313,7 @@ def test_another_file_than_the_fitted_one_is_refused(photo, tmp_path):
     with pytest.raises(ValueError, match=r"other.png is Raster\(height=5"):
         evaluate.run(evaluate.Evaluate(checkpoint, file=tmp_path / "other.png"))
     photo.unlink()
-    with pytest.raises(FileNotFoundError, match="--file says where it is now"):
+    with pytest.raises(FileNotFoundError, match="does not exist; name it with --file"):
         evaluate.run(evaluate.Evaluate(checkpoint))
 
 

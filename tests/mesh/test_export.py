@@ -97,7 +97,7 @@ def test_a_baked_texture_has_the_surface_s_colors(suffix, tmp_path):
 
 def test_a_texture_does_not_go_to_ply(tmp_path):
     mesh = sphere(subdivisions=2)
-    with pytest.raises(ValueError, match=r"a texture needs a file that ends in .obj or .glb, got a.ply"):
+    with pytest.raises(ValueError, match=r"a texture needs a file name that ends in .obj or .glb, got a.ply"):
         write_mesh(tmp_path / "a.ply", mesh, bake(mesh, painted, size=64))
 
 
@@ -108,7 +108,7 @@ def test_a_texture_of_a_vast_mesh_is_refused_before_the_work():
 
 
 def test_an_output_that_cannot_be_written_is_refused_at_once(tmp_path):
-    with pytest.raises(ValueError, match=r"must go to a file that ends in one of .ply, .obj, .glb, got a.fbx"):
+    with pytest.raises(ValueError, match=r"the name of a mesh file must end in one of .ply, .obj, .glb, got a.fbx"):
         check_output(tmp_path / "a.fbx")
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):

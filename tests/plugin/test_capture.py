@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from staf_nerf.plugin.capture import CaptureError, find, prepare, reduce_image
-from tests.conftest import data, pose, write_capture
+from tests.conftest import data, pose, write_blender, write_capture
 
 
 def edit(folder, change, name="transforms.json"):
@@ -121,12 +121,7 @@ def test_masks_become_transparency_or_stay_masks(tmp_path):
 
 
 def test_blender_files_keep_their_splits_and_find_images_without_suffix(tmp_path):
-    write_capture(tmp_path, count=6, mode="RGBA")
-    meta = json.loads((tmp_path / "transforms.json").read_text())
-    (tmp_path / "transforms.json").unlink()
-    for split, part in (("train", meta["frames"][:4]), ("test", meta["frames"][4:])):
-        frames = [{**frame, "file_path": "./" + frame["file_path"].removesuffix(".png")} for frame in part]
-        (tmp_path / f"transforms_{split}.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": frames}))
+    write_blender(tmp_path, train=4, test=2)
     prepared = prepare(tmp_path)
     assert (prepared.kind, prepared.has_alpha, prepared.has_splits) == ("blender", True, True)
     result = listing(prepared)

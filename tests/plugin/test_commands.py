@@ -3,12 +3,15 @@
 import json
 import shutil
 
+import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from staf_nerf.plugin.methods import detect_device
 from staf_nerf.presets import load_preset
 from tests.plugin.conftest import SCENE, STEPS, command
+
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is not installed")
 
 
 def test_ns_train_saves_a_checkpoint_that_safe_loading_accepts(trained):
@@ -60,6 +63,7 @@ def test_ns_train_resumes_where_it_stopped(trained, tmp_path):
     assert int(adam) == int(old) + 5
 
 
+@needs_ffmpeg
 def test_ns_render_makes_pictures_along_a_path(trained, tmp_path):
     command(
         "ns-render", "interpolate", "--load-config", trained.config, "--output-path", tmp_path / "path",
@@ -69,6 +73,7 @@ def test_ns_render_makes_pictures_along_a_path(trained, tmp_path):
     assert len(list(tmp_path.rglob("*.png"))) >= 19
 
 
+@needs_ffmpeg
 def test_ns_render_makes_a_film(trained, tmp_path):
     command(
         "ns-render", "spiral", "--load-config", trained.config, "--output-path", tmp_path / "spiral.mp4",

@@ -1,11 +1,12 @@
 import json
+import math
 
 import pytest
 import torch
 
 from staf_nerf.plugin.dataparser import CaptureDataParserConfig
 from staf_nerf.presets import resource
-from tests.conftest import data, write_capture
+from tests.conftest import data, write_blender, write_capture
 
 
 def outputs(folder, split="train", **options):
@@ -58,23 +59,34 @@ def test_missing_images_are_counted_and_named_in_one_line(tmp_path, capsys):
     assert "Skipped 4 listed images that do not exist: 001.png, 002.png, 004.png, …" in printed
 
 
-def test_a_blender_scene_is_bounded_stays_where_it_is_and_has_transparency():
-    parsed = outputs(data("chair_200"), "test")
+@pytest.fixture(params=["made", "chair_200"])
+def blender(request, tmp_path):
+    """A blender scene's folder, its numbers of views to train on and to test, and the cameras' distance."""
+    if request.param == "chair_200":
+        return data("chair_200"), 100, 200, 4.0311
+    write_blender(tmp_path)
+    return tmp_path, 8, 4, 3 * math.sqrt(1.16)
+
+
+def test_a_blender_scene_is_bounded_stays_where_it_is_and_has_transparency(blender):
+    folder, _, _, distance = blender
+    parsed = outputs(folder, "test")
     assert parsed.metadata["has_alpha"]
     assert parsed.metadata["bounded"]
     assert parsed.dataparser_scale == 1.0
     radius = parsed.cameras.camera_to_worlds[:, :, 3].norm(dim=-1)
-    torch.testing.assert_close(radius, torch.full_like(radius, 4.0311), atol=1e-3, rtol=0)
+    torch.testing.assert_close(radius, torch.full_like(radius, distance), atol=1e-3, rtol=0)
 
 
-def test_every_fourth_view_of_a_blender_scene_is_trained_on_and_all_are_tested():
-    whole, thin = (outputs(data("chair_200"), "train", train_every=every) for every in (1, 4))
-    assert [len(whole.image_filenames), len(thin.image_filenames)] == [100, 25]
+def test_every_fourth_view_of_a_blender_scene_is_trained_on_and_all_are_tested(blender):
+    folder, train, test, _ = blender
+    whole, thin = (outputs(folder, "train", train_every=every) for every in (1, 4))
+    assert [len(whole.image_filenames), len(thin.image_filenames)] == [train, train // 4]
     assert thin.image_filenames == whole.image_filenames[::4]
     torch.testing.assert_close(thin.cameras.camera_to_worlds, whole.cameras.camera_to_worlds[::4])
-    assert len(outputs(data("chair_200"), "test", train_every=4).image_filenames) == 200
+    assert len(outputs(folder, "test", train_every=4).image_filenames) == test
     with pytest.raises(ValueError, match="train_every must be >= 1, got 0"):
-        outputs(data("chair_200"), "train", train_every=0)
+        outputs(folder, "train", train_every=0)
 
 
 def test_the_shipped_scene_has_sixty_ten_and_twenty_views_with_depth_and_a_mesh():
