@@ -83,7 +83,9 @@ def _gnu_openmp() -> ctypes.CDLL | None:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:
         return None
-    path = next((line.split(maxsplit=5)[-1] for line in lines if "libgomp" in line), None)
+    paths = {line.split(maxsplit=5)[-1] for line in lines if "libgomp" in line}
+    # Open3D and others bring one, too; torch's own lies in its folder, or is the system's.
+    path = min(paths, key=lambda path: ("/torch/" not in path, path), default=None)
     return ctypes.CDLL(path) if path else None
 
 
