@@ -2,13 +2,54 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+from typing import Any
 
 from staf_nerf.errors import debugging, explain
 
 
+class Output:
+    """Standard output that never ends a job: what can no longer be written to it is dropped.
+
+    That is so when its reader has gone (`staf fit … | head`), or the disk that it goes to is full.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.error: OSError | None = None
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may lack a letter of a file's name
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except OSError as error:
+            self._drop(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self.stream.flush()
+        except OSError as error:
+            self._drop(error)
+
+    def _drop(self, error: OSError) -> None:
+        """Sends what comes from now on, and what is still buffered, nowhere."""
+        self.error = self.error or error
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.stream.fileno())
+        os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
 def main() -> None:
     """Entry point of `staf`. With STAF_DEBUG=1 errors are shown with their traceback."""
+    before, output = sys.stdout, Output(sys.stdout)
+    sys.stdout = output  # pyright: ignore[reportAttributeAccessIssue]
     try:
         from staf_nerf import cli
 
@@ -20,6 +61,11 @@ def main() -> None:
         if message is None or debugging():
             raise
         sys.exit(f"staf: {message}")
+    finally:
+        output.flush()
+        sys.stdout = before
+    if output.error is not None and output.error.errno != errno.EPIPE:
+        sys.exit(f"staf: done, but the standard output could not be written: {output.error.strerror}")
 
 
 if __name__ == "__main__":

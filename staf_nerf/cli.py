@@ -22,6 +22,7 @@ from staf_nerf.jobs import evaluate as evaluation
 from staf_nerf.jobs import export as export_job
 from staf_nerf.jobs import mesh as mesh_job
 from staf_nerf.jobs import ntk as ntk_job
+from staf_nerf.kernels import library
 from staf_nerf.presets import load_preset
 
 MEASURE = {
@@ -288,6 +289,8 @@ def doctor() -> None:
 @contextmanager
 def _without_warnings() -> Iterator[None]:
     """Hides warnings that libraries give about each other."""
+    if (reason := library.why_absent()) is not None:  # its own warning would be hidden too
+        print(f"staf: {reason}", file=sys.stderr)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

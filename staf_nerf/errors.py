@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import pickle
 import re
 import sys
+import traceback
 
 EXTRAS = {
     "av": "nerf",
@@ -30,6 +32,15 @@ EXTRAS = {
     "yaml": "nerf",
 }
 """The extra in pyproject.toml that installs each optional module."""
+
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "fast_simplification": "fast-simplification",
+    "igl": "libigl",
+    "yaml": "pyyaml",
+}
+"""The name on the package index of each optional module that has another one."""
 
 DEBIAN_PACKAGES = {
     "libEGL.so.1": "libegl1",
@@ -66,7 +77,9 @@ def explain(error: BaseException) -> str | None:
     if (library := missing_library(error)) is not None:
         return library
     if isinstance(error, ImportError):
-        return missing_module(error)
+        return missing_module(error) or broken_module(error)
+    if isinstance(error, pickle.UnpicklingError):
+        return f"a checkpoint is damaged, or is none: {str(error).splitlines()[0]}"
     if isinstance(error, MemoryError):
         return f"there is not enough memory: {error}".removesuffix(": ")
     if isinstance(error, ValueError | OSError | RuntimeError) and not isinstance(error, NotImplementedError):
@@ -86,6 +99,21 @@ def missing_module(error: ImportError) -> str | None:
             f"{sys.version_info.major}.{sys.version_info.minor}."
         )
     return f'{module} is not installed. To get it: pip install "staf-nerf[{EXTRAS[module]}]"'
+
+
+def broken_module(error: ImportError) -> str | None:
+    """Returns which installed package failed during its import, with the remedy, or None if it is none of ours."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packages = [module.partition(".")[0] for module in modules]
+    ours = max((i for i, name in enumerate(packages) if name == "staf_nerf"), default=-1)
+    package = next((name for name in packages[ours + 1 :] if name in EXTRAS), None)
+    if package is None:
+        return None
+    return (
+        f"{package} is installed, but cannot be imported: {error}\n"
+        f"Install it again (pip install --force-reinstall {DISTRIBUTIONS.get(package, package)}). "
+        "`staf doctor` tries all packages."
+    )
 
 
 def missing_library(error: BaseException) -> str | None:

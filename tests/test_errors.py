@@ -1,10 +1,12 @@
 """Errors that a user can mend: what they say, and that faults of ours are not hidden."""
 
+import os
 import re
 import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from staf_nerf.errors import EXTRAS, explain, unusable
 from tests.conftest import ROOT
@@ -50,8 +52,6 @@ def test_unusable_tells_why_a_module_cannot_be_imported(tmp_path, monkeypatch):
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess:
-    import os
-
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={**os.environ, **environment}
     )
@@ -90,3 +90,43 @@ def test_ns_train_ends_with_a_line_for_a_capture_that_cannot_be_used(tmp_path, w
     assert "Traceback" not in result.stdout
     assert "StafTrainerConfig(" not in result.stdout  # nerfstudio's dump of the configuration
     assert len(result.stdout.splitlines()) < 30
+
+
+def test_a_package_that_is_there_and_broken_is_named_and_not_a_bug_of_ours(tmp_path, monkeypatch):
+    (tmp_path / "xatlas.py").write_text("raise ImportError('numpy.core.multiarray failed to import')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "xatlas", raising=False)
+    message = unusable("xatlas") or ""
+    assert message.startswith("xatlas is installed, but cannot be imported: numpy.core.multiarray failed to import")
+    assert "pip install --force-reinstall xatlas" in message
+    assert len(message.splitlines()) <= 3
+
+
+def test_an_import_that_our_own_code_gets_wrong_is_a_bug():
+    with pytest.raises(ImportError) as caught:
+        from staf_nerf.errors import nothing_of_that_name  # noqa: F401
+    assert explain(caught.value) is None
+
+
+@pytest.mark.parametrize("end", ["| head -c 1 > /dev/null", "> /dev/full"])
+def test_a_fit_is_written_whole_when_nobody_can_read_what_it_prints(tmp_path, end):
+    if end.endswith("full") and not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full here")
+    Image.effect_noise((24, 16), 50).convert("RGB").save(tmp_path / "a.png")
+    line = f"{sys.executable} -m staf_nerf fit image a.png --steps 5 --output o"
+    result = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {line} {end}"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    made = {path.name for path in (tmp_path / "o").iterdir()}
+    assert made >= {"field.safetensors", "metrics.json", "report.html", "image.png"}, result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.returncode == (1 if end.endswith("full") else 0)
+
+
+def test_a_name_that_the_terminal_cannot_show_does_not_end_a_fit(tmp_path):
+    Image.effect_noise((24, 16), 50).convert("RGB").save(tmp_path / "\u00fc.png")
+    line = [sys.executable, "-m", "staf_nerf", "fit", "image", "\u00fc.png", "--steps", "5", "--output", "o"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = subprocess.run(line, cwd=tmp_path, capture_output=True, check=False, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "o" / "metrics.json").is_file()

@@ -19,6 +19,7 @@ from staf_nerf.jobs.fitting import (
     fit_signal,
     processes,
     refuse_failures,
+    remove_old_results,
     say_left,
     trace_of,
     write_results,
@@ -90,9 +91,12 @@ def fit_sound(job: FitAudio, file: Path, output: Path, mine: Processes) -> tuple
         if not mine.writes:
             return [], history.interrupted
         save_field(output / FIELD_FILE, Checkpoint(model, job.config, track, str(file), job.seed))
-        with stages("measures"):
+        remove_old_results(output)
+        with stages("rendering"):
             found = render_sound(model, track, device=job.where)
-            measures: dict[str, float | None] = {**measure_sound(found, sound)}
+        measures: dict[str, float | None] = {}
+        with stages.attempt("measures"):
+            measures = {**measure_sound(found, sound)}
         figures: list[tuple[str, Path]] = []
         with stages.attempt("sound"):
             made = found if job.scale == 1.0 else render_sound(model, track, scale=job.scale, device=job.where)

@@ -7,11 +7,12 @@ import importlib
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -90,7 +91,7 @@ def _device() -> Finding:
 
 def _kernels() -> Finding:
     if (reason := library.why_absent()) is not None:
-        return Finding("broken" if library.is_wrong_checkout() else "absent", reason)
+        return Finding("broken" if library.is_broken() else "absent", reason)
     z, (c, w, p) = torch.linspace(-3, 3, 4099)[:, None], torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
     native = staf(z, c, w, p, implementation="native")
     exact = staf(z.double(), c.double(), w.double(), p.double(), implementation="reference")
@@ -103,9 +104,18 @@ def _kernels() -> Finding:
 
 def _compiler() -> Finding:
     found = next(filter(None, map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang"))), None)
-    if found:
-        return Finding("good", found)
-    return Finding("absent", "no C compiler (gcc or clang); an installation from source needs one to build the kernels")
+    if found is None:
+        return Finding("absent", "no C compiler (gcc or clang); an installation from source needs one for the kernels")
+    return _program(found, "-x", "c", "-fsyntax-only", os.devnull)
+
+
+def _program(path: str, *arguments: str) -> Finding:
+    """Runs a program, which must succeed."""
+    result = subprocess.run([path, *arguments], capture_output=True, timeout=60, check=False)
+    if result.returncode == 0:
+        return Finding("good", path)
+    lines = (result.stderr or result.stdout).decode(errors="replace").strip().splitlines()
+    return Finding("broken", f"{path} ends with {result.returncode}: {lines[-1] if lines else 'it prints nothing'}")
 
 
 def _cuda_kernels() -> Finding:
@@ -183,6 +193,9 @@ def _try_plugin() -> str:
     methods = importlib.import_module("staf_nerf.plugin.methods")
     importlib.import_module("nerfstudio.engine.trainer")
     names = sorted(spec.config.method_name for spec in vars(methods).values() if hasattr(spec, "config"))
+    registered = {point.name for point in entry_points(group="nerfstudio.method_configs")}
+    if not registered.issuperset(names):
+        raise RuntimeError("nerfstudio does not know our methods; install staf-nerf again")
     return f"methods: {', '.join(names)}"
 
 
@@ -193,18 +206,16 @@ def _try_sound() -> str:
 
 
 def _colmap() -> Finding:
-    found = [path for path in (shutil.which("colmap"),) if path]
+    if (binary := shutil.which("colmap")) is not None:
+        return _program(binary, "help")
     if (bindings := _installed("pycolmap")) is not None:
-        found.append(f"pycolmap {bindings}")
-    if found:
-        return Finding("good", ", ".join(found))
+        return Finding("good", f"pycolmap {bindings}; ns-process-data needs the program: sudo apt install colmap")
     return Finding("absent", "ns-process-data needs COLMAP to compute camera poses: sudo apt install colmap")
 
 
 def _ffmpeg() -> Finding:
-    binary = shutil.which("ffmpeg")
-    if binary:
-        return Finding("good", binary)
+    if (binary := shutil.which("ffmpeg")) is not None:
+        return _program(binary, "-version")
     return Finding("absent", "needed by ns-render and ns-process-data: sudo apt install ffmpeg")
 
 

@@ -20,7 +20,7 @@ from staf_nerf.errors import IncompleteError
 from staf_nerf.fields import count_parameters
 from staf_nerf.fit import RECORD_EVERY, History, Signal, fit
 from staf_nerf.jobs.figures import SinusoidTrace, draw_curve
-from staf_nerf.jobs.output import measures_table, prepare_folder, shown, write_page
+from staf_nerf.jobs.output import measures_table, prepare_folder, shown, write_page, write_whole
 from staf_nerf.jobs.progress import Stages, peak_memory
 from staf_nerf.signals.image import psnr
 
@@ -153,7 +153,7 @@ def is_finished(folder: Path) -> bool:
     """Returns whether a folder contains the results of a fit that was not interrupted."""
     try:
         return not json.loads((folder / "metrics.json").read_text())["interrupted"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
@@ -226,6 +226,19 @@ def history_of(whole: History, number: int) -> History:
     return replace(whole, losses=rows, passes=passes)
 
 
+RESULTS = (
+    "curve.png", "error.png", "found.png", "given.png", "image.exr", "image.png", "metrics.json", "report.html",
+    "sinusoids.png", "sound.wav", "spectrograms.png", "waves.png",
+)  # fmt: skip
+"""Files of a finished fit beside the field and the trace."""
+
+
+def remove_old_results(output: Path) -> None:
+    """Removes the results of an earlier fit from a folder, so that none of them is taken for this fit's."""
+    for name in RESULTS:
+        (output / name).unlink(missing_ok=True)
+
+
 def write_results(
     output: Path,
     file: Path,
@@ -276,12 +289,13 @@ def write_results(
     with stages.attempt("report"):
         write_page(output / "report.html", f"{file.name}: {config.task}", shown(found), figures, settings)
     found["failed"] = stages.failed
-    (output / "metrics.json").write_text(json.dumps(found, indent=1) + "\n")
     for step in history.rollbacks:
         console.print(f"[yellow]the loss was NaN or infinite at step {step}: went back, and halved the learning rates")
     if history.interrupted:
         console.print("[yellow]interrupted: the results so far are saved, and --resume continues the fit")
     console.print(measures_table(found))
+    with stages.attempt("metrics.json"):
+        write_whole(output / "metrics.json", json.dumps(found, indent=1) + "\n")
     console.print(f"Written to {output}: {', '.join(sorted(p.name for p in output.iterdir() if p.name != STATE))}")
     return found
 

@@ -26,6 +26,7 @@ from staf_nerf.jobs.fitting import (
     history_of,
     processes,
     refuse_failures,
+    remove_old_results,
     say_left,
     trace_of,
     write_results,
@@ -199,15 +200,21 @@ def _finish(job: Job, work: _Work, history: History, fitting: Stages, mine: Proc
     config, output, task, model = job.config, work.output, work.task, work.model
     checkpoint = Checkpoint(model, config, task.raster, str(work.file), job.seed)
     save_field(output / FIELD_FILE, checkpoint)
+    remove_old_results(output)
     with Stages(mine.console, dict(fitting.seconds)) as stages:
-        with stages("measures"):
+        found: Pixels | None = None
+        measures: dict[str, float | None] = {}
+        with stages.attempt("measures"):
             found, measures = measure(checkpoint, task, job.where)
         figures: list[tuple[str, Path]] = []
         with stages.attempt("image"):
+            if found is None:
+                found = render(model, task.raster, device=job.where)
             made = found if job.scale == 1.0 else render(model, task.raster, scale=job.scale, device=job.where)
             write_image(output / f"image{'.png' if task.raster.dtype in DEPTHS else '.exr'}", made)
         with stages.attempt("pictures"):
-            figures = _draw(output, found, task)
+            if found is not None:
+                figures = _draw(output, found, task)
     return write_results(
         output,
         work.file,

@@ -15,6 +15,7 @@ from rich.table import Table
 from tyro.conf import arg
 
 from staf_nerf.cores import shared_cores
+from staf_nerf.jobs.output import write_whole
 from staf_nerf.jobs.progress import Stages, peak_memory
 from staf_nerf.memory import keep_freed_memory, return_freed_memory
 from staf_nerf.mesh.clean import (
@@ -170,7 +171,7 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
     }
     console.print(_table(found))
     with stages.attempt("report"):
-        job.report.write_text(json.dumps(found, indent=1) + "\n")
+        write_whole(job.report, json.dumps(found, indent=1) + "\n")
     beside = [path for path in (job.report, job.picture) if path.is_file()]
     console.print(f"Written: {', '.join(map(str, (*files, *beside)))}", soft_wrap=True)
     stages.refuse_failures()

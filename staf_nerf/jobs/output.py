@@ -47,6 +47,21 @@ def prepare_folder(path: Path, *, overwrite: bool = False) -> None:
         raise OSError(f"cannot write to the folder {path}: {error.strerror}") from error
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file beside its place and moves it there when it is whole.
+
+    Raises:
+        OSError: If it cannot be written. The message names the file, and an older one is as it was.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
 def write_page(
     path: Path,
     title: str,
@@ -63,7 +78,7 @@ def write_page(
     )
     text = html.escape(json.dumps(settings, indent=1))
     page = PAGE.format(title=html.escape(title), rows=rows, figures=shown, settings=text)
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
 
 
 def shown(found: Mapping[str, Any]) -> dict[str, str]:

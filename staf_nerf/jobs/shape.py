@@ -20,7 +20,7 @@ from staf_nerf.evaluation import measure_cells, measure_points, measure_shape, s
 from staf_nerf.fields import count_parameters
 from staf_nerf.fit import History, fit
 from staf_nerf.jobs.fitting import choose_device
-from staf_nerf.jobs.output import prepare_folder
+from staf_nerf.jobs.output import prepare_folder, write_whole
 from staf_nerf.jobs.progress import Stages
 from staf_nerf.memory import keep_freed_memory
 from staf_nerf.mesh.clean import repair
@@ -109,6 +109,9 @@ def run(job: FitShape) -> dict[str, Any]:
             )
         checkpoint = Checkpoint(model, job.config, signal.frame, str(job.file), job.seed)
         save_field(output / FIELD_FILE, checkpoint)
+        for name in RESULTS:  # of an earlier fit
+            if name != FIELD_FILE:
+                (output / name).unlink(missing_ok=True)
         mesh, measures = None, {}
         with stages.attempt("surface") as report:
             try:
@@ -130,8 +133,9 @@ def run(job: FitShape) -> dict[str, Any]:
         measures["grid_iou_of_best_pass"] = max((row["grid_iou"] for row in history.passes), default=None)
     found = _result(job, history, measures, stages, count_parameters(model))
     text = json.dumps(found, indent=1)
-    (output / "metrics.json").write_text(text + "\n")
     console.print(_table(found))
+    with stages.attempt("metrics.json"):
+        write_whole(output / "metrics.json", text + "\n")
     if measures.get("stray_part", 0.0) > 0.01:
         console.print(
             f"warning: {100 * measures['stray_part']:.0f} % of the surface lies far from all points: the fit closed a "

@@ -10,12 +10,14 @@ import ctypes
 import functools
 import importlib.machinery
 import importlib.util
+import json
 import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import torch
 from torch import Tensor, nn
@@ -59,9 +61,18 @@ def library() -> ctypes.CDLL | None:
         found = ctypes.CDLL(str(path))
         for name, arguments in ARGUMENTS.items():
             getattr(found, name).argtypes = arguments
-        return found if found.staf_version() == VERSION else None
-    except (OSError, AttributeError):
+        version = found.staf_version()
+    except (OSError, AttributeError) as error:
+        _unusable.append(f"{path} cannot be loaded: {error}")
         return None
+    if version != VERSION:
+        _unusable.append(f"{path} is of version {version}, and {VERSION} is needed")
+        return None
+    return found
+
+
+_unusable: list[str] = []
+"""Why a library that is there cannot be used."""
 
 
 def why_absent() -> str | None:
@@ -75,10 +86,20 @@ def why_absent() -> str | None:
             "Kernels run in plain torch, several times slower. Start Python in another folder, or install this "
             "checkout: pip install -e ."
         )
+    if _unusable:
+        return (
+            f"the C library {_unusable[-1]}. Kernels run in plain torch, several times slower. Install staf_nerf "
+            "again, with --force-reinstall --no-deps."
+        )
     return (
         "staf_nerf was installed without a C compiler. Its kernels run in plain torch, several times slower. Install "
         "gcc or clang, then install staf_nerf again."
     )
+
+
+def is_broken() -> bool:
+    """Returns whether the library should be in use and is not: it is damaged, or another copy of the package has it."""
+    return library() is None and (bool(_unusable) or is_wrong_checkout())
 
 
 def is_wrong_checkout() -> bool:
@@ -93,8 +114,13 @@ def is_wrong_checkout() -> bool:
         installed = metadata.distribution("staf-nerf")
     except metadata.PackageNotFoundError:
         return False
+    own = Path(__file__).resolve().parent
     libraries = [Path(str(path.locate())) for path in installed.files or () if path.name.startswith("_native.")]
-    return any(path.resolve().parent != Path(__file__).resolve().parent for path in libraries)
+    origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    if origin.get("dir_info", {}).get("editable"):  # such an installation lists no files of the package
+        folder = Path(unquote(urlparse(origin["url"]).path), "staf_nerf", "kernels")
+        libraries += folder.glob("_native.*")
+    return any(path.resolve().parent != own for path in libraries if path.suffix in (".so", ".pyd"))
 
 
 @functools.cache

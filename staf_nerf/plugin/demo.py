@@ -105,6 +105,8 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
     if frames:
         with attempts.attempt("turntable"), _quiet():
             film(model, turntable(manager.train_dataset.cameras, frames), folder / "turntable.mp4", console)
+    if "turntable" in attempts.failed:
+        (folder / "turntable.mp4").unlink(missing_ok=True)  # what there is of it
     with attempts.attempt("mesh"), _quiet():
         assert isinstance(model, StafModel)
         source = source_of(model, trainer.pipeline.datamanager, most_pixels=MESH_VIEW_PIXELS)

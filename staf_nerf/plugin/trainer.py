@@ -87,8 +87,10 @@ class StafTrainerConfig(TrainerConfig):
         explain_uncaught_errors()
         folder = super().get_checkpoint_dir()
         if _loaded_from() is not None:
-            for checkpoint in sorted(folder.glob("step-*.ckpt"))[-1:]:
-                check_readable(checkpoint)
+            found = sorted(folder.glob("step-*.ckpt"))
+            if not found:
+                raise FileNotFoundError(f"the run has no checkpoint (step-*.ckpt) in {folder}")
+            check_readable(found[-1])
         return folder
 
     def save_config(self) -> None:

@@ -81,3 +81,21 @@ def test_a_checkout_that_hides_the_installed_package_is_told(tmp_path):
     )
     assert f"Python imports staf_nerf from {clone}" in result.stderr
     assert "pip install -e ." in result.stderr
+
+
+def test_a_library_that_is_damaged_is_broken(tmp_path):
+    shutil.copytree(ROOT / "staf_nerf", tmp_path / "staf_nerf", ignore=shutil.ignore_patterns("*.so", "results"))
+    (tmp_path / "staf_nerf/kernels/_native.abi3.so").write_text("junk")
+    code = "from staf_nerf.jobs import doctor; print(doctor._kernels())"
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "state='broken'" in result.stdout
+    assert "_native.abi3.so cannot be loaded" in result.stdout
+
+
+def test_a_program_that_does_not_run_is_broken(tmp_path):
+    program = tmp_path / "ffmpeg"
+    program.write_text("#!/bin/sh\necho error while loading shared libraries >&2\nexit 127\n")
+    program.chmod(0o755)
+    finding = doctor._program(str(program), "-version")
+    assert finding.state == "broken"
+    assert finding.text.endswith("ends with 127: error while loading shared libraries")

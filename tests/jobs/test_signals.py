@@ -431,3 +431,36 @@ def test_pictures_that_cannot_be_drawn_take_nothing_from_the_other_results(photo
         found = json.loads((tmp_path / folder / "metrics.json").read_text())
         assert 'pip install "staf-nerf[signals]"' in found["failed"]["pictures"]
         assert found["measures"]["psnr"] > 5
+
+
+def test_metrics_that_cannot_be_computed_take_nothing_from_the_other_results(photo, sound, tmp_path, monkeypatch):
+    def fails(*arguments, **options):
+        raise ModuleNotFoundError("No module named 'torchmetrics'", name="torchmetrics")
+
+    monkeypatch.setattr(image, "measure", fails)
+    monkeypatch.setattr(audio, "measure_sound", fails)
+    short = dataclasses.replace(FIT, steps=40)
+    with pytest.raises(IncompleteError, match="measures"):
+        image.run(image.FitImage((photo,), output=tmp_path / "out", config=ImageConfig(field=FIELD, fit=short)))
+    with pytest.raises(IncompleteError, match="measures"):
+        audio.run(audio.FitAudio((sound,), output=tmp_path / "sound", config=AudioConfig(field=FIELD, fit=short)))
+    assert read_image(tmp_path / "out" / "image.png").shape == (64, 96, 3)
+    for folder in ("out", "sound"):
+        made = {path.name for path in (tmp_path / folder).iterdir()}
+        assert made >= {"field.safetensors", "metrics.json", "report.html", "curve.png"}
+        assert json.loads((tmp_path / folder / "metrics.json").read_text())["measures"] == {}
+
+
+def test_results_of_an_earlier_fit_are_not_taken_for_those_of_this_one(photo, tmp_path, monkeypatch):
+    short = ImageConfig(field=FIELD, fit=dataclasses.replace(FIT, steps=20))
+    image.run(image.FitImage((photo,), output=tmp_path / "out", config=short))
+    assert (tmp_path / "out" / "error.png").is_file()
+
+    def fails(*arguments, **options):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(image, "_draw", fails)
+    with pytest.raises(IncompleteError):
+        image.run(image.FitImage((photo,), output=tmp_path / "out", config=short, overwrite=True))
+    assert not (tmp_path / "out" / "error.png").exists()
+    assert (tmp_path / "out" / "image.png").is_file()
