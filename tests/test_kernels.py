@@ -1,6 +1,7 @@
 import functools
 import math
 import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,10 @@ from staf_nerf.kernels import library, pointwise, reference, staf
 from staf_nerf.kernels.fourier_sum import fourier_sum, fourier_sum_backward, fourier_sum_second
 from staf_nerf.kernels.pointwise import scaled_derivative
 from tests.reference import oracles
+
+needs_cxx = pytest.mark.skipif(
+    not any(map(shutil.which, (os.environ.get("CXX") or "g++", "clang++"))), reason="torch.compile needs a C++ compiler"
+)
 
 IMPLEMENTATIONS = ["reference", "native"]
 
@@ -413,6 +418,7 @@ def test_native_takes_any_memory_layout(layout, generator):
     torch.testing.assert_close(*results)
 
 
+@needs_cxx
 def test_forward_mode_is_right_when_compiled_and_refused_where_it_would_be_dropped(generator):
     z, *parameters = (x.detach() for x in draw((5, 4), (3,), generator, dtype=torch.float32))
 
@@ -541,6 +547,7 @@ def test_pointwise_float32_is_as_good_as_torch_formula_against_float64(kind, sca
 # --- and in what surrounds them ---------------------------------------------------------------------------------------
 
 
+@needs_cxx
 def test_a_compiled_function_equals_the_eager_one(generator):
     inputs = draw((50, 4), (3,), generator, dtype=torch.float32)
 
