@@ -141,7 +141,11 @@ def report(prepared: Prepared) -> None:
     if prepared.dropped:
         names = ", ".join(Path(path).name for path in prepared.dropped[:3])
         more = ", …" if len(prepared.dropped) > 3 else ""
-        CONSOLE.print(f"Skipped {len(prepared.dropped)} listed images that do not exist: {names}{more}")
+        missing, listed = len(prepared.dropped), prepared.count + len(prepared.dropped)
+        CONSOLE.print(
+            f"{prepared.count} of {listed} listed images are used. "
+            f"{missing} do not exist and are skipped: {names}{more}"
+        )
     if prepared.factor > 1:
         CONSOLE.print(f"Images are reduced by a factor of {prepared.factor}, in {prepared.transforms.parent}")
 

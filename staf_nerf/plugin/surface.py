@@ -42,6 +42,8 @@ def open_run(config: Path, *, most_pixels: int = 256) -> Source:
         FileNotFoundError: If the file does not exist.
         ValueError: If it is not a run of one of our methods.
     """
+    if config.is_dir():
+        config = config / "config.yml"
     if not config.is_file():
         raise FileNotFoundError(f"the run {config} does not exist: name the config.yml of a run")
     with warnings.catch_warnings():

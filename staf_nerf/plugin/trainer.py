@@ -5,6 +5,7 @@ Besides tensors a checkpoint contains plain Python numbers only, so that torch's
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import os
@@ -190,6 +191,15 @@ class StafTrainer(Trainer):
                 f"Interrupted and saved at step {self.step}. To continue:\n{self.resume_command()}", soft_wrap=True
             )
             raise
+
+    def _train_complete_viewer(self) -> None:
+        """Says what comes next. With a viewer, nerfstudio then waits for Ctrl-C, which here is no interruption."""
+        config = self.config.get_base_dir() / "config.yml"
+        CONSOLE.print(
+            f"Finished and saved. To make a mesh:\nstaf mesh --load-config {config} -o mesh.glb", soft_wrap=True
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            super()._train_complete_viewer()
 
     def resume_command(self) -> str:
         """Returns the command that continues from the last checkpoint."""
