@@ -106,5 +106,9 @@ def test_chromium_shows_the_render_of_a_training_pose(trained, tmp_path, monkeyp
             wait_for(lambda index=index: score(index) > 0.9, what=f"the render of pose {index}")
             assert score(other) < 0.8  # another pose's picture does not pass
     finally:
+        machines = list(viewer.render_statemachines.values())
         browser.close()
         viewer.viser_server.stop()
+        for machine in machines:  # a thread that still renders when Python ends would abort it
+            machine.running = False
+            machine.join(60)
