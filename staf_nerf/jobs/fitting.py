@@ -233,9 +233,9 @@ RESULTS = (
 """Files of a finished fit beside the field and the trace."""
 
 
-def remove_old_results(output: Path) -> None:
+def remove_old_results(output: Path, names: Sequence[str] = RESULTS) -> None:
     """Removes the results of an earlier fit from a folder, so that none of them is taken for this fit's."""
-    for name in RESULTS:
+    for name in names:
         (output / name).unlink(missing_ok=True)
 
 

@@ -19,7 +19,7 @@ from staf_nerf.config import ShapeConfig
 from staf_nerf.evaluation import measure_cells, measure_points, measure_shape, shape_mesh
 from staf_nerf.fields import count_parameters
 from staf_nerf.fit import History, fit
-from staf_nerf.jobs.fitting import choose_device
+from staf_nerf.jobs.fitting import choose_device, remove_old_results
 from staf_nerf.jobs.output import prepare_folder, write_whole
 from staf_nerf.jobs.progress import Stages
 from staf_nerf.memory import keep_freed_memory
@@ -34,8 +34,8 @@ from staf_nerf.signals.shape import Frame, PointCloudSignal, ShapeSignal, check_
 
 FOR_MESHES = ("surface_part", "near_part", "near", "grid", "cached_points", "softness", "eikonal_weight")
 """Options of a `ShapeConfig` without effect on point clouds, which have points on the surface only."""
-RESULTS = ("mesh.glb", "mesh.ply", "preview.png", FIELD_FILE, "metrics.json")
-"""Output files of a fit."""
+RESULTS = ("mesh.glb", "mesh.ply", "preview.png", "metrics.json")
+"""Output files of a fit beside the field."""
 NOTHING = {
     "iou": "- (a surface is open)",
     "field_iou": "- (the file has no inside)",
@@ -109,9 +109,7 @@ def run(job: FitShape) -> dict[str, Any]:
             )
         checkpoint = Checkpoint(model, job.config, signal.frame, str(job.file), job.seed)
         save_field(output / FIELD_FILE, checkpoint)
-        for name in RESULTS:  # of an earlier fit
-            if name != FIELD_FILE:
-                (output / name).unlink(missing_ok=True)
+        remove_old_results(output, RESULTS)
         mesh, measures = None, {}
         with stages.attempt("surface") as report:
             try:
@@ -141,7 +139,7 @@ def run(job: FitShape) -> dict[str, Any]:
             f"warning: {100 * measures['stray_part']:.0f} % of the surface lies far from all points: the fit closed a "
             "hole in the point cloud, or it was too short"
         )
-    made = [name for name in RESULTS if (output / name).is_file()]
+    made = [name for name in (*RESULTS, FIELD_FILE) if (output / name).is_file()]
     console.print(f"Written to {output}: {', '.join(made)}", soft_wrap=True)
     stages.refuse_failures()
     return json.loads(text)
