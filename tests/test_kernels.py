@@ -583,23 +583,23 @@ def test_what_watches_torch_s_operations_sees_an_operator(generator):
 def test_a_library_of_another_version_counts_as_absent(monkeypatch):
     if library.library() is None:
         pytest.skip("there was no C compiler when this was installed")
-    for changes in ({"VERSION": -1}, {"ARGUMENTS": {"staf_of_tomorrow": []}}):
+    newer = {"staf_of_tomorrow": []}
+    for name, value, why in (("VERSION", -1, "is of version"), ("ARGUMENTS", newer, "staf_of_tomorrow")):
         with monkeypatch.context() as patch:
-            for name, value in changes.items():
-                patch.setattr(library, name, value)
-            library.library.cache_clear()
+            patch.setattr(library, "load", library.load.__wrapped__)  # the function without its cache
+            patch.setattr(library, name, value)
             assert library.library() is None
-    library.library.cache_clear()
+            assert why in str(library.why_absent())
+            assert library.is_broken()
     assert library.library() is not None
 
 
 def test_without_the_library_the_reference_serves_and_one_line_says_so(generator, monkeypatch):
     inputs = draw((5, 4), (3,), generator)
     expected = staf(*inputs, implementation="reference")
-    monkeypatch.setattr(library, "library", lambda: None)
-    library._is_here_or_one_line.cache_clear()
+    monkeypatch.setattr(library, "load", lambda: (None, None))
+    monkeypatch.setattr(library, "_is_here_or_one_line", functools.cache(library._is_here_or_one_line.__wrapped__))
     with pytest.warns(UserWarning, match="without a C compiler") as warned:
         results = [staf(*inputs), staf(*inputs)]
-    library._is_here_or_one_line.cache_clear()
     assert len(warned) == 1
     assert all(torch.equal(result, expected) for result in results)

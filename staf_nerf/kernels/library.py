@@ -49,35 +49,35 @@ ARGUMENTS = {
 }
 
 
-@functools.cache
 def library() -> ctypes.CDLL | None:
     """Returns the compiled library, or None if it is missing or made for another version or machine."""
+    return load()[0]
+
+
+@functools.cache
+def load() -> tuple[ctypes.CDLL | None, str | None]:
+    """Returns the compiled library, or None and, if there is one that cannot be used, why not."""
     folder = Path(__file__).parent
     paths = [folder / f"_native{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        return None
+        return None, None
     try:
         found = ctypes.CDLL(str(path))
         for name, arguments in ARGUMENTS.items():
             getattr(found, name).argtypes = arguments
         version = found.staf_version()
     except (OSError, AttributeError) as error:
-        _unusable.append(f"{path} cannot be loaded: {error}")
-        return None
+        return None, f"{path} cannot be loaded: {error}"
     if version != VERSION:
-        _unusable.append(f"{path} is of version {version}, and {VERSION} is needed")
-        return None
-    return found
-
-
-_unusable: list[str] = []
-"""Why a library that is there cannot be used."""
+        return None, f"{path} is of version {version}, and {VERSION} is needed"
+    return found, None
 
 
 def why_absent() -> str | None:
     """Returns why the library is not in use, with the remedy, or None if it is in use."""
-    if library() is not None:
+    found, damage = load()
+    if found is not None:
         return None
     if is_wrong_checkout():
         folder = Path(__file__).resolve().parents[2]
@@ -86,9 +86,9 @@ def why_absent() -> str | None:
             "Kernels run in plain torch, several times slower. Start Python in another folder, or install this "
             "checkout: pip install -e ."
         )
-    if _unusable:
+    if damage is not None:
         return (
-            f"the C library {_unusable[-1]}. Kernels run in plain torch, several times slower. Install staf_nerf "
+            f"the C library {damage}. Kernels run in plain torch, several times slower. Install staf_nerf "
             "again, with --force-reinstall --no-deps."
         )
     return (
@@ -99,7 +99,8 @@ def why_absent() -> str | None:
 
 def is_broken() -> bool:
     """Returns whether the library should be in use and is not: it is damaged, or another copy of the package has it."""
-    return library() is None and (bool(_unusable) or is_wrong_checkout())
+    found, damage = load()
+    return found is None and (damage is not None or is_wrong_checkout())
 
 
 def is_wrong_checkout() -> bool:
@@ -214,4 +215,4 @@ def _is_here_or_one_line() -> bool:
     return library() is not None
 
 
-library()  # loaded at import, so that it notices a fork before its first use
+load()  # at import, so that it notices a fork before its first use
