@@ -10,28 +10,16 @@ cd "$(dirname "$0")/.."
 . tools/python.sh
 compiler=${CC:-gcc}
 
-# What an entry of the C library's table in pyproject.toml lists.
-table() {
-    "$python" - "$1" <<'EOF'
-import sys
-import tomllib
-
-with open("pyproject.toml", "rb") as file:
-    (extension,) = tomllib.load(file)["tool"]["setuptools"]["ext-modules"]
-print(*extension[sys.argv[1]])
-EOF
-}
-
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cp -r pyproject.toml method_configs staf_nerf tests "$work"
+cp -r pyproject.toml setup.py method_configs staf_nerf tests "$work"
 rm -f "$work"/staf_nerf/kernels/_native.*
 cd "$work"
 
-# The sources and flags of pyproject.toml, with less optimisation: compilers take the last of two that contradict. Products
+# The sources and flags of setup.py, with less optimisation: compilers take the last of two that contradict. Products
 # and sums must still be rounded together, which gcc does with -fexpensive-optimizations.
-read -r -a sources < <(table "sources")
-read -r -a flags < <(table "extra-compile-args")
+read -r -a sources < <("$python" -c "import setup; print(*setup.SOURCES)")
+read -r -a flags < <("$python" -c "import setup; print(*setup.FLAGS)")
 flags+=(-O1 -fexpensive-optimizations -g -fPIC -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all)
 objects=() running=()
 for source in "${sources[@]}"; do

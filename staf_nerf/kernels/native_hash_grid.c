@@ -16,6 +16,8 @@ typedef float F __attribute__((vector_size(4 * GROUP)));
 typedef int32_t I __attribute__((vector_size(4 * GROUP)));
 typedef uint32_t U __attribute__((vector_size(4 * GROUP)));
 typedef float QUAD __attribute__((vector_size(16)));
+/* Where the number of rounds is a constant: at -O2, compilers unroll few loops by themselves. */
+#define UNROLLED _Pragma("GCC unroll 8")
 #define INLINE static inline __attribute__((always_inline))
 
 /* Two pairs of floats; as doubles, compilers load them in one instruction each. */

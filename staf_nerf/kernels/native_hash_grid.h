@@ -1,7 +1,7 @@
 /* The arithmetic of native_hash_grid.c for one instruction set: see native_instructions.h, which includes it.
  *
  * Points are worked on GROUP at a time, one in each lane of the compiler's vector types; what reads or writes rows of the
- * table goes point by point.
+ * table goes point by point. Loops over corners and axes that gain by it are UNROLLED.
  */
 
 typedef struct {
@@ -57,7 +57,7 @@ INLINE void NAME(find)(const grid *g, ptrdiff_t level, const F *points, int dims
 /* A corner's weight. */
 INLINE F NAME(weight)(const CELLS *at, int corner, int dims) {
     F product = corner & 1 ? at->fraction[0] : 1.0f - at->fraction[0];
-    for (int axis = 1; axis < dims; axis++)
+    UNROLLED for (int axis = 1; axis < dims; axis++)
         product *= corner >> axis & 1 ? at->fraction[axis] : 1.0f - at->fraction[axis];
     return product;
 }
@@ -65,7 +65,7 @@ INLINE F NAME(weight)(const CELLS *at, int corner, int dims) {
 /* Its derivative along one axis, in units of cells. */
 INLINE F NAME(slope)(const CELLS *at, int corner, int dims, int along) {
     F product = (F){0} + (corner >> along & 1 ? 1.0f : -1.0f);
-    for (int axis = 0; axis < dims; axis++)
+    UNROLLED for (int axis = 0; axis < dims; axis++)
         if (axis != along) product *= corner >> axis & 1 ? at->fraction[axis] : 1.0f - at->fraction[axis];
     return product;
 }
@@ -74,7 +74,7 @@ INLINE F NAME(slope)(const CELLS *at, int corner, int dims, int along) {
 INLINE F NAME(bend)(const CELLS *at, int corner, int dims, int along, int across) {
     if (along == across) return (F){0};
     F product = (F){0} + ((corner >> along & 1) == (corner >> across & 1) ? 1.0f : -1.0f);
-    for (int axis = 0; axis < dims; axis++)
+    UNROLLED for (int axis = 0; axis < dims; axis++)
         if (axis != along && axis != across)
             product *= corner >> axis & 1 ? at->fraction[axis] : 1.0f - at->fraction[axis];
     return product;
@@ -83,7 +83,7 @@ INLINE F NAME(bend)(const CELLS *at, int corner, int dims, int along, int across
 /* How it moves when the point moves by v. */
 INLINE F NAME(along)(const CELLS *at, int corner, int dims, const F *v, float scale) {
     F sum = {0};
-    for (int axis = 0; axis < dims; axis++) sum += v[axis] * NAME(slope)(at, corner, dims, axis);
+    UNROLLED for (int axis = 0; axis < dims; axis++) sum += v[axis] * NAME(slope)(at, corner, dims, axis);
     return scale * sum;
 }
 
@@ -116,12 +116,12 @@ INLINE void NAME(forward_group)(const grid *g, ptrdiff_t unit, int dims, ptrdiff
         F weights[8];
         const float *table = g->table + g->offsets[level] * features;
         NAME(find)(g, level, x, dims, &at);
-        for (int c = 0; c < 1 << dims; c++) weights[c] = NAME(weight)(&at, c, dims);
+        UNROLLED for (int c = 0; c < 1 << dims; c++) weights[c] = NAME(weight)(&at, c, dims);
         for (ptrdiff_t i = 0; i < many; i++) {
             float *out = g->out + ((first + i) * g->levels + level) * features;
             if (features == 2) { /* two corners at a time */
                 QUAD sum = {0};
-                for (int c = 0; c < 1 << dims; c += 2) {
+                UNROLLED for (int c = 0; c < 1 << dims; c += 2) {
                     float low = weights[c][i], high = weights[c + 1][i];
                     sum += (QUAD){low, low, high, high} * two_pairs(table + at.row[c][i] * 2, table + at.row[c + 1][i] * 2);
                 }
@@ -130,7 +130,7 @@ INLINE void NAME(forward_group)(const grid *g, ptrdiff_t unit, int dims, ptrdiff
             }
             for (ptrdiff_t f = 0; f < features; f++) {
                 float sum = 0.0f;
-                for (int c = 0; c < 1 << dims; c++) sum += weights[c][i] * table[at.row[c][i] * features + f];
+                UNROLLED for (int c = 0; c < 1 << dims; c++) sum += weights[c][i] * table[at.row[c][i] * features + f];
                 out[f] = sum;
             }
         }
@@ -145,10 +145,10 @@ INLINE void NAME(table_level)(const grid *g, ptrdiff_t level, int dims, ptrdiff_
         ptrdiff_t many = NAME(end)(g, first);
         NAME(gather)(g, g->points, first, dims, x);
         NAME(find)(g, level, x, dims, &at);
-        for (int c = 0; c < 1 << dims; c++) weights[c] = NAME(weight)(&at, c, dims);
+        UNROLLED for (int c = 0; c < 1 << dims; c++) weights[c] = NAME(weight)(&at, c, dims);
         for (ptrdiff_t i = 0; i < many; i++) {
             const float *grad = g->grad + ((first + i) * g->levels + level) * features;
-            for (int c = 0; c < 1 << dims; c++)
+            UNROLLED for (int c = 0; c < 1 << dims; c++)
                 NAME(add)(table + at.row[c][i] * features, weights[c][i], grad, features);
         }
     }
@@ -159,10 +159,10 @@ INLINE void NAME(agree)(const grid *g, const float *table, ptrdiff_t level, ptrd
                         ptrdiff_t features, F agreement[8]) {
     ptrdiff_t many = NAME(end)(g, first);
     table += g->offsets[level] * features;
-    for (int c = 0; c < 1 << dims; c++) agreement[c] = (F){0};
+    UNROLLED for (int c = 0; c < 1 << dims; c++) agreement[c] = (F){0};
     for (ptrdiff_t i = 0; i < many; i++) {
         const float *grad = g->grad + ((first + i) * g->levels + level) * features;
-        for (int c = 0; c < 1 << dims; c++)
+        UNROLLED for (int c = 0; c < 1 << dims; c++)
             agreement[c][i] = NAME(dot)(table + at->row[c][i] * features, grad, features);
     }
 }
@@ -181,8 +181,8 @@ INLINE void NAME(points_group)(const grid *g, ptrdiff_t unit, int dims, ptrdiff_
         CELLS at;
         NAME(find)(g, level, x, dims, &at);
         NAME(agree)(g, g->table, level, first, &at, dims, features, agreement);
-        for (int axis = 0; axis < dims; axis++)
-            for (int c = 0; c < 1 << dims; c++)
+        UNROLLED for (int axis = 0; axis < dims; axis++)
+            UNROLLED for (int c = 0; c < 1 << dims; c++)
                 sums[axis] += g->scales[level] * agreement[c] * NAME(slope)(&at, c, dims, axis);
     }
     NAME(store_points)(g, first, dims, sums);
@@ -200,19 +200,19 @@ INLINE void NAME(second_group)(const grid *g, ptrdiff_t unit, int dims, ptrdiff_
         float scale = g->scales[level];
         NAME(find)(g, level, x, dims, &at);
         NAME(agree)(g, g->table, level, first, &at, dims, features, agreement);
-        for (int c = 0; c < 1 << dims; c++) {
+        UNROLLED for (int c = 0; c < 1 << dims; c++) {
             moved[c] = NAME(along)(&at, c, dims, v, scale);
             weights[c] = NAME(weight)(&at, c, dims);
-            for (int axis = 0; axis < dims; axis++) {
+            UNROLLED for (int axis = 0; axis < dims; axis++) {
                 F bent = {0};
-                for (int other = 0; other < dims; other++) bent += v[other] * NAME(bend)(&at, c, dims, axis, other);
+                UNROLLED for (int other = 0; other < dims; other++) bent += v[other] * NAME(bend)(&at, c, dims, axis, other);
                 sums[axis] += scale * scale * agreement[c] * bent;
             }
         }
         for (ptrdiff_t i = 0; i < many; i++) {
             float *to_grad = g->to_grad + ((first + i) * g->levels + level) * features;
             for (ptrdiff_t f = 0; f < features; f++) to_grad[f] = 0.0f;
-            for (int c = 0; c < 1 << dims; c++) {
+            UNROLLED for (int c = 0; c < 1 << dims; c++) {
                 ptrdiff_t row = (g->offsets[level] + at.row[c][i]) * features;
                 NAME(add)(to_grad, moved[c][i], g->table + row, features);
                 if (g->v_table) NAME(add)(to_grad, weights[c][i], g->v_table + row, features);
@@ -220,8 +220,8 @@ INLINE void NAME(second_group)(const grid *g, ptrdiff_t unit, int dims, ptrdiff_
         }
         if (!g->v_table) continue;
         NAME(agree)(g, g->v_table, level, first, &at, dims, features, agreement);
-        for (int axis = 0; axis < dims; axis++)
-            for (int c = 0; c < 1 << dims; c++) sums[axis] += scale * agreement[c] * NAME(slope)(&at, c, dims, axis);
+        UNROLLED for (int axis = 0; axis < dims; axis++)
+            UNROLLED for (int c = 0; c < 1 << dims; c++) sums[axis] += scale * agreement[c] * NAME(slope)(&at, c, dims, axis);
     }
     NAME(store_points)(g, first, dims, sums);
 }
@@ -235,10 +235,10 @@ INLINE void NAME(second_table_level)(const grid *g, ptrdiff_t level, int dims, p
         NAME(gather)(g, g->points, first, dims, x);
         NAME(gather)(g, g->v_points, first, dims, v);
         NAME(find)(g, level, x, dims, &at);
-        for (int c = 0; c < 1 << dims; c++) moved[c] = NAME(along)(&at, c, dims, v, g->scales[level]);
+        UNROLLED for (int c = 0; c < 1 << dims; c++) moved[c] = NAME(along)(&at, c, dims, v, g->scales[level]);
         for (ptrdiff_t i = 0; i < many; i++) {
             const float *grad = g->grad + ((first + i) * g->levels + level) * features;
-            for (int c = 0; c < 1 << dims; c++)
+            UNROLLED for (int c = 0; c < 1 << dims; c++)
                 NAME(add)(table + at.row[c][i] * features, moved[c][i], grad, features);
         }
     }
