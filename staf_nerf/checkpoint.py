@@ -109,23 +109,39 @@ def load_field(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
         raise FileNotFoundError(f"the checkpoint {path} does not exist")
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
-            about = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            about = _description((file.metadata() or {}).get(KEY), path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
-    if "task" not in about:
-        raise ValueError(f"{path} does not contain a field of staf_nerf")
-    if about["format"] != FORMAT:
-        raise ValueError(f"{path} has format {about['format']}, this version of staf_nerf reads format {FORMAT}")
-    if about["task"] not in KINDS:
-        raise ValueError(
-            f"{path} contains a field for the unknown task {about['task']!r}, the known ones are {sorted(KINDS)}"
-        )
     kind = KINDS[about["task"]]
-    config, frame = override(kind.config, about["config"]), kind.frame(**about["frame"])
-    field = kind.field(config, frame).to(device)
-    field.load_state_dict(tensors)
+    try:
+        config, frame = override(kind.config, about["config"]), kind.frame(**about["frame"])
+        field = kind.field(config, frame).to(device)
+        field.load_state_dict(tensors)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{path} is damaged: its description and its tensors make no field. {reason}") from error
     return Checkpoint(field, config, frame, about.get("file"), about.get("seed", 0))
+
+
+def _description(text: str | None, path: Path) -> dict[str, Any]:
+    """Returns the description of a field from a file's metadata.
+
+    Raises:
+        ValueError: If it is missing, not valid, or of another version.
+    """
+    try:
+        about = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged: its metadata {KEY!r} is not JSON ({error})") from error
+    if not isinstance(about, dict) or "task" not in about:
+        raise ValueError(f"{path} does not contain a field of staf_nerf")
+    if (version := about.get("format")) != FORMAT:
+        raise ValueError(f"{path} has format {version}, this version of staf_nerf reads format {FORMAT}")
+    if about["task"] not in list(KINDS):
+        known = sorted(KINDS)
+        raise ValueError(f"{path} contains a field for the unknown task {about['task']!r}, the known ones are {known}")
+    return about
 
 
 def load_shape(path: Path, *, device: torch.device | str = "cpu") -> tuple[nn.Module, ShapeConfig, Frame]:

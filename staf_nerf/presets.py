@@ -69,6 +69,9 @@ def load_preset(name_or_path: str | Path, device: Device, defaults: Any = None) 
     by_device = {key: table.pop(key) for key in DEVICES if key in table}
     fallback = by_device.get("cpu", {}) if device == "mps" else {}
     try:
+        for key, value in by_device.items():
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{key} must be a table, got {value!r}")
         config = override(defaults, table)
         if config.task != defaults.task:
             raise ValueError(f"the preset is for the task {config.task!r}, a preset for {defaults.task!r} is needed")

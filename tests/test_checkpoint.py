@@ -67,3 +67,28 @@ def test_files_that_hold_no_shape_are_refused(tmp_path):
         save_file({"a": torch.ones(1)}, path, metadata={"staf_nerf": json.dumps(about)})
         with pytest.raises(ValueError, match=message):
             load_shape(path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ("{", "its metadata 'staf_nerf' is not JSON"),
+        ("[1]", "does not contain a field of staf_nerf"),
+        ('{"task": "shape"}', "has format None"),
+        ('{"format": 1, "task": ["shape"]}', "contains a field for the unknown task"),
+        ('{"format": 1, "task": "shape"}', "make no field. KeyError: 'config'"),
+        ('{"format": 1, "task": "shape", "config": 3, "frame": {}}', "make no field. AttributeError"),
+        ('{"format": 1, "task": "shape", "config": {}, "frame": {"size": 3}}', "make no field. TypeError"),
+        (
+            '{"format": 1, "task": "shape", "config": {}, "frame": {"center": [0, 0, 0], "scale": 1}}',
+            "make no field. RuntimeError: Error.* in loading state_dict",
+        ),
+    ],
+)
+def test_a_damaged_description_is_one_line_that_names_the_file(tmp_path, metadata, message):
+    path = tmp_path / "a.safetensors"
+    save_file({"a": torch.ones(1)}, path, metadata={"staf_nerf": metadata})
+    with pytest.raises(ValueError, match=message) as raised:
+        load_shape(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -66,6 +66,7 @@ def test_tables_override_defaults_and_devices_override_tables(tmp_path):
         ("[training]\nfinal_learning_rate = 2\n", "final_learning_rate must be between 1e-06 and 1, got 2"),
         ("[sampling]\nproposal_samples = []\n", "proposal_samples must be one or more numbers >= 1"),
         ("field = 3\n", "field must be a table, got 3"),
+        ("cuda = 5\n", "cuda must be a table, got 5"),
         ("[field\n", "mine.toml is not valid TOML"),
     ],
 )

@@ -10,6 +10,7 @@ import dataclasses
 import inspect
 import os
 import sys
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ class StafTrainerConfig(TrainerConfig):
 
     def print_to_terminal(self) -> None:
         """Prints the method, the capture and the folder of the run. nerfstudio would print the whole configuration."""
-        explain_uncaught_errors()
+        keep_messages_short()
         if debugging():
             super().print_to_terminal()
         else:
@@ -85,7 +86,7 @@ class StafTrainerConfig(TrainerConfig):
         return self._found or super().get_base_dir()
 
     def get_checkpoint_dir(self) -> Path:
-        explain_uncaught_errors()
+        keep_messages_short()
         folder = super().get_checkpoint_dir()
         if _loaded_from() is not None:
             found = sorted(folder.glob("step-*.ckpt"))
@@ -108,13 +109,15 @@ class StafTrainerConfig(TrainerConfig):
                 holder.data = Path(data).expanduser().absolute()
 
 
-def explain_uncaught_errors() -> None:
+def keep_messages_short() -> None:
     """Makes nerfstudio's commands show errors that a user can fix in a few lines, without a traceback.
 
-    It has no effect in other programs that use the plugin, and with STAF_DEBUG=1.
+    It also hides the libraries' warnings about each other, which a user cannot act on. It has no effect in other programs
+    that use the plugin, and with STAF_DEBUG=1.
     """
     if debugging() or not Path(sys.argv[0]).name.startswith("ns-"):
         return
+    warnings.filterwarnings("ignore", module=r"(nerfstudio|torch|torchmetrics|torchvision)(\.|$)")
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         message = explain(error)
