@@ -112,8 +112,8 @@ class StafTrainerConfig(TrainerConfig):
 def keep_messages_short() -> None:
     """Makes nerfstudio's commands show errors that a user can fix in a few lines, without a traceback.
 
-    It also hides the libraries' warnings about each other, which a user cannot act on. It has no effect in other programs
-    that use the plugin, and with STAF_DEBUG=1.
+    It also hides the libraries' warnings about each other, which a user cannot act on. It has no effect in other
+    programs that use the plugin, and with STAF_DEBUG=1.
     """
     if debugging() or not Path(sys.argv[0]).name.startswith("ns-"):
         return
