@@ -17,10 +17,11 @@ rm -f "$work"/staf_nerf/kernels/_native.*
 cd "$work"
 
 # The sources and flags of setup.py, with less optimisation: compilers take the last of two that contradict. Products
-# and sums must still be rounded together, which gcc does with -fexpensive-optimizations.
+# and sums must still be rounded together, which gcc does with -fexpensive-optimizations. It unrolls no loop then, and would
+# warn of each that is to be unrolled (-w).
 read -r -a sources < <("$python" -c "import setup; print(*setup.SOURCES)")
 read -r -a flags < <("$python" -c "import setup; print(*setup.FLAGS)")
-flags+=(-O1 -fexpensive-optimizations -g -fPIC -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all)
+flags+=(-w -O1 -fexpensive-optimizations -g -fPIC -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all)
 objects=() running=()
 for source in "${sources[@]}"; do
     "$compiler" "${flags[@]}" -c "$source" -o "$source.o" &
