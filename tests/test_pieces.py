@@ -1,5 +1,8 @@
 """The Fourier sum by pieces: what many values with shared parameters take in native code (native_pieces.h)."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -90,16 +93,22 @@ def test_a_derivative_along_the_parameters_is_right_too(generator):
 def test_values_outside_all_pieces_are_right_and_leave_the_rest_alone(strange, generator):
     inputs = draw(SHAPE, (TERMS,), generator, dtype=torch.float32)
     z = inputs[0].detach().clone()
-    places = torch.randint(z.numel(), (20,), generator=generator)
+    # The range of the pieces is that of 16 runs of 256 values: these places lie between the runs.
+    runs = torch.randint(15, (20,), generator=generator) * ((z.numel() - 256) // 16)
+    places = runs + torch.randint(256, 4096, (20,), generator=generator)
     z.view(-1)[places] = strange
     untouched = torch.ones(SHAPE, dtype=torch.bool)
     untouched.view(-1)[places] = False
     z.requires_grad_()
-    clean, dirty = staf(*inputs), staf(z, *inputs[1:])
-    torch.testing.assert_close(dirty[untouched], clean[untouched], atol=5e-6, rtol=0.0)
+    clean, dirty, parts = staf(*inputs), staf(z, *inputs[1:]), by_rows(z, *inputs[1:])
+    assert not torch.equal(dirty[untouched], parts[untouched])  # so there were pieces
     truth = exact(staf, [z, *inputs[1:]])
-    atol = 1e-3 if abs(strange) == 1e3 else 30.0  # 1e9 times a frequency is rounded to anything
-    torch.testing.assert_close(dirty.double(), truth, atol=atol, rtol=0.0, equal_nan=True)
+    for found in (clean, dirty):  # twelve terms with arguments below 15, each rounded to 2**-21
+        torch.testing.assert_close(found[untouched].double(), truth[untouched], atol=5e-6, rtol=0.0)
+    torch.testing.assert_close(dirty[~untouched], parts[~untouched], atol=0, rtol=0, equal_nan=True)
+    if strange != -1e9:  # times a frequency that is rounded to any argument
+        # Arguments of 3000 are rounded to 2**-13; what is not finite is NaN in both.
+        torch.testing.assert_close(dirty.double(), truth, atol=1e-3, rtol=0.0, equal_nan=True)
     (to_clean,) = torch.autograd.grad(clean.sum(), inputs[0])
     (to_dirty,) = torch.autograd.grad(dirty.sum(), z)
     torch.testing.assert_close(to_dirty[untouched], to_clean[untouched], atol=1e-5, rtol=0.0)
@@ -141,3 +150,24 @@ def test_results_do_not_depend_on_the_number_of_threads(generator):
             results.append([y, *torch.autograd.grad(y.square().sum(), [*inputs, bias])])
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_threads_with_small_stacks_suffice():
+    """Those of musl have 128 KiB, and those of macOS 512 KiB."""
+    program = """
+import threading, torch
+from staf_nerf.kernels import native
+torch.set_num_threads(1)  # so that the thread below does all the work
+z, bias, v, (c, w, p) = torch.randn(1600, 43), torch.randn(43), torch.zeros(12), torch.randn(3, 12)
+def work():
+    native.forward(z, c, w, p, bias)
+    native.backward(z, z, c, w, p, bias)
+    native.second(z, v, v, v, bias, z, z, c, w, p, bias)
+for size in (128, 160, 192, 256):
+    threading.stack_size(size * 1024)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr

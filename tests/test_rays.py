@@ -125,6 +125,38 @@ def test_new_edges_stay_within_the_old_ones_in_order(implementation, generator):
     assert (rays.resample(edges, lopsided, torch.ones(200, 1), 4) <= edges[:, -1:]).all()
 
 
+def test_shapes_that_broadcast_give_the_reference_s_values(generator):
+    edges, weights = draw((4, 5), generator)
+    starts, ends = edges[:, :-1], edges[:, 1:]
+    origin, directions = (
+        torch.randn(1, 3, generator=generator).double(),
+        torch.randn(4, 3, generator=generator).double(),
+    )
+    expected = rays.sample_points(origin.expand(4, 3), directions, starts, ends)
+    torch.testing.assert_close(rays.sample_points(origin, directions, starts, ends), expected)
+    expected = rays.sample_points(origin.expand(4, 3), directions, starts[:1].expand(4, 5), ends)
+    torch.testing.assert_close(rays.sample_points(origin, directions, starts[:1], ends), expected)
+    losses = rays.distortion(edges[:1].expand(4, 6), weights)
+    torch.testing.assert_close(rays.distortion(edges[:1], weights), losses)
+
+
+def test_other_shapes_are_refused_by_name(implementation, generator):
+    edges, weights = draw((4, 5), generator)
+    shift = torch.zeros(4, 1, dtype=torch.float64)
+    for wrong in (edges[:, :-1], torch.cat([edges, edges], 1)):
+        with pytest.raises(ValueError, match=r"edges must have shape \(R, n \+ 1\) with weights of shape \(R, n\)"):
+            rays.resample(wrong, weights, shift, 7)
+        with pytest.raises(ValueError, match=r"edges must have shape \(R, n \+ 1\) with weights of shape \(R, n\)"):
+            rays.distortion(wrong, weights)
+    with pytest.raises(ValueError, match="n >= 1"):
+        rays.resample(edges[:, :1], weights[:, :0], shift, 7)
+    with pytest.raises(ValueError, match=r"points must have shape \(..., 3\), got \(2, 6\)"):
+        rays.contract(torch.zeros(2, 6))
+    for wrong in (shift[:2], shift[:, 0]):
+        with pytest.raises(RuntimeError):
+            rays.resample(edges, weights, wrong, 7)
+
+
 def test_native_and_reference_agree_under_compilation_s_and_torch_func_s_rules(generator):
     depth = draw((6, 5), generator)[1]
     jacobian = torch.func.jacrev(rays.sample_weights)(depth)

@@ -24,7 +24,7 @@ from rich.table import Column, Table
 import staf_nerf
 from staf_nerf.errors import EXTRAS, explain, unusable
 from staf_nerf.jobs.progress import memory_available
-from staf_nerf.kernels import library, staf, triton_is_here
+from staf_nerf.kernels import accuracy, library, triton_is_here
 from staf_nerf.kernels.linear import GAIN, relative_time
 
 State = Literal["good", "absent", "broken"]
@@ -92,14 +92,20 @@ def _device() -> Finding:
 def _kernels() -> Finding:
     if (reason := library.why_absent()) is not None:
         return Finding("broken" if library.is_broken() else "absent", reason)
-    z, (c, w, p) = torch.linspace(-3, 3, 4099)[:, None], torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
-    native = staf(z, c, w, p, implementation="native")
-    exact = staf(z.double(), c.double(), w.double(), p.double(), implementation="reference")
-    error = float((native - exact).abs().max() / c.abs().sum())
-    text = f"native, {library.LEVELS[library.level()]}, {torch.get_num_threads()} threads; largest error {error:.1e}"
-    if error > 1e-5:
-        return Finding("broken", f"{text}: it was built with flags that change the arithmetic; install it again")
-    return Finding("good", text)
+    text = f"native, {library.LEVELS[library.level()]}, {torch.get_num_threads()} threads"
+    errors = accuracy.largest_errors()
+    wrong = []
+    for instructions, by_family in errors.items():
+        large = [f"{family} {error:.0f}" for family, error in by_family.items() if error > accuracy.BOUND]
+        wrong += [f"errors with {instructions}, in roundings: {', '.join(large)}"] if large else []
+    if wrong:
+        remedy = (
+            "The library was compiled with flags that change the arithmetic, or by a compiler that errs. Install "
+            "staf_nerf again without CFLAGS, with --force-reinstall --no-deps."
+        )
+        return Finding("broken", "\n".join([text, *wrong, remedy]))
+    shown = ", ".join(f"{family} {error:.0f}" for family, error in errors[library.LEVELS[library.level()]].items())
+    return Finding("good", f"{text}; largest errors in roundings: {shown}")
 
 
 def _compiler() -> Finding:

@@ -40,7 +40,7 @@ def staf(
             a read and a write of all values, forward and backward.
         implementation: "reference": plain torch, on any device. "native": C, for float32 and float64 on a CPU.
             "triton": for float32 and half precision on a CUDA device. "auto": the fastest one that can be used. Under
-            `torch.func` and forward-mode differentiation that is the reference.
+            `torch.func`, forward-mode differentiation and `torch.jit.trace` that is the reference.
 
     Returns:
         The activation, in the shape and dtype of `z`.
@@ -55,15 +55,7 @@ def staf(
             "amplitude, frequency and phase must have the same shape, got "
             f"{tuple(amplitude.shape)}, {tuple(frequency.shape)}, {tuple(phase.shape)}"
         )
-    if (
-        amplitude.ndim not in (1, 2)
-        or not len(amplitude)
-        or (amplitude.ndim == 2 and amplitude.shape[1:] != z.shape[-1:])
-    ):
-        raise ValueError(
-            f"amplitude must have shape (τ,) or (τ, n), τ >= 1, with z of shape (..., n), got {tuple(amplitude.shape)} "
-            f"with z of shape {tuple(z.shape)}"
-        )
+    reference.check_amplitude(z, amplitude)
     if bias is not None and (bias.ndim != 1 or bias.shape != z.shape[-1:]):
         raise ValueError(
             f"bias must have shape (n,) with z of shape (..., n), got {tuple(bias.shape)}, {tuple(z.shape)}"
@@ -89,7 +81,8 @@ def staf(
             "triton": "Triton, float32 or half precision on a CUDA device",
         }[implementation]
         raise RuntimeError(
-            f"implementation {implementation!r} needs {needs}, and no torch.func or forward-mode differentiation"
+            f"implementation {implementation!r} needs {needs}, and no torch.func, forward-mode "
+            "differentiation or torch.jit.trace"
         )
     return reference.staf(*inputs)
 

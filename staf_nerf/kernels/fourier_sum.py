@@ -16,24 +16,26 @@ from staf_nerf.kernels.library import is_plain
 from staf_nerf.kernels.precision import HALF
 
 
-@torch.library.custom_op("staf_nerf::fourier_sum", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("staf_nerf::fourier_sum", mutates_args=())
 def fourier_sum(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor) -> Tensor:
     """Returns σ(z + bias); see `staf_nerf.kernels.staf`.
 
     The bias is (n,), or (0,) for no bias, as always on a GPU and with parameters per neuron.
     """
-    return native.forward(z, amplitude, frequency, phase, bias)
+    return _kernels(z).forward(z, amplitude, frequency, phase, bias)
 
 
-@torch.library.custom_op("staf_nerf::fourier_sum_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("staf_nerf::fourier_sum_backward", mutates_args=())
 def fourier_sum_backward(
     grad: Tensor, z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Returns the gradients of <grad, σ(z + bias)> with respect to z, C, Ω, Φ and the bias."""
-    return native.backward(grad, z, amplitude, frequency, phase, bias)
+    found = _apart(_kernels(z).backward(grad, z, amplitude, frequency, phase, bias))
+    to_z, to_amplitude, to_frequency, to_phase, to_bias = found
+    return to_z, to_amplitude, to_frequency, to_phase, to_bias
 
 
-@torch.library.custom_op("staf_nerf::fourier_sum_second", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("staf_nerf::fourier_sum_second", mutates_args=())
 def fourier_sum_second(
     vz: Tensor,
     vamplitude: Tensor,
@@ -51,7 +53,9 @@ def fourier_sum_second(
 
     Here w are the results of `fourier_sum_backward`, and v are the five directions vz, …, vbias.
     """
-    return native.second(vz, vamplitude, vfrequency, vphase, vbias, grad, z, amplitude, frequency, phase, bias)
+    inputs = (vz, vamplitude, vfrequency, vphase, vbias, grad, z, amplitude, frequency, phase, bias)
+    to_grad, to_z, to_amplitude, to_frequency, to_phase, to_bias = _apart(_kernels(z).second(*inputs))
+    return to_grad, to_z, to_amplitude, to_frequency, to_phase, to_bias
 
 
 def _kernels(x: Tensor) -> ModuleType:
@@ -67,10 +71,6 @@ def _apart(results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Copies results that are views: results of an operator must not share memory."""
     return tuple(x.clone() if x._is_view() else x for x in results)
 
-
-fourier_sum.register_kernel("cuda", lambda *inputs: _kernels(inputs[0]).forward(*inputs))
-fourier_sum_backward.register_kernel("cuda", lambda *inputs: _apart(_kernels(inputs[0]).backward(*inputs)))
-fourier_sum_second.register_kernel("cuda", lambda *inputs: _apart(_kernels(inputs[0]).second(*inputs)))
 
 fourier_sum.register_fake(lambda *inputs: inputs[0].new_empty(inputs[0].shape))
 fourier_sum_backward.register_fake(lambda *inputs: tuple(x.new_empty(x.shape) for x in inputs[1:]))

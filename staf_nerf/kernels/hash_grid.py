@@ -16,19 +16,38 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from staf_nerf.kernels import library
+from staf_nerf.kernels import library, native_hash_grid
+from staf_nerf.kernels.signatures import grid_sizes
 
 
 def hash_grid(
     points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
 ) -> Tensor:
-    """Returns interpolated features (B, L · F). Points and table have gradients, and second derivatives."""
-    if all(x.device == points.device and x.dtype == torch.float32 for x in (points, table, scales)) and (
-        library.serves() if points.device.type == "cpu" else _triton_fits(points, table)
-    ):
-        evaluate = _Features.apply if library.is_plain(points, table) else hash_grid_features
-        return evaluate(points, table, scales, multipliers, rows, offsets, num_dense)
-    return reference_hash_grid(points, table, scales, multipliers, rows, offsets, num_dense)
+    """Returns interpolated features (B, L · F). Points and table have gradients, and second derivatives.
+
+    Raises:
+        ValueError: If a shape is not as described above, if an array of integers is not int32, if `num_dense` is not
+            between 0 and L or, on a CPU, if a level does not lie in the table.
+    """
+    inputs = (points, table, scales, multipliers, rows, offsets, num_dense)
+    evaluate = _Features.apply if library.is_plain(points, table) else hash_grid_features
+    single = all(x.device == points.device and x.dtype == torch.float32 for x in (points, table, scales))
+    if single and points.device.type == "cpu" and library.serves():
+        return evaluate(*inputs)  # which checks the inputs itself
+    _check(*inputs)
+    if single and _triton_fits(points, table):
+        return evaluate(*inputs)
+    return reference_hash_grid(*inputs)
+
+
+def _check(
+    points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
+) -> None:
+    sizes = grid_sizes(points, table, rows, num_dense)
+    library.check_shapes("hash_grid_forward", sizes, (points, table, scales, multipliers, rows, offsets))
+    for name, x in (("multipliers", multipliers), ("rows", rows), ("offsets", offsets)):
+        if x.dtype != torch.int32:
+            raise ValueError(f"{name} must be int32, got {x.dtype}")
 
 
 def _triton_fits(points: Tensor, table: Tensor) -> bool:
@@ -43,7 +62,9 @@ def reference_hash_grid(
 ) -> Tensor:
     """Returns the features of `hash_grid`, on any device and in any precision."""
     corners, fraction = find_corners(points, scales, multipliers, rows, offsets, num_dense)
-    return _Interpolate.apply(fraction, table, corners).transpose(0, 1).flatten(1)
+    # torch cannot save a trace that has an autograd.Function.
+    interpolate = _interpolate if library.is_tracing() else _Interpolate.apply
+    return interpolate(fraction, table, corners).transpose(0, 1).flatten(1)
 
 
 def find_corners(
@@ -78,16 +99,19 @@ def _corner_weights(fraction: Tensor) -> Tensor:
     return _combine(1.0 - fraction, fraction, torch.mul)
 
 
+def _interpolate(fraction: Tensor, table: Tensor, corners: Tensor) -> Tensor:
+    """Returns weighted sums (L, B, F) of table rows."""
+    weights = _corner_weights(fraction).to(table.dtype).flatten(0, 1)
+    bags = functional.embedding_bag(corners.flatten(0, 1), table, mode="sum", per_sample_weights=weights)
+    return bags.reshape(*corners.shape[:2], table.shape[1])
+
+
 class _Interpolate(torch.autograd.Function):
-    """Weighted sums (L, B, F) of table rows: a gather in the forward pass, a scatter per feature in the backward."""
+    """`_interpolate`: a gather in the forward pass, a scatter per feature in the backward."""
 
     generate_vmap_rule = True
 
-    @staticmethod
-    def forward(fraction: Tensor, table: Tensor, corners: Tensor) -> Tensor:
-        weights = _corner_weights(fraction).to(table.dtype).flatten(0, 1)
-        bags = functional.embedding_bag(corners.flatten(0, 1), table, mode="sum", per_sample_weights=weights)
-        return bags.reshape(*corners.shape[:2], table.shape[1])
+    forward = staticmethod(_interpolate)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -123,20 +147,24 @@ def _weight_gradient(fraction: Tensor, agreement: Tensor) -> Tensor:
 # --- as operators, which torch.compile knows and autograd differentiates ---------------------------------------------
 
 
-def _native(
+def _kernels(x: Tensor) -> ModuleType:
+    """Returns the module with the kernels for the tensor's device."""
+    if x.device.type == "cpu":
+        return native_hash_grid
+    from staf_nerf.kernels import triton_hash_grid
+
+    return triton_hash_grid
+
+
+@torch.library.custom_op("staf_nerf::hash_grid", mutates_args=())
+def hash_grid_features(
     points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
 ) -> Tensor:
-    """Returns the features of `hash_grid` for float32 on a CPU."""
-    out = points.new_empty(len(points), len(rows) * table.shape[1])
-    sizes = _sizes(points, table, rows, num_dense)
-    _call("forward", sizes, points, table, scales, multipliers, rows, offsets, out)
-    return out
+    """Returns the features of `hash_grid` for float32."""
+    return _kernels(points).forward(points, table, scales, multipliers, rows, offsets, num_dense)
 
 
-hash_grid_features = torch.library.custom_op("staf_nerf::hash_grid", _native, mutates_args=(), device_types="cpu")
-
-
-@torch.library.custom_op("staf_nerf::hash_grid_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("staf_nerf::hash_grid_backward", mutates_args=())
 def hash_grid_backward(
     grad: Tensor,
     points: Tensor,
@@ -150,14 +178,11 @@ def hash_grid_backward(
     to_table: bool,
 ) -> tuple[Tensor, Tensor]:
     """Returns the gradients of <grad, features> with respect to points and table. Unneeded ones are zero."""
-    by_points, by_table = points.new_zeros(points.shape), table.new_zeros(table.shape)  # contiguous, as C fills them
-    outputs = (by_table if to_table else None, by_points if to_points else None)
-    sizes = _sizes(points, table, rows, num_dense)
-    _call("backward", sizes, grad, points, table, scales, multipliers, rows, offsets, *outputs)
-    return by_points, by_table
+    levels = (scales, multipliers, rows, offsets, num_dense)
+    return _kernels(points).backward(grad, points, table, *levels, to_points, to_table)
 
 
-@torch.library.custom_op("staf_nerf::hash_grid_second", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("staf_nerf::hash_grid_second", mutates_args=())
 def hash_grid_second(
     v_points: Tensor | None,
     v_table: Tensor | None,
@@ -174,30 +199,8 @@ def hash_grid_second(
 
     Here w are the results of `hash_grid_backward`, and v are the directions v_points and v_table (None: zero).
     """
-    by_grad, by_points = grad.new_empty(grad.shape), points.new_empty(points.shape)
-    by_table = table.new_zeros(table.shape)
-    inputs = (v_points, v_table, grad, points, table, scales, multipliers, rows, offsets)
-    _call("second", _sizes(points, table, rows, num_dense), *inputs, by_grad, by_points, by_table)
-    return by_grad, by_points, by_table
-
-
-def _call(name: str, sizes: tuple[int, ...], *tensors: Tensor | None) -> None:
-    library.call(f"hash_grid_{name}", library.level(), torch.get_num_threads(), *sizes, *tensors)
-
-
-def _sizes(points: Tensor, table: Tensor, rows: Tensor, num_dense: int) -> tuple[int, ...]:
-    return *points.shape, len(rows), table.shape[1], num_dense
-
-
-def _triton() -> ModuleType:
-    from staf_nerf.kernels import triton_hash_grid
-
-    return triton_hash_grid
-
-
-hash_grid_features.register_kernel("cuda", lambda *inputs: _triton().forward(*inputs))
-hash_grid_backward.register_kernel("cuda", lambda *inputs: _triton().backward(*inputs))
-hash_grid_second.register_kernel("cuda", lambda *inputs: _triton().second(*inputs))
+    levels = (scales, multipliers, rows, offsets, num_dense)
+    return _kernels(points).second(v_points, v_table, grad, points, table, *levels)
 
 
 @hash_grid_features.register_fake
@@ -261,7 +264,7 @@ class _Features(torch.autograd.Function):
     @staticmethod
     def forward(ctx, *inputs):
         _save(ctx, inputs, None)
-        return (_native if inputs[0].device.type == "cpu" else _triton().forward)(*inputs)
+        return _kernels(inputs[0]).forward(*inputs)
 
     @staticmethod
     def backward(ctx, *grads: Tensor):

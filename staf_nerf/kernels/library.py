@@ -14,39 +14,20 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlparse
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from staf_nerf.kernels.signatures import ERRORS, INDICES, SIGNATURES, VERSION, Shape
+
 LEVELS = ("the compiler's default instructions", "AVX2", "AVX-512")
-
-NUMBER, REAL, SIZE, ADDRESS = ctypes.c_int, ctypes.c_double, ctypes.c_ssize_t, ctypes.c_void_p
-
-VERSION = 5
-"""Version of the library's signatures, as in `staf_version` in native.c."""
-
-ARGUMENTS = {
-    "staf_version": [],
-    "staf_level": [],
-    "staf_forward": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 6,
-    "staf_backward": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 11,
-    "staf_second": [NUMBER] * 4 + [SIZE] * 3 + [ADDRESS] * 17,
-    "staf_pointwise": [NUMBER] * 5 + [REAL, SIZE] + [ADDRESS] * 3,
-    "ray_weights": [NUMBER] * 3 + [SIZE] * 2 + [ADDRESS] * 3,
-    "ray_weights_backward": [NUMBER] * 3 + [SIZE] * 2 + [ADDRESS] * 3,
-    "ray_resample": [NUMBER] * 3 + [SIZE] * 3 + [REAL] + [ADDRESS] * 4,
-    "ray_distortion": [NUMBER] * 3 + [SIZE] * 2 + [ADDRESS] * 4,
-    "ray_points": [NUMBER] * 3 + [SIZE] * 2 + [ADDRESS] * 5,
-    "cube_contraction": [NUMBER] * 3 + [SIZE] + [ADDRESS] * 2,
-    "hash_grid_forward": [NUMBER] * 2 + [SIZE] * 5 + [ADDRESS] * 7,
-    "hash_grid_backward": [NUMBER] * 2 + [SIZE] * 5 + [ADDRESS] * 9,
-    "hash_grid_second": [NUMBER] * 2 + [SIZE] * 5 + [ADDRESS] * 12,
-}
 
 
 def library() -> ctypes.CDLL | None:
@@ -64,8 +45,8 @@ def load() -> tuple[ctypes.CDLL | None, str | None]:
         return None, None
     try:
         found = ctypes.CDLL(str(path))
-        for name, arguments in ARGUMENTS.items():
-            getattr(found, name).argtypes = arguments
+        for name, signature in SIGNATURES.items():
+            getattr(found, name).argtypes = signature.types
         version = found.staf_version()
     except (OSError, AttributeError) as error:
         return None, f"{path} cannot be loaded: {error}"
@@ -125,24 +106,126 @@ def is_wrong_checkout() -> bool:
 
 
 @functools.cache
-def level() -> int:
-    """Returns the instruction set in use, as an index of `LEVELS`."""
+def best_level() -> int:
+    """Returns the best instruction set of this processor, as an index of `LEVELS`."""
     return call("staf_level")
 
 
-def call(name: str, *arguments: float | Tensor | None) -> int:
-    """Calls a function of the library, with tensors as addresses and None as a null pointer.
+def level() -> int:
+    """Returns the instruction set in use, as an index of `LEVELS`."""
+    return best_level() if _level is None else _level
 
-    The library must be present. Output tensors must be contiguous. Contiguous copies are made of other inputs.
 
-    Raises:
-        RuntimeError: If a tensor has a tangent of forward-mode differentiation.
-    """
+_level: int | None = None
+"""The choice of `at_level`."""
+
+
+@contextmanager
+def at_level(level: int) -> Iterator[None]:
+    """Makes all threads use an instruction set of this processor, which need not be the best one."""
+    global _level
+    if not 0 <= level <= best_level():
+        raise ValueError(f"level must be between 0 and {best_level()} on this processor, got {level}")
+    before, _level = _level, level
+    try:
+        yield
+    finally:
+        _level = before
+
+
+def call(name: str) -> int:
+    """Calls a function of the library that has no arguments. The library must be present."""
     found = library()
     assert found is not None
-    refuse_tangents(x for x in arguments if isinstance(x, Tensor))
-    held = [x.contiguous() if isinstance(x, Tensor) else x for x in arguments]  # keeps copies alive during the call
-    return getattr(found, name)(*(x.data_ptr() if isinstance(x, Tensor) else x for x in held))
+    return getattr(found, name)()
+
+
+def run(
+    name: str,
+    dtype: torch.dtype,
+    numbers: Sequence[float],
+    inputs: Sequence[Tensor | None],
+    *,
+    sizes: Sequence[Any] | None = None,
+    unwanted: Collection[str] = (),
+) -> tuple[Tensor, ...]:
+    """Calls a function of the library on tensors that it has checked. The library must be present.
+
+    Args:
+        name: A name in `staf_nerf.kernels.signatures.SIGNATURES`.
+        dtype: The precision, float32 or float64.
+        numbers: The numbers of the signature.
+        inputs: The input tensors. C gets contiguous copies of those that are not contiguous.
+        sizes: The sizes from which the shapes follow, if they are not the numbers.
+        unwanted: Names of optional outputs that are not computed. They stay zero.
+
+    Returns:
+        The output tensors, which are new.
+
+    Raises:
+        ValueError: If an input has another shape or dtype than the signature says, or is not on a CPU.
+        RuntimeError: If an input has a tangent of forward-mode differentiation.
+        MemoryError: If there is no memory for intermediate results.
+    """
+    found, signature = library(), SIGNATURES[name]
+    assert found is not None
+    refuse_tangents(x for x in inputs if x is not None)
+    wanted_inputs, wanted_outputs = _expected(name, dtype, tuple(numbers if sizes is None else sizes))
+    addresses, copies = _addresses(inputs, wanted_inputs)
+    like = next(x for x in inputs if x is not None)
+    outputs = []
+    for output, shape in wanted_outputs:
+        outputs.append(like.new_zeros(shape) if output in signature.zeroed else like.new_empty(shape))
+        addresses.append(None if output in unwanted else outputs[-1].data_ptr())
+    precision = () if signature.single else (dtype is torch.float64,)
+    status = getattr(found, name)(level(), *precision, torch.get_num_threads(), *numbers, *addresses)
+    del copies  # they had to live until now
+    if status:
+        error, text = ERRORS[status]
+        raise error(text)
+    return tuple(outputs)
+
+
+@functools.lru_cache(maxsize=1024)  # training repeats its sizes
+def _expected(
+    name: str, dtype: torch.dtype, sizes: tuple[Any, ...]
+) -> tuple[list[tuple[str, Shape, torch.dtype, bool]], list[tuple[str, Shape]]]:
+    """Returns name, shape, dtype and whether None is allowed for each input, and name and shape of each output."""
+    signature = SIGNATURES[name]
+    if dtype != torch.float32 and (signature.single or dtype != torch.float64):
+        raise ValueError(f"dtype must be float32{'' if signature.single else ' or float64'}, got {dtype}")
+    shapes = list(signature.shapes(*sizes).items())
+    inputs, outputs = shapes[: -signature.num_outputs], shapes[-signature.num_outputs :]
+    return [(x, s, torch.int32 if x in INDICES else dtype, x in signature.optional) for x, s in inputs], outputs
+
+
+def _addresses(
+    tensors: Sequence[Tensor | None], expected: list[tuple[str, Shape, torch.dtype, bool]]
+) -> tuple[list[int | None], list[Tensor]]:
+    """Returns the addresses of tensors that are as expected, and the contiguous copies to which some of them belong."""
+    addresses, copies = [], []
+    for x, (name, shape, dtype, is_optional) in zip(tensors, expected, strict=True):
+        if x is None and is_optional:
+            addresses.append(None)
+            continue
+        if x is None or x.shape != shape or x.dtype is not dtype or not x.is_cpu:
+            got = "None" if x is None else f"{tuple(x.shape)}, {x.dtype}, {x.device}"
+            raise ValueError(f"{name} must have shape {tuple(shape)} and dtype {dtype} on a CPU, got {got}")
+        if not x.is_contiguous():
+            copies.append(x := x.contiguous())
+        addresses.append(x.data_ptr())
+    return addresses, copies
+
+
+def check_shapes(name: str, sizes: Sequence[Any], inputs: Sequence[Tensor | None]) -> None:
+    """Raises ValueError if an input does not have the shape that a function of the library wants.
+
+    `run` does this too. Kernels that are not in C, but have the same signature, need it.
+    """
+    shapes = SIGNATURES[name].shapes(*sizes)
+    for x, (key, shape) in zip(inputs, shapes.items(), strict=False):  # outputs come last
+        if x is not None and x.shape != shape:
+            raise ValueError(f"{key} must have shape {tuple(shape)}, got {tuple(x.shape)}")
 
 
 def refuse_tangents(tensors: Iterable[Tensor]) -> None:
@@ -188,15 +271,22 @@ def triton_is_here() -> bool:
 def operators_serve() -> bool:
     """Returns whether operators of this package may be used.
 
-    They may not under transformations of `torch.func` and forward-mode differentiation.
+    They may not under transformations of `torch.func`, forward-mode differentiation and `torch.jit.trace`. Plain torch
+    keeps a trace free of this package, and right at any batch size.
     """
-    return not torch._C._are_functorch_transforms_active() and not forward_mode()
+    return not torch._C._are_functorch_transforms_active() and not forward_mode() and not is_tracing()
 
 
 @constant_when_compiled
 def forward_mode() -> bool:
     """Returns whether forward-mode differentiation is active (`torch.func`, `torch.autograd.forward_ad`)."""
     return forward_ad._current_level >= 0
+
+
+@constant_when_compiled
+def is_tracing() -> bool:
+    """Returns whether `torch.jit.trace` records operations, as the older of torch's two ONNX exporters does."""
+    return torch._C._is_tracing()
 
 
 def is_plain(*tensors: Tensor) -> bool:

@@ -27,6 +27,10 @@
 
 #define BLOCK_BYTES 8192 /* of z, beside as much of each other tensor: what the first-level cache holds */
 
+#define ROWS 64 /* at a time, where each feature has its own parameters */
+#define MOST_UNITS 64 /* with partial sums, or as many as take so many bytes, if that is more */
+#define PARTIAL_BYTES (16 << 20)
+
 #define LARGEST 1e5 /* an argument beyond it, and for what is not finite, the C library's sine is used */
 #define PIECES 256 /* to a unit of work on the pieces themselves */
 #define MOST_PIECES 16384
@@ -48,7 +52,7 @@ typedef struct {
     int tables, pass;
 } pieces;
 
-/* What a call works on. A unit is a block of values where parameters are shared, else a block of whole rows. */
+/* What a call works on. A unit is a block of values where parameters are shared, else of whole rows. */
 typedef struct {
     const void *z, *amplitude, *frequency, *phase, *grad;        /* grad: of the loss by sigma(z) */
     const void *vz, *vamplitude, *vfrequency, *vphase;           /* second pass: of the loss by the first pass's results */
@@ -82,7 +86,7 @@ static ptrdiff_t end_of_unit(const rays *work, ptrdiff_t unit) {
 
 enum { SINE, FINER, GAUSSIAN };
 
-#define ARITHMETIC "native_kernels.h"
+#define ARITHMETIC "native_precisions.h"
 #include "native_instructions.h"
 
 /* --- entry points -------------------------------------------------------------------------------------------------- */
@@ -119,8 +123,8 @@ static const piece_kernels on_pieces[] = {
  */
 EXPORT void *PyInit__native(void) { return NULL; }
 
-/* Raised whenever a signature of this library changes, together with VERSION in library.py. */
-EXPORT int staf_version(void) { return 5; }
+/* Raised whenever a signature of this library changes, together with VERSION in signatures.py. */
+EXPORT int staf_version(void) { return 6; }
 
 /* The best instruction set of this processor: 0 the compiler's default, 1 AVX2, 2 AVX-512. */
 EXPORT int staf_level(void) {
@@ -141,18 +145,23 @@ static const kernels *choose(int level, int is_double) {
     return &base[is_double];
 }
 
-/* Units of work of a tensor, and the rows or values in each. */
-static ptrdiff_t plan(call *work, int is_double) {
-    ptrdiff_t size = is_double ? 8 : 4, total = work->rows * work->n;
+/* Units of work of a tensor, and the rows or values in each. Partial sums of the gradients bound the number of units. */
+static ptrdiff_t plan(call *work, int is_double, int pass) {
+    ptrdiff_t size = is_double ? 8 : 4, total = work->rows * work->n, count = work->rows, sums = work->n;
     work->width = work->n;
+    work->block = ROWS;
     if (!work->per_feature) { /* one line of values, whatever its rows; several blocks to a sum of rows */
         work->rows = 1;
-        work->n = total;
+        work->n = count = total;
         work->block = (work->bias ? 8 : 1) * BLOCK_BYTES / size;
-        return (total + work->block - 1) / work->block;
+        sums = 1;
     }
-    work->block = 64;
-    return (work->rows + work->block - 1) / work->block;
+    ptrdiff_t units = (count + work->block - 1) / work->block;
+    if (pass == FORWARD) return units;
+    ptrdiff_t bytes = 3 * work->terms * sums * 8 + (work->bias ? work->width * size : 0), most = PARTIAL_BYTES / (bytes + 1);
+    if (most < MOST_UNITS) most = MOST_UNITS;
+    if (units > most) work->block *= (units + most - 1) / most;
+    return (count + work->block - 1) / work->block;
 }
 
 /* The least and largest value of z, as parts of some of its rows show. */
@@ -250,7 +259,7 @@ static void reduce_rows(const call *work, ptrdiff_t units, int is_double, void *
 /* A pass over z; but in the forward pass with the sums of what each unit of it gives the parameters. */
 static int run_pass(call *work, int level, int is_double, int threads, int pass, void *gradients[3], void *to_bias) {
     const kernels *of = choose(level, is_double);
-    ptrdiff_t width = work->per_feature ? work->n : 1, units = plan(work, is_double);
+    ptrdiff_t width = work->per_feature ? work->n : 1, units = plan(work, is_double, pass);
     if (!is_double) units = cut(work, units, pass);
     ptrdiff_t piece_units = (work->by.count + PIECES - 1) / PIECES;
     int failed = 0;
@@ -270,7 +279,7 @@ static int run_pass(call *work, int level, int is_double, int threads, int pass,
     free(work->to_bias);
     free(work->by.polynomials[0]);
     free(work->by.moments);
-    return failed;
+    return failed ? NO_MEMORY : DONE;
 }
 
 EXPORT int staf_forward(int level, int is_double, int threads, int per_feature, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t terms,
@@ -307,53 +316,54 @@ EXPORT int staf_second(int level, int is_double, int threads, int per_feature, p
 EXPORT int staf_pointwise(int level, int is_double, int threads, int kind, int order, double scale, ptrdiff_t count,
                           const void *z, const void *factor, void *out) {
     call work = {.z = z, .grad = factor, .out = out, .rows = 1, .n = count, .kind = kind, .order = order, .scale = scale};
-    ptrdiff_t units = plan(&work, is_double);
+    ptrdiff_t units = plan(&work, is_double, FORWARD);
     run_job((job){choose(level, is_double)->pointwise, &work, units, threads});
-    return 0;
+    return DONE;
 }
 
-static void run_rays(rays work, unit_function run, int threads) {
+static int run_rays(rays work, unit_function run, int threads) {
     run_job((job){run, &work, (work.count + RAYS - 1) / RAYS, threads});
+    return DONE;
 }
 
 /* weights, and in `through` what passes each sample, from optical depths. */
-EXPORT void ray_weights(int level, int is_double, int threads, ptrdiff_t count, ptrdiff_t samples, const void *depth,
+EXPORT int ray_weights(int level, int is_double, int threads, ptrdiff_t count, ptrdiff_t samples, const void *depth,
                         void *through, void *out) {
     rays work = {.depth = depth, .through = through, .out = out, .count = count, .samples = samples};
-    run_rays(work, choose(level, is_double)->ray_weights, threads);
+    return run_rays(work, choose(level, is_double)->ray_weights, threads);
 }
 
-EXPORT void ray_weights_backward(int level, int is_double, int threads, ptrdiff_t count, ptrdiff_t samples,
+EXPORT int ray_weights_backward(int level, int is_double, int threads, ptrdiff_t count, ptrdiff_t samples,
                                  const void *grad, const void *through, void *out) {
     rays work = {.grad = grad, .through = (void *)through, .out = out, .count = count, .samples = samples};
-    run_rays(work, choose(level, is_double)->ray_weights_backward, threads);
+    return run_rays(work, choose(level, is_double)->ray_weights_backward, threads);
 }
 
 /* out: (count, bins). */
-EXPORT void ray_resample(int level, int is_double, int threads, ptrdiff_t count, ptrdiff_t samples, ptrdiff_t bins,
+EXPORT int ray_resample(int level, int is_double, int threads, ptrdiff_t count, ptrdiff_t samples, ptrdiff_t bins,
                          double padding, const void *edges, const void *weights, const void *shift, void *out) {
     rays work = {.edges = edges, .weights = weights, .shift = shift, .out = out, .count = count, .samples = samples,
                  .bins = bins, .padding = padding};
-    run_rays(work, choose(level, is_double)->ray_resample, threads);
+    return run_rays(work, choose(level, is_double)->ray_resample, threads);
 }
 
 /* out: (count,); gradient: by the weights. */
-EXPORT void ray_distortion(int level, int is_double, int threads, ptrdiff_t count, ptrdiff_t samples, const void *edges,
+EXPORT int ray_distortion(int level, int is_double, int threads, ptrdiff_t count, ptrdiff_t samples, const void *edges,
                            const void *weights, void *gradient, void *out) {
     rays work = {.edges = edges, .weights = weights, .gradient = gradient, .out = out, .count = count, .samples = samples};
-    run_rays(work, choose(level, is_double)->ray_distortion, threads);
+    return run_rays(work, choose(level, is_double)->ray_distortion, threads);
 }
 
 /* out: (count, samples, 3). */
-EXPORT void ray_points(int level, int is_double, int threads, ptrdiff_t count, ptrdiff_t samples, const void *origins,
+EXPORT int ray_points(int level, int is_double, int threads, ptrdiff_t count, ptrdiff_t samples, const void *origins,
                        const void *directions, const void *starts, const void *ends, void *out) {
     rays work = {.origins = origins, .directions = directions, .starts = starts, .ends = ends, .out = out,
                  .count = count, .samples = samples};
-    run_rays(work, choose(level, is_double)->ray_points, threads);
+    return run_rays(work, choose(level, is_double)->ray_points, threads);
 }
 
 /* points and out: (count, 3). */
-EXPORT void cube_contraction(int level, int is_double, int threads, ptrdiff_t count, const void *points, void *out) {
+EXPORT int cube_contraction(int level, int is_double, int threads, ptrdiff_t count, const void *points, void *out) {
     rays work = {.origins = points, .out = out, .count = count};
-    run_rays(work, choose(level, is_double)->cube_contraction, threads);
+    return run_rays(work, choose(level, is_double)->cube_contraction, threads);
 }

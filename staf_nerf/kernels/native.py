@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from staf_nerf.kernels import library
+from staf_nerf.kernels.reference import check_amplitude
 
 
 def fits(*tensors: Tensor) -> bool:
@@ -18,83 +17,40 @@ def fits(*tensors: Tensor) -> bool:
 
 def forward(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor) -> Tensor:
     """Returns σ(z + bias), the trainable Fourier sum; see `staf_nerf.kernels.fourier_sum`."""
-    (out,) = _like(z)
-    _call("forward", (z, amplitude, frequency, phase, _or_none(bias)), (out,), z, amplitude)
-    return out
+    return _run("staf_forward", (), z, amplitude, frequency, phase, bias)[0]
 
 
-def backward(
-    grad: Tensor, z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def backward(grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
     """See `staf_nerf.kernels.fourier_sum.fourier_sum_backward`."""
-    inputs = (grad, z, amplitude, frequency, phase, _or_none(bias))
-    to_z, to_amplitude, to_frequency, to_phase, to_bias = outputs = _like(z, amplitude, frequency, phase, bias)
-    _call("backward", inputs, outputs, z, amplitude)
-    return to_z, to_amplitude, to_frequency, to_phase, to_bias
+    return _run("staf_backward", (grad,), *inputs)
 
 
 def second(
-    vz: Tensor,
-    vamplitude: Tensor,
-    vfrequency: Tensor,
-    vphase: Tensor,
-    vbias: Tensor,
-    grad: Tensor,
+    vz: Tensor, vamplitude: Tensor, vfrequency: Tensor, vphase: Tensor, vbias: Tensor, grad: Tensor, *inputs: Tensor
+) -> tuple[Tensor, ...]:
+    """See `staf_nerf.kernels.fourier_sum.fourier_sum_second`."""
+    return _run("staf_second", (vz, vamplitude, vfrequency, vphase, vbias, grad), *inputs)
+
+
+def pointwise(z: Tensor, factor: Tensor | None, kind: int, order: int, scale: float) -> Tensor:
+    """See `staf_nerf.kernels.pointwise.scaled_derivative`."""
+    return library.run("staf_pointwise", z.dtype, (kind, order, scale, z.numel()), (z, factor), sizes=(z.shape,))[0]
+
+
+def _run(
+    name: str,
+    before: tuple[Tensor, ...],
     z: Tensor,
     amplitude: Tensor,
     frequency: Tensor,
     phase: Tensor,
     bias: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """See `staf_nerf.kernels.fourier_sum.fourier_sum_second`."""
-    inputs = (vz, vamplitude, vfrequency, vphase, vbias, grad, z, amplitude, frequency, phase, _or_none(bias))
-    to_grad, to_z, to_amplitude, to_frequency, to_phase, to_bias = outputs = _like(
-        grad, z, amplitude, frequency, phase, bias
-    )
-    _call("second", inputs, outputs, z, amplitude)
-    return to_grad, to_z, to_amplitude, to_frequency, to_phase, to_bias
-
-
-def pointwise(z: Tensor, factor: Tensor | None, kind: int, order: int, scale: float) -> Tensor:
-    """See `staf_nerf.kernels.pointwise.scaled_derivative`; order 0 to 3."""
-    (out,) = _like(z)
-    library.call(
-        "staf_pointwise",
-        library.level(),
-        z.dtype == torch.float64,
-        torch.get_num_threads(),
-        kind,
-        order,
-        scale,
-        z.numel(),
-        z,
-        factor,
-        out,
-    )
-    return out
-
-
-def _call(name: str, inputs: Sequence[Tensor | None], outputs: Sequence[Tensor], z: Tensor, amplitude: Tensor) -> None:
-    """Calls a function of the library, which fills `outputs`. They must be contiguous."""
-    features = z.shape[-1] if z.ndim else 1
-    sizes = (z.numel() // max(features, 1), features, len(amplitude))
-    status = library.call(
-        f"staf_{name}",
-        library.level(),
-        z.dtype == torch.float64,
-        torch.get_num_threads(),
-        amplitude.ndim == 2,
-        *sizes,
-        *inputs,
-        *outputs,
-    )
-    if status:
-        raise MemoryError("the gradients of the parameters need working memory")
-
-
-def _or_none(bias: Tensor) -> Tensor | None:
-    return bias if len(bias) else None
-
-
-def _like(*tensors: Tensor) -> tuple[Tensor, ...]:
-    return tuple(x.new_empty(x.shape) for x in tensors)
+) -> tuple[Tensor, ...]:
+    """Calls a function of the library for the Fourier sum, whose inputs `before` precede the others."""
+    check_amplitude(z, amplitude)
+    features, per_feature = z.shape[-1] if z.ndim else 1, amplitude.ndim == 2
+    numbers = (per_feature, z.numel() // max(features, 1), features, len(amplitude))
+    has_bias = bias.numel() > 0
+    sizes = (z.shape, amplitude.shape, (features,) if has_bias and not per_feature else (0,))
+    inputs = (*before, z, amplitude, frequency, phase, bias if has_bias else None)
+    return library.run(name, z.dtype, numbers, inputs, sizes=sizes)

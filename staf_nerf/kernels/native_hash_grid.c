@@ -2,9 +2,9 @@
  * gradients of those.
  *
  * Points have `dims` (2 or 3) coordinates in [0, 1]. Level l has a cell of 1 / scales[l] and `rows[l]` rows of the table
- * from `offsets[l]`; the first `dense` levels number their grid points, the others hash them. multipliers is
- * (dims, levels). The layout is instant-ngp's. Gradients to the table are formed level by level, each by one thread, in
- * the order of the points: there are no races, and results do not depend on the number of threads.
+ * from `offsets[l]`, which must lie within its `table_rows`; the first `dense` levels number their grid points, the others
+ * hash them. multipliers is (dims, levels). The layout is instant-ngp's. Gradients to the table are formed level by level,
+ * each by one thread, in the order of the points: there are no races, and results do not depend on the number of threads.
  */
 #include <stdint.h>
 #include <string.h>
@@ -34,7 +34,7 @@ typedef struct {
     const int32_t *multipliers, *rows, *offsets;
     const float *v_points, *v_table; /* second pass: of the loss by the first pass's results; either may be NULL */
     float *out, *to_grad, *to_table, *to_points;
-    ptrdiff_t count, dims, levels, features, dense;
+    ptrdiff_t count, dims, levels, table_rows, features, dense;
 } grid;
 
 #define NAME(a) JOIN_NAMES(a, INSTRUCTIONS)
@@ -62,40 +62,53 @@ static const kernels *choose(int level) {
     return &base;
 }
 
+/* Whether every level has rows, and lies within the table. */
+static int fits(const grid *g) {
+    for (ptrdiff_t level = 0; level < g->levels; level++)
+        if (g->rows[level] < 1 || g->offsets[level] < 0 || g->table_rows - g->offsets[level] < g->rows[level]) return 0;
+    return 1;
+}
+
 static ptrdiff_t groups(ptrdiff_t count) { return (count + GROUP - 1) / GROUP; }
 
-EXPORT void hash_grid_forward(int level, int threads, ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels,
-                              ptrdiff_t features, ptrdiff_t dense, const float *points, const float *table,
-                              const float *scales, const int32_t *multipliers, const int32_t *rows,
-                              const int32_t *offsets, float *out) {
+EXPORT int hash_grid_forward(int level, int threads, ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels,
+                             ptrdiff_t table_rows, ptrdiff_t features, ptrdiff_t dense, const float *points,
+                             const float *table, const float *scales, const int32_t *multipliers, const int32_t *rows,
+                             const int32_t *offsets, float *out) {
     grid g = {.points = points, .table = table, .scales = scales, .multipliers = multipliers, .rows = rows,
-              .offsets = offsets, .out = out, .count = count, .dims = dims, .levels = levels, .features = features,
-              .dense = dense};
+              .offsets = offsets, .out = out, .count = count, .dims = dims, .levels = levels, .table_rows = table_rows,
+              .features = features, .dense = dense};
+    if (!fits(&g)) return BEYOND_TABLE;
     run_job((job){choose(level)->forward, &g, groups(count), threads});
+    return DONE;
 }
 
 /* to_table arrives as zeros; it or to_points may be NULL where that gradient is not wanted. */
-EXPORT void hash_grid_backward(int level, int threads, ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels,
-                               ptrdiff_t features, ptrdiff_t dense, const float *grad, const float *points,
-                               const float *table, const float *scales, const int32_t *multipliers,
-                               const int32_t *rows, const int32_t *offsets, float *to_table, float *to_points) {
+EXPORT int hash_grid_backward(int level, int threads, ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels,
+                              ptrdiff_t table_rows, ptrdiff_t features, ptrdiff_t dense, const float *grad,
+                              const float *points, const float *table, const float *scales, const int32_t *multipliers,
+                              const int32_t *rows, const int32_t *offsets, float *to_table, float *to_points) {
     grid g = {.points = points, .table = table, .grad = grad, .scales = scales, .multipliers = multipliers,
               .rows = rows, .offsets = offsets, .to_table = to_table, .to_points = to_points, .count = count,
-              .dims = dims, .levels = levels, .features = features, .dense = dense};
+              .dims = dims, .levels = levels, .table_rows = table_rows, .features = features, .dense = dense};
+    if (!fits(&g)) return BEYOND_TABLE;
     if (to_table) run_job((job){choose(level)->table, &g, levels, threads});
     if (to_points) run_job((job){choose(level)->points, &g, groups(count), threads});
+    return DONE;
 }
 
 /* to_table arrives as zeros. */
-EXPORT void hash_grid_second(int level, int threads, ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels,
-                             ptrdiff_t features, ptrdiff_t dense, const float *v_points, const float *v_table,
-                             const float *grad, const float *points, const float *table, const float *scales,
-                             const int32_t *multipliers, const int32_t *rows, const int32_t *offsets, float *to_grad,
-                             float *to_points, float *to_table) {
+EXPORT int hash_grid_second(int level, int threads, ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels,
+                            ptrdiff_t table_rows, ptrdiff_t features, ptrdiff_t dense, const float *v_points,
+                            const float *v_table, const float *grad, const float *points, const float *table,
+                            const float *scales, const int32_t *multipliers, const int32_t *rows,
+                            const int32_t *offsets, float *to_grad, float *to_points, float *to_table) {
     grid g = {.points = points, .table = table, .grad = grad, .scales = scales, .multipliers = multipliers,
               .rows = rows, .offsets = offsets, .v_points = v_points, .v_table = v_table, .to_grad = to_grad,
               .to_table = to_table, .to_points = to_points, .count = count, .dims = dims, .levels = levels,
-              .features = features, .dense = dense};
+              .table_rows = table_rows, .features = features, .dense = dense};
+    if (!fits(&g)) return BEYOND_TABLE;
     run_job((job){choose(level)->second, &g, groups(count), threads});
     if (v_points) run_job((job){choose(level)->second_table, &g, levels, threads});
+    return DONE;
 }

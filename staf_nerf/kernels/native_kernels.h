@@ -1,17 +1,8 @@
-/* The arithmetic of native.c for one instruction set (see native_instructions.h, which includes it), in both precisions.
+/* The arithmetic of native.c for one instruction set and one precision: see native_precisions.h, which includes it.
  *
  * A line is what one vector of parameters serves: `count` vectors, `stride` values apart, of which the first `width`
  * lanes are in use.
  */
-#ifndef KERNEL_FLOAT
-#define KERNEL_FLOAT 1
-#include "native_kernels.h"
-#undef KERNEL_FLOAT
-#define KERNEL_FLOAT 0
-#include "native_kernels.h"
-#undef KERNEL_FLOAT
-#else
-
 #if KERNEL_FLOAT
 #define PRECISION f32
 #define REAL float
@@ -372,28 +363,40 @@ INLINE void NAME(run_values)(const call *work, ptrdiff_t unit, ptrdiff_t at, ptr
         NAME(add_to_row)(l.to_z, (REAL *)work->to_bias + unit * work->width, work->width, column, values);
 }
 
-INLINE void NAME(run_unit)(const call *work, ptrdiff_t unit, int pass) {
-    ptrdiff_t first = unit * work->block;
-    if (work->per_feature) {
-        ptrdiff_t rows = work->rows - first < work->block ? work->rows - first : work->block;
+/* The rows of a unit with a set of parameters for each feature: some at a time, which stay in the first-level cache. */
+INLINE void NAME(run_rows)(const call *work, ptrdiff_t unit, int pass) {
+    ptrdiff_t first = unit * work->block, last = work->rows - first < work->block ? work->rows : first + work->block;
+    for (; first < last; first += ROWS)
         for (ptrdiff_t column = 0; column < work->n; column += LANES) {
             ptrdiff_t width = work->n - column < LANES ? work->n - column : LANES;
-            LINE l = NAME(line_at)(work, first * work->n + column, rows, work->n, width, pass);
+            ptrdiff_t count = last - first < ROWS ? last - first : ROWS;
+            LINE l = NAME(line_at)(work, first * work->n + column, count, work->n, width, pass);
             NAME(sum_over_line)(work, unit, column, l, pass);
         }
+}
+
+INLINE void NAME(run_unit)(const call *work, ptrdiff_t unit, int pass) {
+    if (work->per_feature) {
+        NAME(run_rows)(work, unit, pass);
         return;
     }
+    ptrdiff_t first = unit * work->block, kept = first;
     ptrdiff_t last = first + work->block < work->n ? first + work->block : work->n;
-    REAL moments[4 * (KERNEL_FLOAT ? MOST_PIECES : 1)] __attribute__((aligned(16)));
-    ptrdiff_t kept = first;
-    if (work->by.moments) memset(moments, 0, 4 * (size_t)work->by.count * sizeof(REAL));
+    REAL *moments = work->by.moments ? calloc((size_t)work->by.count, 4 * sizeof(REAL)) : NULL;
+    call without_pieces;
+    if (work->by.moments && !moments) { /* without memory, sinusoid by sinusoid */
+        without_pieces = *work;
+        without_pieces.by = (pieces){0};
+        work = &without_pieces;
+    }
     for (ptrdiff_t at = first; at < last; at += LINE_VALUES) {
         ptrdiff_t end = at + LINE_VALUES < last ? at + LINE_VALUES : last;
         NAME(run_values)(work, unit, at, end - at, pass, moments);
-        if (!work->by.moments || (end < last && end - kept < work->by.summed)) continue;
+        if (!moments || (end < last && end - kept < work->by.summed)) continue;
         NAME(keep_moments)(&work->by, unit, moments);
         kept = end;
     }
+    free(moments);
 }
 
 static void NAME(forward)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit, FORWARD); }
@@ -424,4 +427,3 @@ static void NAME(second)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit
 #undef INLINE
 #undef V
 #undef I
-#endif

@@ -44,7 +44,12 @@ def pointwise(kind: Kind, z: Tensor, scale: float) -> Tensor:
 
     Returns:
         The activation, in the shape and dtype of `z`.
+
+    Raises:
+        ValueError: If the kind is unknown.
     """
+    if kind not in FORMULAS:
+        raise ValueError(f"kind must be one of {list(KINDS)}, got {kind!r}")
     if z.dtype in HALF:
         return in_float32(lambda z: pointwise(kind, z, scale), z)
     if native.fits(z) and library.serves():
@@ -52,12 +57,28 @@ def pointwise(kind: Kind, z: Tensor, scale: float) -> Tensor:
     return FORMULAS[kind](z, scale)
 
 
-@torch.library.custom_op("staf_nerf::scaled_derivative", mutates_args=(), device_types="cpu")
+@torch.library.custom_op("staf_nerf::scaled_derivative", mutates_args=())
 def scaled_derivative(z: Tensor, factor: Tensor | None, kind: int, order: int, scale: float) -> Tensor:
     """Returns the derivative of order 0 to 3 of an activation at z, times `factor`.
 
-    The factor is None for order 0, and is required for the others.
+    Args:
+        z: Pre-activations, float32 or float64 on a CPU.
+        factor: In the shape and dtype of z. None for order 0, and required for the others.
+        kind: Index of the activation in `KINDS`.
+        order: 0 to 3.
+        scale: The factor w in the formula.
+
+    Raises:
+        ValueError: If an argument is not as described.
     """
+    if not 0 <= kind < len(KINDS):
+        raise ValueError(f"kind must be between 0 and {len(KINDS) - 1}, got {kind}")
+    if not 0 <= order <= HIGHEST_ORDER:
+        raise ValueError(f"order must be between 0 and {HIGHEST_ORDER}, got {order}")
+    if (factor is None) != (order == 0):
+        raise ValueError(
+            f"factor must be None for order 0 only, got {'None' if factor is None else 'a tensor'} for order {order}"
+        )
     return native.pointwise(z, factor, kind, order, scale)
 
 

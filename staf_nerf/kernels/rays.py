@@ -28,11 +28,11 @@ def sample_points(origins: Tensor, directions: Tensor, starts: Tensor, ends: Ten
     Returns:
         Points (R, n, 3).
     """
-    if not (_native_fits(origins, directions, starts, ends) and _constant(origins, directions, starts, ends)):
-        return reference_sample_points(origins, directions, starts, ends)
-    points = starts.new_empty(*starts.shape, 3)
-    _call("ray_points", starts, origins, directions, starts, ends, points)
-    return points
+    tensors = (origins, directions, starts, ends)
+    fits = origins.shape == directions.shape == (*starts.shape[:1], 3) and starts.shape == ends.shape
+    if not (fits and _native_fits(*tensors) and _constant(*tensors)):
+        return reference_sample_points(*tensors)
+    return library.run("ray_points", starts.dtype, starts.shape, tensors)[0]
 
 
 def contract(points: Tensor) -> Tensor:
@@ -45,13 +45,16 @@ def contract(points: Tensor) -> Tensor:
 
     Returns:
         (..., 3).
+
+    Raises:
+        ValueError: If the last axis does not have three elements.
     """
+    if points.shape[-1:] != (3,):
+        raise ValueError(f"points must have shape (..., 3), got {tuple(points.shape)}")
     flat = points.reshape(-1, 3)
     if not (_native_fits(flat) and _constant(flat)):
         return reference_contract(points)
-    out = flat.new_empty(flat.shape)
-    library.call("cube_contraction", *_how(flat), len(flat), flat, out)
-    return out.view(points.shape)
+    return library.run("cube_contraction", flat.dtype, (len(flat),), (flat,))[0].view(points.shape)
 
 
 def sample_weights(depth: Tensor) -> Tensor:
@@ -81,12 +84,17 @@ def resample(edges: Tensor, weights: Tensor, shift: Tensor, num_edges: int, *, p
 
     Returns:
         New edges (R, m), without gradients.
+
+    Raises:
+        ValueError: If there are no samples, or not one edge more than samples.
     """
-    if not _native_fits(edges, weights, shift):
+    _check_edges(edges, weights)
+    if not weights.shape[-1]:
+        raise ValueError(f"weights must have shape (R, n), n >= 1, got {tuple(weights.shape)}")
+    fits = len(edges) == len(weights) and shift.shape == (len(weights), 1)
+    if not (fits and _native_fits(edges, weights, shift)):
         return reference_resample(edges, weights, shift, num_edges, padding=padding)
-    out = edges.new_empty(len(edges), num_edges)
-    _call("ray_resample", weights, num_edges, padding, edges, weights, shift, out)
-    return out
+    return library.run("ray_resample", edges.dtype, (*weights.shape, num_edges, padding), (edges, weights, shift))[0]
 
 
 def distortion(edges: Tensor, weights: Tensor) -> Tensor:
@@ -101,10 +109,22 @@ def distortion(edges: Tensor, weights: Tensor) -> Tensor:
 
     Returns:
         The loss of each ray, (R,).
+
+    Raises:
+        ValueError: If there is not one edge more than samples.
     """
-    if edges.requires_grad or not _native_fits(edges, weights):
+    _check_edges(edges, weights)
+    if edges.requires_grad or len(edges) != len(weights) or not _native_fits(edges, weights):
         return reference_distortion(edges, weights)
     return _Distortion.apply(edges, weights)
+
+
+def _check_edges(edges: Tensor, weights: Tensor) -> None:
+    if not edges.ndim or not weights.ndim or edges.shape[-1] != weights.shape[-1] + 1:
+        raise ValueError(
+            "edges must have shape (R, n + 1) with weights of shape (R, n), "
+            f"got {tuple(edges.shape)} and {tuple(weights.shape)}"
+        )
 
 
 # --- in plain torch --------------------------------------------------------------------------------------------------
@@ -172,22 +192,11 @@ def _constant(*tensors: Tensor) -> bool:
     return not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors))
 
 
-def _how(x: Tensor) -> tuple[int, bool, int]:
-    return library.level(), x.dtype == torch.float64, torch.get_num_threads()
-
-
-def _call(name: str, shaped: Tensor, *arguments: float | Tensor) -> None:
-    """Calls a function of the library for samples of the shape of `shaped`, (R, n). It fills the last tensors."""
-    library.call(name, *_how(shaped), *shaped.shape, *arguments)
-
-
 class _SampleWeights(torch.autograd.Function):
     @staticmethod
     def forward(ctx, depth: Tensor) -> Tensor:
-        through, weights = depth.new_empty(depth.shape), depth.new_empty(depth.shape)
-        _call("ray_weights", depth, depth, through, weights)
+        ctx.through, weights = library.run("ray_weights", depth.dtype, depth.shape, (depth,))
         ctx.save_for_backward(depth)
-        ctx.through = through
         return weights
 
     @staticmethod
@@ -195,18 +204,14 @@ class _SampleWeights(torch.autograd.Function):
         (depth,) = ctx.saved_tensors
         if torch.is_grad_enabled():
             return torch.func.vjp(reference_sample_weights, depth)[1](grad)
-        to_depth = grad.new_empty(grad.shape)
-        _call("ray_weights_backward", depth, grad, ctx.through, to_depth)
-        return to_depth
+        return library.run("ray_weights_backward", depth.dtype, depth.shape, (grad, ctx.through))[0]
 
 
 class _Distortion(torch.autograd.Function):
     @staticmethod
     def forward(ctx, edges: Tensor, weights: Tensor) -> Tensor:
-        gradient, loss = weights.new_empty(weights.shape), weights.new_empty(len(weights))
-        _call("ray_distortion", weights, edges, weights, gradient, loss)
+        ctx.gradient, loss = library.run("ray_distortion", weights.dtype, weights.shape, (edges, weights))
         ctx.save_for_backward(edges, weights)
-        ctx.gradient = gradient
         return loss
 
     @staticmethod

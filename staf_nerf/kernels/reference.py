@@ -20,9 +20,20 @@ BLOCK = 2**18
 """Number of elements that a CPU processes at a time. Temporaries then stay in the cache: twice as fast for 2**20."""
 
 
+def check_amplitude(z: Tensor, amplitude: Tensor) -> None:
+    """Raises ValueError if the shape of the amplitude is not (τ,) or (τ, n), for z of shape (..., n)."""
+    shape = amplitude.shape
+    if len(shape) not in (1, 2) or not shape[0] or shape[1:] not in ((), z.shape[-1:]):
+        raise ValueError(
+            f"amplitude must have shape (τ,) or (τ, n), τ >= 1, with z of shape (..., n), got {tuple(amplitude.shape)} "
+            f"with z of shape {tuple(z.shape)}"
+        )
+
+
 def staf(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
     """Returns σ(z), in the shape of z; see `staf_nerf.kernels.staf`."""
-    if library.forward_mode():  # torch gives zeros for second forward-mode derivatives of autograd.Function
+    # torch gives zeros for second forward-mode derivatives of autograd.Function, and cannot save a trace that has one.
+    if library.forward_mode() or library.is_tracing():
         return _plain(z, amplitude, frequency, phase)
     if z.device.type == "cpu" and z.ndim > 1 and z.numel() >= 2 * BLOCK:
         rows = max(BLOCK * z.shape[0] // z.numel(), 1)

@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from staf_nerf.kernels import library
+from staf_nerf.kernels.reference import check_amplitude
 
 SHARED_TILE = (512, 1)
 """Rows and columns of a tile if parameters are shared."""
@@ -170,9 +171,10 @@ def _second(
 
 def forward(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor) -> Tensor:
     """Returns σ(z); see `staf_nerf.kernels.fourier_sum`. The bias must be (0,), none."""
-    assert not len(bias)
+    inputs = (z, amplitude, frequency, phase)
+    _check("staf_forward", z, amplitude, (*inputs, bias))
     out = z.new_empty(z.shape)
-    _launch(_forward, (z, amplitude, frequency, phase), (out,), z, amplitude)
+    _launch(_forward, inputs, (out,), z, amplitude)
     return out
 
 
@@ -180,8 +182,10 @@ def backward(
     grad: Tensor, z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor, bias: Tensor
 ) -> tuple[Tensor, ...]:
     """See `fourier_sum_backward`. The gradients of the parameters share memory."""
+    inputs = (grad, z, amplitude, frequency, phase)
+    _check("staf_backward", z, amplitude, (*inputs, bias))
     to_z, sums = z.new_empty(z.shape), _sums(z, amplitude)
-    _launch(_backward, (grad, z, amplitude, frequency, phase), (to_z, sums), z, amplitude)
+    _launch(_backward, inputs, (to_z, sums), z, amplitude)
     return to_z, *sums.sum(0).unbind(), bias.new_empty(bias.shape)
 
 
@@ -199,10 +203,17 @@ def second(
     bias: Tensor,
 ) -> tuple[Tensor, ...]:
     """See `fourier_sum_second`. The gradients of the parameters share memory."""
-    inputs = (vz, vamplitude, vfrequency, vphase, grad, z, amplitude, frequency, phase)
+    along, others = (vz, vamplitude, vfrequency, vphase), (grad, z, amplitude, frequency, phase)
+    _check("staf_second", z, amplitude, (*along, vbias, *others, bias))
     to_grad, to_z, sums = grad.new_empty(grad.shape), z.new_empty(z.shape), _sums(z, amplitude)
-    _launch(_second, inputs, (to_grad, to_z, sums), z, amplitude)
+    _launch(_second, (*along, *others), (to_grad, to_z, sums), z, amplitude)
     return to_grad, to_z, *sums.sum(0).unbind(), bias.new_empty(bias.shape)
+
+
+def _check(name: str, z: Tensor, amplitude: Tensor, inputs: tuple[Tensor, ...]) -> None:
+    """Raises ValueError if shapes do not agree, or if there is a bias."""
+    check_amplitude(z, amplitude)
+    library.check_shapes(name, (z.shape, amplitude.shape, (0,)), inputs)
 
 
 def _tiles(z: Tensor, per_feature: bool) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:

@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from staf_nerf.kernels import library
+from staf_nerf.kernels.signatures import grid_sizes
 
 BLOCK = 128
 """Number of points of a program."""
@@ -249,7 +250,16 @@ def forward(
 ) -> Tensor:
     """See `staf_nerf.kernels.hash_grid.hash_grid`."""
     out = points.new_empty(len(points), len(rows) * table.shape[1])
-    _launch(_forward, (points, table, scales, multipliers, rows, offsets), (out,), points, table, rows, num_dense)
+    _launch(
+        _forward,
+        "hash_grid_forward",
+        (points, table, scales, multipliers, rows, offsets),
+        (out,),
+        points,
+        table,
+        rows,
+        num_dense,
+    )
     return out
 
 
@@ -270,7 +280,7 @@ def backward(
     by_points = points.new_empty(len(rows) if to_points else 0, *points.shape)
     inputs = (grad, points, table, scales, multipliers, rows, offsets)
     flags = {"TO_TABLE": to_table, "TO_POINTS": to_points}
-    _launch(_backward, inputs, (by_table, by_points), points, table, rows, num_dense, **flags)
+    _launch(_backward, "hash_grid_backward", inputs, (by_table, by_points), points, table, rows, num_dense, **flags)
     return by_points.sum(0), by_table
 
 
@@ -292,12 +302,15 @@ def second(
     along = (points if v_points is None else v_points, table if v_table is None else v_table)
     inputs = (*along, grad, points, table, scales, multipliers, rows, offsets)
     flags = {"OF_POINTS": v_points is not None, "OF_TABLE": v_table is not None}
-    _launch(_second, inputs, (by_grad, by_table, by_points), points, table, rows, num_dense, **flags)
+    _launch(
+        _second, "hash_grid_second", inputs, (by_grad, by_table, by_points), points, table, rows, num_dense, **flags
+    )
     return by_grad, by_points.sum(0), by_table
 
 
 def _launch(
     kernel: Any,
+    name: str,
     inputs: tuple[Tensor, ...],
     outputs: tuple[Tensor, ...],
     points: Tensor,
@@ -306,7 +319,8 @@ def _launch(
     num_dense: int,
     **flags: bool,
 ) -> None:
-    """Runs a kernel, which fills `outputs`."""
+    """Runs a kernel, which fills `outputs`. Its inputs are those of the C function of that name."""
+    library.check_shapes(name, grid_sizes(points, table, rows, num_dense), inputs)
     library.refuse_tangents(inputs)
     count, dimensions = points.shape
     if count:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from staf_nerf.jobs import doctor
-from staf_nerf.kernels import library
+from staf_nerf.kernels import accuracy, library, native
 from tests.conftest import ROOT
 from tests.plugin.conftest import command
 
@@ -40,14 +40,17 @@ def test_what_imports_and_then_fails_is_broken():
 def test_kernels_whose_arithmetic_is_off_are_broken(monkeypatch):
     if library.library() is None:
         pytest.skip("there was no C compiler when this was installed")
-    assert doctor._kernels().state == "good"
-    right = doctor.staf
-
-    def wrong(*inputs, implementation):
-        return right(*inputs, implementation=implementation) * (1.001 if implementation == "native" else 1.0)
-
-    monkeypatch.setattr(doctor, "staf", wrong)
-    assert doctor._kernels().state == "broken"
+    finding = doctor._kernels()
+    assert finding.state == "good"
+    assert all(family in finding.text for family in accuracy.FAMILIES)
+    right = native.pointwise
+    monkeypatch.setattr(native, "pointwise", lambda *inputs: right(*inputs) * (1.0 + 1e-5))
+    finding = doctor._kernels()
+    assert finding.state == "broken"
+    for level in range(library.level() + 1):
+        assert f"errors with {library.LEVELS[level]}, in roundings: pointwise" in finding.text
+    assert "rays" not in finding.text
+    assert "Install staf_nerf again" in finding.text
 
 
 def test_this_installation_has_nothing_broken(tmp_path):
