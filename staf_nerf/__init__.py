@@ -7,10 +7,20 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from staf_nerf.activations import STAF, Sine
-from staf_nerf.config import AudioConfig, ColorConfig, FieldConfig, FitConfig, ImageConfig, ShapeConfig
+from staf_nerf.config import (
+    AudioConfig,
+    ColorConfig,
+    DenoisingConfig,
+    FieldConfig,
+    FitConfig,
+    ImageConfig,
+    ShapeConfig,
+    SuperResolutionConfig,
+)
 from staf_nerf.fields import NeuralField, RadianceField, SignedDistanceField, SurfaceField
 from staf_nerf.fit import fit
 from staf_nerf.mlp import CoordinateMLP
+from staf_nerf.signals.signal import Signal
 
 if TYPE_CHECKING:
     from staf_nerf.mesh.extract import extract_mesh
@@ -28,6 +38,7 @@ __all__ = [
     "AudioSignal",
     "ColorConfig",
     "CoordinateMLP",
+    "DenoisingConfig",
     "FieldConfig",
     "FitConfig",
     "ImageConfig",
@@ -36,8 +47,10 @@ __all__ = [
     "RadianceField",
     "ShapeConfig",
     "ShapeSignal",
+    "Signal",
     "SignedDistanceField",
     "Sine",
+    "SuperResolutionConfig",
     "SurfaceField",
     "analytic_ntk",
     "empirical_ntk",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from staf_nerf.config import AudioConfig, ImageConfig, ShapeConfig
+from staf_nerf.config import ShapeConfig
+from staf_nerf.migrations import FIELD_FORMAT, migrate
 from staf_nerf.presets import override
-from staf_nerf.signals.audio import Track, audio_field
-from staf_nerf.signals.image import Raster, image_field
-from staf_nerf.signals.shape import Frame, make_field
+from staf_nerf.signals.shape import Frame
+from staf_nerf.tasks import find_task, tasks
 
-KEY, FORMAT = "staf_nerf", 1
-"""Metadata key, and version of the file format."""
+KEY = "staf_nerf"
+"""Metadata key of the description."""
 FIELD_FILE = "field.safetensors"
 """File name of a field in a folder of results."""
-
-Config = ShapeConfig | ImageConfig | AudioConfig
 
 
 @dataclass(frozen=True)
@@ -30,36 +27,14 @@ class Checkpoint:
     """A fitted field, with the information that defines its coordinates and values."""
 
     field: nn.Module
-    config: Config
+    config: Any
+    """Settings of the fit; its `task` names the kind of signal."""
     frame: Any
-    """A shape's `Frame`, an image's `Raster` or a sound's `Track`."""
+    """What connects the numbers of the file with those of the field: a shape's `Frame`, an image's `Raster`, …"""
     file: str | None = None
     """Name of the file that the field was fitted to."""
     seed: int = 0
     """Random seed of the fit and of added noise."""
-
-
-@dataclass(frozen=True)
-class _Kind:
-    config: Config
-    frame: Callable[..., Any]
-    field: Callable[[Any, Any], nn.Module]
-
-
-def _frame(center: Sequence[float], scale: float, size: Sequence[float] = (2.0, 2.0, 2.0)) -> Frame:
-    """Returns a shape's frame from JSON. Older files have no size."""
-    (x, y, z), (a, b, c) = center, size
-    return Frame((x, y, z), scale, (a, b, c))
-
-
-_IMAGE = _Kind(ImageConfig(), Raster, image_field)
-KINDS = {
-    "shape": _Kind(ShapeConfig(), _frame, lambda c, _: make_field(c)),
-    "image": _IMAGE,
-    "superres": _IMAGE,
-    "denoise": _IMAGE,
-    "audio": _Kind(AudioConfig(), Track, audio_field),
-}
 
 
 def field_file(path: Path) -> Path:
@@ -77,7 +52,7 @@ def save_field(path: Path, checkpoint: Checkpoint) -> None:
     from safetensors.torch import save_file
 
     about = {
-        "format": FORMAT,
+        "format": FIELD_FORMAT,
         "task": checkpoint.config.task,
         "config": asdict(checkpoint.config),
         "frame": asdict(checkpoint.frame),
@@ -113,10 +88,10 @@ def load_field(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file: {error}") from error
-    kind = KINDS[about["task"]]
+    task = find_task(about["task"])
     try:
-        config, frame = override(kind.config, about["config"]), kind.frame(**about["frame"])
-        field = kind.field(config, frame).to(device)
+        config, frame = override(task.config, about["config"]), task.frame(about["frame"])
+        field = task.field(config, frame).to(device)
         field.load_state_dict(tensors)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -136,10 +111,12 @@ def _description(text: str | None, path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged: its metadata {KEY!r} is not JSON ({error})") from error
     if not isinstance(about, dict) or "task" not in about:
         raise ValueError(f"{path} does not contain a field of staf_nerf")
-    if (version := about.get("format")) != FORMAT:
-        raise ValueError(f"{path} has format {version}, this version of staf_nerf reads format {FORMAT}")
-    if about["task"] not in list(KINDS):
-        known = sorted(KINDS)
+    try:
+        about = migrate(about)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from error
+    if about["task"] not in list(tasks()):
+        known = sorted(tasks())
         raise ValueError(f"{path} contains a field for the unknown task {about['task']!r}, the known ones are {known}")
     return about
 

@@ -1,4 +1,4 @@
-"""The command `staf`."""
+"""The command `staf`: turns arguments into one call for each command. Nothing is computed here."""
 
 from __future__ import annotations
 
@@ -13,35 +13,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 
-from staf_nerf.bench import activation, extraction, linear, mlp, nerf, nerf_speed, report, signals, surface
-from staf_nerf.config import AudioConfig, ImageConfig, ShapeConfig
-from staf_nerf.jobs import audio, image, shape
-from staf_nerf.jobs import evaluate as evaluation
+from staf_nerf.jobs import compare as compare_job
+from staf_nerf.jobs import evaluate as evaluate_job
 from staf_nerf.jobs import export as export_job
+from staf_nerf.jobs import fit as fit_job
 from staf_nerf.jobs import mesh as mesh_job
 from staf_nerf.jobs import ntk as ntk_job
+from staf_nerf.jobs.output import write_json
 from staf_nerf.kernels import library
 from staf_nerf.presets import load_preset
-
-MEASURE = {
-    activation.ActivationBenchmark: activation.main,
-    extraction.ExtractionBenchmark: extraction.main,
-    linear.LinearBenchmark: linear.main,
-    mlp.MlpBenchmark: mlp.main,
-    mlp.ScalingBenchmark: mlp.main,
-    nerf.NerfBenchmark: nerf.main,
-    nerf_speed.NerfSpeedBenchmark: nerf_speed.main,
-    report.Report: report.main,
-    signals.ImageBenchmark: signals.main,
-    signals.SuperResolutionBenchmark: signals.main,
-    signals.DenoiseBenchmark: signals.main,
-    signals.AudioBenchmark: signals.main,
-    signals.ShapeBenchmark: signals.main,
-    surface.SurfaceBenchmark: surface.main,
-}
-"""The function that runs each benchmark, by the type of its settings."""
+from staf_nerf.tasks import Task, tasks
 
 SHORT_STEPS, SHORT_FRAMES = 150, 8
 """Largest numbers of steps and frames of a demo if the environment variable STAF_SHORT_DEMO is set."""
@@ -75,71 +58,44 @@ def demo(
     module.demo(method=method, data=data, steps=steps, output=output, seed=seed, frames=frames)
 
 
-def bench(
-    benchmark: OmitSubcommandPrefixes[
-        OmitArgPrefixes[
-            Annotated[activation.ActivationBenchmark, subcommand("activation")]
-            | Annotated[extraction.ExtractionBenchmark, subcommand("extraction")]
-            | Annotated[linear.LinearBenchmark, subcommand("linear")]
-            | Annotated[mlp.MlpBenchmark, subcommand("mlp")]
-            | Annotated[mlp.ScalingBenchmark, subcommand("scaling")]
-            | Annotated[nerf.NerfBenchmark, subcommand("nerf")]
-            | Annotated[nerf_speed.NerfSpeedBenchmark, subcommand("nerf-speed")]
-            | Annotated[report.Report, subcommand("report")]
-            | Annotated[signals.ImageBenchmark, subcommand("image")]
-            | Annotated[signals.SuperResolutionBenchmark, subcommand("superres")]
-            | Annotated[signals.DenoiseBenchmark, subcommand("denoise")]
-            | Annotated[signals.AudioBenchmark, subcommand("audio")]
-            | Annotated[signals.ShapeBenchmark, subcommand("shape")]
-            | Annotated[surface.SurfaceBenchmark, subcommand("surface")]
-        ]
-    ],
-) -> None:
-    """Compares quality or cost. It writes JSON and prints a table.
-
-    Args:
-        benchmark: What to compare.
-    """
-    MEASURE[type(benchmark)](benchmark)
+def fit() -> None:
+    """Fits a field to a signal: an image, a sound or a shape."""
+    arguments = sys.argv[2:]
+    chosen = next((argument for argument in arguments if argument in tasks()), None)
+    preset = _value_of("--preset", arguments) if chosen else None
+    kinds = [_fit_of(task, preset if name == chosen else None) for name, task in tasks().items()]
+    fit_job.run(_choose("staf fit", fit, kinds, arguments))
 
 
-FITS: dict[str, tuple[type, Any]] = {
-    "image": (image.FitImage, ImageConfig()),
-    "audio": (audio.FitAudio, AudioConfig()),
-    "superres": (image.FitSuperResolution, ImageConfig(task="superres")),
-    "denoise": (image.FitNoisyImage, ImageConfig(task="denoise")),
-    "shape": (shape.FitShape, ShapeConfig()),
-}
-"""For each kind of signal: the class of its job, and the configuration that its presets change."""
+def _fit_of(task: Task, preset: str | None) -> Any:
+    """Returns the subcommand that fits a kind of signal, with the defaults of a preset."""
+    config = load_preset(preset or task.name, "cpu", task.config)
+    default = fit_job.Fit(tyro.MISSING, config, task.options)
+    kind = fit_job.Fit[type(task.config), type(task.options)]
+    return Annotated[kind, subcommand(task.name, default=default, description=type(task).__doc__)]
 
 
-def fit_command(arguments: Sequence[str]) -> Callable[..., None]:
-    """Returns the function behind `staf fit`. A preset among the arguments sets the defaults of the options."""
-    kind = next((argument for argument in arguments if argument in FITS), None)
-    preset = _value_of("--preset", arguments)
+def bench() -> None:
+    """Compares quality or cost. It writes JSON and prints a table."""
+    from staf_nerf.bench import signals
+    from staf_nerf.bench.commands import BENCHMARKS
 
-    def option(name: str) -> Any:
-        job, config = FITS[name]
-        if preset is None or name != kind:
-            return Annotated[job, subcommand(name)]
-        return Annotated[job, subcommand(name, default=job(tyro.MISSING, config=load_preset(preset, "cpu", config)))]
+    kinds: dict[str, Any] = {
+        name: Annotated[benchmark, subcommand(name)] for name, (benchmark, _) in BENCHMARKS.items()
+    }
+    for name, task in tasks().items():
+        default = signals.benchmark_of(task, tyro.MISSING)
+        about = f"Compares methods of the task {name}, at equal cost."
+        kinds[name] = Annotated[signals.SignalBenchmark, subcommand(name, default=default, description=about)]
+    benchmark = _choose("staf bench", bench, [kinds[name] for name in sorted(kinds)], sys.argv[2:])
+    run = {kind: main for kind, main in BENCHMARKS.values()} | {signals.SignalBenchmark: signals.main}
+    run[type(benchmark)](benchmark)
 
-    def fit(job: Any) -> None:
-        """Fits a field to a signal: an image, a sound or a shape.
 
-        Args:
-            job: Kind of signal.
-        """
-        if isinstance(job, shape.FitShape):
-            shape.run(job)
-        elif isinstance(job, audio.FitAudio):
-            audio.run(job)
-        else:
-            image.run(job)
-
-    kinds = functools.reduce(operator.or_, map(option, FITS))
-    fit.__annotations__["job"] = OmitSubcommandPrefixes[OmitArgPrefixes[kinds]]
-    return fit
+def _choose(prog: str, command: Callable[[], None], kinds: Sequence[Any], arguments: Sequence[str]) -> Any:
+    """Returns the settings that the arguments give, of one of several kinds."""
+    union = OmitSubcommandPrefixes[OmitArgPrefixes[functools.reduce(operator.or_, kinds)]]
+    return tyro.cli(union, prog=prog, description=command.__doc__, args=arguments)  # pyright: ignore
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:
@@ -152,17 +108,15 @@ def _value_of(option: str, arguments: Sequence[str]) -> str | None:
     return None
 
 
-def evaluate(job: OmitArgPrefixes[evaluation.Evaluate]) -> None:
+def evaluate(job: OmitArgPrefixes[evaluate_job.Evaluate]) -> None:
     """Compares a fitted field with its file again, and prints the metrics of the fit.
 
     Args:
         job: The field and its file.
     """
-    from staf_nerf.bench.record import write
-
-    found = evaluation.run(job)
+    found = evaluate_job.run(job)
     if job.output is not None:
-        write(found, job.output)
+        write_json(found, job.output)
 
 
 def export(job: OmitArgPrefixes[export_job.Export]) -> None:
@@ -190,8 +144,8 @@ def mesh(
         options: Settings of the mesh.
     """
     from staf_nerf.checkpoint import load_shape
-    from staf_nerf.evaluation import shape_source
     from staf_nerf.mesh.export import check_output
+    from staf_nerf.tasks.shape import shape_source
 
     if (load_config is None) == (checkpoint is None):
         raise ValueError("either --load-config or --checkpoint is needed, and not both")
@@ -207,64 +161,13 @@ def mesh(
         mesh_job.run(source, options)
 
 
-def compare(
-    mesh: Positional[Path],
-    reference: Positional[Path],
-    *,
-    icp: bool = False,
-    points: int = 200_000,
-    seed: int = 0,
-    output: Path | None = None,
-) -> None:
+def compare(job: OmitArgPrefixes[compare_job.CompareMeshes]) -> None:
     """Compares a mesh with a reference mesh: Chamfer distances, F-scores, normals and volumes.
 
     Args:
-        mesh: Mesh file (OBJ, PLY, STL, GLB).
-        reference: Reference mesh file. Distances are in its units, F-score thresholds are fractions of its diagonal.
-        icp: Align the mesh to the reference first, by a rigid motion (ICP).
-        points: Number of points sampled on each surface.
-        seed: Random seed of the points.
-        output: JSON file for the results.
+        job: The meshes.
     """
-    from dataclasses import asdict
-
-    from rich.console import Console
-    from rich.table import Table
-
-    from staf_nerf.bench.record import write
-    from staf_nerf.jobs.progress import Stages
-    from staf_nerf.mesh import compare as module
-    from staf_nerf.mesh.export import check_writable
-    from staf_nerf.mesh.triangles import read_mesh
-
-    if points < 1:
-        raise ValueError(f"points must be >= 1, got {points}")
-    if output is not None:
-        check_writable(output)
-    console = Console()
-    with Stages(console) as stages:
-        with stages("reading"):
-            first, second = read_mesh(mesh), read_mesh(reference)
-        if icp:
-            with stages("alignment"):
-                first = module.align(first, second)
-        with stages("distances"):
-            found = module.compare(first, second, points=points, seed=seed)
-    table = Table("metric", "value", title=f"{mesh} compared with {reference}")
-    for name, total, (there, back) in (
-        ("L1", found.chamfer_l1, found.chamfer_l1_parts),
-        ("squared", found.chamfer_squared, found.chamfer_squared_parts),
-    ):
-        table.add_row(f"Chamfer distance, {name}", f"{total:.6g} (to reference {there:.6g}, back {back:.6g})")
-    rows = zip(found.thresholds, found.precision, found.recall, found.f_score, strict=True)
-    for radius, precision, recall, score in rows:
-        title = f"F-score at {100 * radius:g} % of the diagonal ({radius * found.diagonal:.4g})"
-        table.add_row(title, f"{score:.4f} (precision {precision:.4f}, recall {recall:.4f})")
-    table.add_row("normal consistency", f"{found.normal_consistency:.4f}")
-    open_edges = f"- (a surface is open: {first.boundary_edges} and {second.boundary_edges} boundary edges)"
-    table.add_row("intersection over union", f"{found.iou:.4f}" if found.iou is not None else open_edges)
-    console.print(table)
-    write({"mesh": mesh.name, "reference": reference.name, "icp": icp, **asdict(found)}, output)
+    compare_job.run(job)
 
 
 def ntk(job: OmitArgPrefixes[ntk_job.CompareKernels]) -> None:
@@ -296,12 +199,20 @@ def _without_warnings() -> Iterator[None]:
         yield
 
 
+OF_SEVERAL_KINDS: dict[str, Callable[[], None]] = {"fit": fit, "bench": bench}
+"""Commands that read their arguments themselves: these depend on the kinds of signal and on a preset."""
+
+
 def main() -> None:
     """Runs the command that the command line names."""
+    name = next(iter(sys.argv[1:]), None)
+    if name in OF_SEVERAL_KINDS:
+        OF_SEVERAL_KINDS[name]()
+        return
     tyro.extras.subcommand_cli_from_dict(
         {
             "demo": demo,
-            "fit": fit_command(sys.argv[2:]) if sys.argv[1:2] == ["fit"] else fit_command(()),
+            "fit": fit,
             "eval": evaluate,
             "export": export,
             "mesh": mesh,

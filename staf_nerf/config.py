@@ -278,10 +278,10 @@ class FitConfig:
     """Training of a fit: duration, batch size and learning rates."""
 
     minutes: float = 5.0
-    """Training time in minutes. 0: no time limit (then `steps` or `passes` must be set)."""
+    """Training time in minutes. 0: no time limit (then `steps` or `epochs` must be set)."""
     steps: int = 0
     """Largest number of training steps. 0: no limit, so that the training time decides."""
-    passes: int = 0
+    epochs: int = 0
     """Number of epochs. In each epoch every pixel or sample is drawn once.
     0: no epochs. Every batch is drawn from all pixels or samples with replacement."""
     points: int = 16384
@@ -309,10 +309,10 @@ class FitConfig:
     """Learning rates decay exponentially to this fraction of their initial value."""
 
     def __post_init__(self) -> None:
-        _check_range(self, minutes=(0, math.inf), steps=(0, math.inf), points=(0, math.inf), passes=(0, math.inf))
+        _check_range(self, minutes=(0, math.inf), steps=(0, math.inf), points=(0, math.inf), epochs=(0, math.inf))
         _check_choice(self, optimizer=("muon", "adam"))
-        if not (self.minutes or self.steps or self.passes):
-            raise ValueError("one of minutes, steps and passes must be positive, got 0 for all")
+        if not (self.minutes or self.steps or self.epochs):
+            raise ValueError("one of minutes, steps and epochs must be positive, got 0 for all")
         rates = [name for name in known_keys(self) if name.endswith("learning_rate")]
         _check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"final_learning_rate": (1e-6, 1.0)})
         _check_range(self, activation_delay=(0, 1), matrix_momentum=(0, 0.999), matrix_iterations=(1, 20))
@@ -355,18 +355,18 @@ class ShapeConfig:
         _check_choice(self, task=("shape",), quantity=("signed-distance", "occupancy"))
         _check_range(self, surface_part=(0, 1), near_part=(0, 1 - self.surface_part + 1e-9), softness=(1e-6, 1e6))
         _check_range(self, cached_points=(0, 2**31), eikonal_weight=(0, math.inf), grid=(0, 2**16))
-        if self.fit.points < 2 or self.fit.passes:
-            found = f"{self.fit.points} and {self.fit.passes}"
-            raise ValueError(f"fit.points must be >= 2 and fit.passes must be 0 for a shape, got {found}")
+        if self.fit.points < 2 or self.fit.epochs:
+            found = f"{self.fit.points} and {self.fit.epochs}"
+            raise ValueError(f"fit.points must be >= 2 and fit.epochs must be 0 for a shape, got {found}")
         if len(self.near) != 2 or min(self.near) <= 0:
             raise ValueError(f"near must be two positive numbers, got {self.near}")
 
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """A fit of an image, a super-resolved image or a denoised image: presets `image`, `superres` and `denoise`."""
+    """A fit of an image: everything that the preset `image` can set."""
 
-    task: Literal["image", "superres", "denoise"] = "image"
+    task: Literal["image"] = "image"
     """Kind of signal that the preset is for."""
     description: str = ""
     """One-line description of the preset."""
@@ -383,30 +383,53 @@ class ImageConfig:
         )
     )
     """Duration and learning rates."""
-    band: float = 0.1
+    bandwidth: float = 0.1
     """Initial bandwidth of the first layer, as a fraction of the Nyquist frequency (half a cycle per pixel).
     It replaces `field.first_omega` and suits any image size. 0: use `field.first_omega`."""
-    factor: int = 1
-    """Super-resolution: factor by which the image is reduced along each axis before the fit, by averaging."""
     pixel_samples: int = 1
     """A pixel is the mean over n x n samples of the field. 1: one sample at the pixel centre."""
-    photons: float = 0.0
-    """Denoising: mean photon count of a white pixel, for the noise that is added to the image. 0: add no noise."""
-    readout: float = 0.0
-    """Denoising: standard deviation of the readout noise that is added, in photons."""
     held_out: float = 0.0
     """Fraction of the pixels held out for validation. 0: none.
     The weights with the lowest validation error are kept."""
-    corners: bool = False
+    align_corners: bool = False
     """Put the outermost pixel centres at -1 and 1 on both axes, as in published code.
     Otherwise the edges of the longer side lie at -1 and 1, and pixels are square."""
     zero_to_one: bool = False
     """Map the image to field values in [0, 1], as in published code, and not to [-1, 1]."""
 
     def __post_init__(self) -> None:
-        _check_choice(self, task=("image", "superres", "denoise"))
-        _check_range(self, band=(0, 100), photons=(0, math.inf), readout=(0, math.inf), held_out=(0, 0.9))
-        _check_range(self, factor=(1, 1024), pixel_samples=(1, 64))
+        _check_choice(self, task=(type(self).task,))
+        _check_range(self, bandwidth=(0, 100), held_out=(0, 0.9), pixel_samples=(1, 64))
+
+
+@dataclass(frozen=True)
+class SuperResolutionConfig(ImageConfig):
+    """Super-resolution of an image: everything that the preset `superres` can set."""
+
+    task: Literal["superres"] = "superres"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Kind of signal that the preset is for."""
+    factor: int = 1
+    """Factor by which the image is reduced along each axis before the fit, by averaging."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_range(self, factor=(1, 1024))
+
+
+@dataclass(frozen=True)
+class DenoisingConfig(ImageConfig):
+    """Denoising of an image: everything that the preset `denoise` can set."""
+
+    task: Literal["denoise"] = "denoise"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Kind of signal that the preset is for."""
+    photon_count: float = 0.0
+    """Mean photon count of a white pixel, for the noise that is added to the image. 0: add no noise."""
+    read_noise: float = 0.0
+    """Standard deviation of the read_noise noise that is added, in photon_count."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_range(self, photon_count=(0, math.inf), read_noise=(0, math.inf))
 
 
 @dataclass(frozen=True)
@@ -427,14 +450,14 @@ class AudioConfig:
         )
     )
     """Duration and learning rates."""
-    band: float = 0.006
+    bandwidth: float = 0.006
     """Initial bandwidth of the first layer, as a fraction of the Nyquist frequency (half the sampling rate).
     It replaces `field.first_omega`. 0: use `field.first_omega`.
     For seven seconds at 44.1 kHz the default is 3000 radians per unit, SIREN's value for such a clip."""
 
     def __post_init__(self) -> None:
         _check_choice(self, task=("audio",))
-        _check_range(self, band=(0, 100))
+        _check_range(self, bandwidth=(0, 100))
 
 
 def known_keys(config) -> list[str]:

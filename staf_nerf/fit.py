@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, distributed, nn
@@ -26,6 +26,7 @@ from staf_nerf.config import FitConfig
 from staf_nerf.cores import shared_cores
 from staf_nerf.fields import parameter_groups
 from staf_nerf.mlp import CoordinateMLP
+from staf_nerf.signals.signal import Signal
 
 RECORD_EVERY = 10
 """Number of steps between the values that `History` records. Each of them waits for the device."""
@@ -35,22 +36,10 @@ MOST_ROLLBACKS = 3
 """Largest number of times that a fit returns to a copy and halves the learning rates. Then it fails."""
 SAVE_EVERY = 60.0
 """Seconds between saves of the state from which a fit can be resumed."""
-CRITERION_EVERY = 50
+VALIDATION_EVERY = 50
 """Number of steps between validations on held-out data."""
-DURATION = {"minutes", "steps", "passes"}
+DURATION = {"minutes", "steps", "epochs"}
 """Settings that may differ when a fit is resumed. Epochs cannot be added to or removed from a fit."""
-
-
-class Signal(Protocol):
-    """Protocol of the data that a field can be fitted to."""
-
-    def batch(self, count: int, generator: Generator) -> Any:
-        """Returns a batch of `count` points with their targets: a tensor (count, …) or a tuple of tensors."""
-        ...
-
-    def losses(self, field: nn.Module, batch: Any) -> Mapping[str, Tensor]:
-        """Returns the losses by name, each a mean over the batch. Their sum is minimised."""
-        ...
 
 
 @dataclass
@@ -66,8 +55,8 @@ class History:
     losses: list[dict[str, float]] = field(default_factory=list)
     """Every tenth step: "step", "seconds" and each loss."""
     held_out: list[dict[str, float]] = field(default_factory=list)
-    """Every fiftieth step, with a criterion: "step" and the validation "error"."""
-    passes: list[dict[str, float]] = field(default_factory=list)
+    """Every fiftieth step, with a validation loss: "step" and the validation "error"."""
+    epochs: list[dict[str, float]] = field(default_factory=list)
     """After each epoch, if a score is given: "step" and the metrics."""
     rollbacks: list[int] = field(default_factory=list)
     """Steps at which the loss was NaN or infinite. The fit went back and halved the learning rates."""
@@ -86,8 +75,8 @@ def fit(
     *,
     seed: int = 0,
     progress: Callable[[float, History], None] | None = None,
-    criterion: Callable[[nn.Module], float] | None = None,
-    score: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    validation_loss: Callable[[nn.Module], float] | None = None,
+    epoch_metrics: Callable[[nn.Module], Mapping[str, float]] | None = None,
     resume: Path | None = None,
     subject: str = "",
 ) -> History:
@@ -104,9 +93,9 @@ def fit(
         config: Duration, batch size and learning rates.
         seed: Random seed of the batches.
         progress: Called every tenth step with the fraction done, in [0, 1], and the record so far.
-        criterion: Validation error on held-out data. The weights with the lowest error are kept.
-        score: Metrics to record in `History.passes` after each epoch (every sample drawn once). They do not affect the
-            fit, and their time does not count.
+        validation_loss: Computes the loss on held-out data. The weights with the lowest value are kept.
+        epoch_metrics: Metrics to record in `History.epochs` after each epoch (every sample drawn once). They do not
+            affect the fit, and their time does not count.
         resume: File for the state of the fit, written every minute and at an interrupt. If it exists, the fit
             continues from it, up to the duration given now. It is removed at the end.
         subject: Name of what is fitted, such as the names of files. The state of another subject is refused.
@@ -116,14 +105,14 @@ def fit(
             three times.
         ValueError: If `resume` is the state of another fit.
     """
-    if config.passes:
-        config = replace(config, steps=config.passes * steps_of_a_pass(signal, config.points))
+    if config.epochs:
+        config = replace(config, steps=config.epochs * steps_per_epoch(signal, config.points))
     generator = Generator().manual_seed(seed)
-    training = Training(model, signal, config, generator, criterion, f"{subject} seed {seed}".strip())
+    training = Training(model, signal, config, generator, validation_loss, f"{subject} seed {seed}".strip())
     history = training.history
     if resume is not None and resume.is_file():
         training.load(resume)
-    a_pass = steps_of_a_pass(signal, config.points) if score is not None else 0
+    per_epoch = steps_per_epoch(signal, config.points) if epoch_metrics is not None else 0
     start = saved = time.perf_counter() - history.seconds
     try:
         while (done := _part_done(config, history)) < 1.0:
@@ -131,9 +120,9 @@ def fit(
             history.seconds = time.perf_counter() - start
             if recorded and progress is not None:
                 progress(done, history)
-            if score is not None and history.steps % a_pass == 0:
+            if epoch_metrics is not None and history.steps % per_epoch == 0:
                 before = time.perf_counter()
-                history.passes.append({"step": history.steps, **score(model)})
+                history.epochs.append({"step": history.steps, **epoch_metrics(model)})
                 start += time.perf_counter() - before
             if resume is not None and time.perf_counter() - saved > SAVE_EVERY:
                 training.save(resume)
@@ -150,14 +139,14 @@ def fit(
     return history
 
 
-def steps_of_a_pass(signal: Any, points: int) -> int:
+def steps_per_epoch(signal: Signal, points: int) -> int:
     """Returns the number of steps of an epoch, in which each sample of a signal is drawn once.
 
     Raises:
         ValueError: If the signal has no finite number of samples.
     """
-    if not hasattr(signal, "samples"):
-        raise ValueError(f"passes need a signal with a finite number of samples, {type(signal).__name__} has none")
+    if signal.samples is None:
+        raise ValueError(f"epochs need a signal with a finite number of samples, {type(signal).__name__} has none")
     return math.ceil(signal.samples / points) if 0 < points < signal.samples else 1
 
 
@@ -170,11 +159,11 @@ class Training:
         signal: Signal,
         config: FitConfig,
         generator: Generator,
-        criterion: Callable[[nn.Module], float] | None = None,
+        validation_loss: Callable[[nn.Module], float] | None = None,
         subject: str = "",
     ) -> None:
         self.model, self.signal, self.config, self.subject = model, signal, config, subject
-        self.generator, self.criterion = generator, criterion
+        self.generator, self.validation_loss = generator, validation_loss
         self.optimizers = make_optimizers(model, config)
         self.rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.history = History()
@@ -195,7 +184,7 @@ class Training:
             self.history.losses.append({"step": step, "seconds": self.history.seconds, **values})
         if step % SNAPSHOT_EVERY == 0:
             self.good = self._snapshot()
-        if self.criterion is not None and step % CRITERION_EVERY == 0:
+        if self.validation_loss is not None and step % VALIDATION_EVERY == 0:
             self._judge()
         self._set_rates(done)
         for optimizer in self.optimizers:
@@ -208,8 +197,8 @@ class Training:
         return record
 
     def keep_best(self) -> None:
-        """Loads the weights with the lowest validation error into the model, if there is a criterion."""
-        if self.criterion is not None:
+        """Loads the weights with the lowest validation error into the model, if there is a validation loss."""
+        if self.validation_loss is not None:
             self._judge()
             assert self.best is not None
             self.model.load_state_dict(self.best[1])
@@ -223,7 +212,7 @@ class Training:
             "config": asdict(self.config),
             "subject": self.subject,
             "generator": self.generator.get_state(),
-            "passes": [order.left for order in getattr(self.signal, "passes", [])],
+            "signal": self.signal.state(),
             "history": asdict(self.history),
             "rates": self.rates,
             "best": self.best,
@@ -248,8 +237,7 @@ class Training:
         except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path} is not the state of a fit of this model, or it is damaged") from error
         self.generator.set_state(state["generator"])
-        for order, left in zip(getattr(self.signal, "passes", []), state["passes"], strict=True):
-            order.left = left
+        self.signal.load_state(state["signal"])
         self.rates, self.best = state["rates"], state["best"]
         vars(self.history).update(state["history"], interrupted=False)
 
@@ -278,7 +266,7 @@ class Training:
         self.rates = [[rate / 2.0 for rate in rates] for rates in self.rates]
         self.history.rollbacks.append(step)
         self.history.losses = [row for row in self.history.losses if row["step"] < self.history.steps]
-        self.history.passes = [row for row in self.history.passes if row["step"] <= self.history.steps]
+        self.history.epochs = [row for row in self.history.epochs if row["step"] <= self.history.steps]
 
     def _set_rates(self, done: float) -> None:
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
@@ -287,9 +275,9 @@ class Training:
                 group["lr"] = 0.0 if waits else rate * self.config.final_learning_rate**done
 
     def _judge(self) -> None:
-        assert self.criterion is not None
+        assert self.validation_loss is not None
         with torch.no_grad():
-            error = self.criterion(self.model)
+            error = self.validation_loss(self.model)
         self.history.held_out.append({"step": self.history.steps, "error": error})
         if self.best is None or error < self.best[0]:
             self.best = error, copy.deepcopy(self.model.state_dict())
@@ -333,7 +321,7 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
 
 def _without_duration(settings: Mapping[str, Any]) -> dict[str, Any]:
     others = {name: value for name, value in settings.items() if name not in DURATION}
-    return {**others, "in passes": settings["passes"] > 0}
+    return {**others, "in epochs": settings["epochs"] > 0}
 
 
 def _part_done(config: FitConfig, history: History) -> float:

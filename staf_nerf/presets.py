@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
 
 from staf_nerf.config import RadianceConfig, known_keys
+from staf_nerf.migrations import RENAMED
 
 Device = Literal["cpu", "cuda", "mps"]
 DEVICES: tuple[Device, ...] = ("cpu", "cuda", "mps")
@@ -72,9 +73,9 @@ def load_preset(name_or_path: str | Path, device: Device, defaults: Any = None) 
         for key, value in by_device.items():
             if not isinstance(value, Mapping):
                 raise ValueError(f"{key} must be a table, got {value!r}")
+        if (task := table.get("task", "radiance")) != defaults.task:
+            raise ValueError(f"the preset is for the task {task!r}, a preset for {defaults.task!r} is needed")
         config = override(defaults, table)
-        if config.task != defaults.task:
-            raise ValueError(f"the preset is for the task {config.task!r}, a preset for {defaults.task!r} is needed")
         return override(config, by_device.get(device, fallback))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
@@ -90,6 +91,8 @@ def override(config: ConfigT, table: Mapping[str, Any], where: str = "") -> Conf
     for key, value in table.items():
         if key not in known_keys(config):
             inside = f" in [{where}]" if where else ""
+            if (name := RENAMED.get(key)) in known_keys(config):
+                raise ValueError(f"unknown key {key!r}{inside}; it is called {name!r} now")
             raise ValueError(f"unknown key {key!r}{inside}; the known keys are {', '.join(known_keys(config))}")
         path = f"{where}.{key}" if where else key
         changes[key] = _convert(getattr(config, key), value, path)

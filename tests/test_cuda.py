@@ -10,7 +10,9 @@ from staf_nerf.config import FieldConfig, FitConfig, ImageConfig
 from staf_nerf.encodings import HashGrid
 from staf_nerf.fit import fit
 from staf_nerf.kernels import staf, triton_is_here
-from staf_nerf.signals.image import ImageSignal, Raster, image_field, image_psnr
+from staf_nerf.metrics.image import image_psnr
+from staf_nerf.signals.image import ImageSignal, image_field
+from staf_nerf.signals.raster import Raster
 from tests.test_kernels import draw, errors
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

@@ -10,11 +10,12 @@ from staf_nerf.config import FieldConfig, FitConfig, ImageConfig
 from staf_nerf.fields import NeuralField, parameter_groups
 from staf_nerf.fit import fit, make_optimizers
 from staf_nerf.signals.image import ImageSignal, image_field
+from staf_nerf.signals.signal import Signal
 
 STEPS = FitConfig(minutes=0.0, steps=150, points=256, matrix_learning_rate=5e-3, activation_learning_rate=1e-2)
 
 
-class Waves:
+class Waves(Signal):
     """y = sin(5 x) on [-1, 1]."""
 
     def batch(self, count, generator):
@@ -111,11 +112,11 @@ def test_a_fit_that_breaks_again_and_again_is_given_up():
 def test_weights_are_those_that_predict_what_is_held_out_best():
     model, errors, seen = field(), iter([3.0, 1.0, 2.0, 5.0]), []
 
-    def criterion(now):
+    def validation_loss(now):
         seen.append(now(torch.ones(1, 1)).clone())
         return next(errors)
 
-    history = fit(model, Waves(), STEPS, criterion=criterion)
+    history = fit(model, Waves(), STEPS, validation_loss=validation_loss)
     assert [(row["step"], row["error"]) for row in history.held_out] == [(0, 3.0), (50, 1.0), (100, 2.0), (150, 5.0)]
     assert torch.equal(model(torch.ones(1, 1)), seen[1])
 
@@ -153,7 +154,7 @@ def test_an_interrupted_fit_goes_on_as_if_nothing_had_been(tmp_path):
 
 def test_a_fit_in_passes_goes_on_within_a_pass(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
-    passes = FitConfig(minutes=0.0, passes=3, points=15)
+    passes = FitConfig(minutes=0.0, epochs=3, points=15)
     config = ImageConfig(field=FieldConfig(hidden_features=8, hidden_layers=1), fit=passes)
 
     def begun(*, impatient: bool):
@@ -249,5 +250,5 @@ def test_a_loss_that_is_no_number_stops_the_fit_and_is_named():
 
 
 def test_without_an_end_there_is_no_fit():
-    with pytest.raises(ValueError, match="one of minutes, steps and passes must be positive"):
+    with pytest.raises(ValueError, match="one of minutes, steps and epochs must be positive"):
         FitConfig(minutes=0.0, steps=0)

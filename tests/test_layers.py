@@ -11,12 +11,15 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "staf_nerf"
 
 ORDER = [
-    {"config", "cores", "errors", "kernels", "initialization", "mesh", "memory", "muon", "perceptual"},
-    {"presets", "activations", "encodings"},
+    {"config", "cores", "errors", "kernels", "initialization", "mesh", "memory", "migrations", "muon"},
+    {"presets", "activations", "encodings", "progress"},
     {"mlp"},
     {"fields"},
     {"signals", "theory"},
-    {"fit", "evaluation", "checkpoint", "export"},
+    {"fit", "export", "files", "metrics"},
+    {"figures"},
+    {"tasks"},
+    {"checkpoint"},
     {"jobs"},
     {"plugin", "bench"},
     {"cli"},

@@ -109,7 +109,7 @@ def test_an_installation_is_small(built):
 
 def test_the_sdist_holds_what_is_needed_to_build_test_and_read_it(built):
     sources = files("staf_nerf", "*.[ch]")
-    assert len(sources) == 9
+    assert len(sources) == 10
     text = files("docs", "*.md") | files("docs", "*.py") | files("docs", "*.jpg") | files("docs", "*.png")
     scripts = files("tools", "*.sh") | files("tools", "*.py")
     scene = files("scenes", "*.png") | files("scenes", "*.json") | files("scenes", "*.ply")

@@ -9,6 +9,7 @@ from staf_nerf.config import (
     RadianceConfig,
     SamplingConfig,
     ShapeConfig,
+    SuperResolutionConfig,
     TrainingConfig,
 )
 from staf_nerf.presets import DEVICES, load_preset, override, preset_names
@@ -77,9 +78,16 @@ def test_bad_presets_are_refused_with_what_is_accepted(tmp_path, text, message):
         load_preset(path, "cpu")
 
 
+def test_a_key_that_was_renamed_is_named_as_it_is_now(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('task = "image"\nband = 0.2\n')
+    with pytest.raises(ValueError, match="unknown key 'band'; it is called 'bandwidth' now"):
+        load_preset(path, "cpu", ImageConfig())
+
+
 def test_a_preset_of_another_task_is_refused():
     with pytest.raises(ValueError, match="the preset is for the task 'image', a preset for 'superres' is needed"):
-        load_preset("paper-image", "cpu", ImageConfig(task="superres"))
+        load_preset("paper-image", "cpu", SuperResolutionConfig())
 
 
 def test_unknown_preset_lists_the_known_ones():

@@ -43,7 +43,7 @@ def core() -> None:
     import torch
 
     import staf_nerf
-    from staf_nerf import STAF, CoordinateMLP, FitConfig, fit
+    from staf_nerf import STAF, CoordinateMLP, FitConfig, Signal, fit
     from staf_nerf.kernels import library
 
     assert library.why_absent() is None, library.why_absent()
@@ -53,7 +53,7 @@ def core() -> None:
     assert size < 5 * 2**20
     assert STAF(8, num_frequencies=3)(torch.zeros(2, 8)).shape == (2, 8)
 
-    class Wave:
+    class Wave(Signal):
         """sin(9 x) on [-1, 1]."""
 
         def batch(self, count, generator):

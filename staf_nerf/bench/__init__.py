@@ -1,1 +1,1 @@
-"""Benchmarks. Each writes JSON with its settings, seeds, package versions and the commit."""
+"""Benchmarks: quality and cost of methods. Each writes JSON and prints a table."""

@@ -13,8 +13,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from staf_nerf.bench.peers import BASELINE, Peer, is_fused, peers
-from staf_nerf.bench.record import environment, settings, write
+from staf_nerf.bench.record import environment, settings
 from staf_nerf.bench.timing import Spread, interleave, on_threads, ratios
+from staf_nerf.jobs.output import write_json
 
 MEASURES = ("forward", "forward and backward", "backward of backward")
 
@@ -132,4 +133,4 @@ def main(benchmark: ActivationBenchmark) -> None:
             ]
             table.add_row(row["name"], "yes" if row["fused"] else "", *cells, f"{row['bytes_kept']:g}")
         Console().print(table)
-    write(result, benchmark.output)
+    write_json(result, benchmark.output)

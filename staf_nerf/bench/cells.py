@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from staf_nerf.bench.record import write
+from staf_nerf.jobs.output import write_json
+from staf_nerf.migrations import RENAMED
 from staf_nerf.presets import override
 
 Row = dict[str, Any]
@@ -50,7 +51,7 @@ def run_missing(
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
         if output is not None:
-            write(make_report(rows), output)
+            write_json(make_report(rows), output)
     return make_report(rows)
 
 
@@ -79,6 +80,8 @@ def parse(text: str) -> Any:
 def changed(config: ConfigT, changes: Sequence[str]) -> ConfigT:
     """Returns a configuration with changes "key.key=value". A word alone names the field's activation.
 
+    Keys may have their names of earlier versions, as they stand in files of results.
+
     Raises:
         ValueError: If a key is unknown or a value is not accepted.
     """
@@ -86,6 +89,6 @@ def changed(config: ConfigT, changes: Sequence[str]) -> ConfigT:
         key, _, value = change.partition("=") if "=" in change else ("field.activation", "", change)
         table: Any = parse(value)
         for part in reversed(key.split(".")):
-            table = {part: table}
+            table = {RENAMED.get(part, part): table}
         config = override(config, table)
     return config

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from staf_nerf.bench.record import environment, settings, write
+from staf_nerf.bench.record import environment, settings
+from staf_nerf.jobs.output import write_json
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,10 @@ def measure(checkpoint: Path, resolution: int, *, whole: bool) -> tuple[Extracti
     import open3d  # noqa: F401  (do not measure its import)
 
     from staf_nerf.checkpoint import load_shape
-    from staf_nerf.evaluation import shape_source
-    from staf_nerf.jobs.progress import peak_memory
     from staf_nerf.memory import keep_freed_memory
     from staf_nerf.mesh.extract import extract_mesh
+    from staf_nerf.progress import peak_memory
+    from staf_nerf.tasks.shape import shape_source
 
     keep_freed_memory()
     source, asked = shape_source(*load_shape(checkpoint)), 0
@@ -117,4 +118,4 @@ def main(benchmark: ExtractionBenchmark) -> None:
                     f"{row['chamfer_of_diagonal']:.1e} of the diagonal" if both else "",
                 )
     Console().print(table)
-    write(result, benchmark.output)
+    write_json(result, benchmark.output)

@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from staf_nerf.bench.record import environment, settings, write
+from staf_nerf.bench.record import environment, settings
 from staf_nerf.bench.timing import Spread, interleave, on_threads, ratios
+from staf_nerf.jobs.output import write_json
 from staf_nerf.kernels.linear import convolve, convolve_outer
 
 DEFAULT = "torch"
@@ -119,4 +120,4 @@ def main(benchmark: LinearBenchmark) -> None:
         where = (str(first[name]) for name in ("threads", "batch", "width"))
         table.add_row(first["product"], *where, f"{1000 * first['seconds']['median']:.2f}", *cells)
     Console().print(table)
-    write(result, benchmark.output)
+    write_json(result, benchmark.output)

@@ -14,8 +14,9 @@ from rich.table import Table
 from torch import nn
 
 from staf_nerf.bench.peers import BASELINE, Peer, broadcast_name, is_fused, peers, staf_name
-from staf_nerf.bench.record import environment, settings, write
+from staf_nerf.bench.record import environment, settings
 from staf_nerf.bench.timing import Spread, interleave, on_threads, ratios
+from staf_nerf.jobs.output import write_json
 from staf_nerf.mlp import CoordinateMLP
 
 HIDDEN_LAYERS = 4
@@ -188,7 +189,7 @@ def main(benchmark: MlpBenchmark | ScalingBenchmark) -> None:
     """Runs the benchmark, prints a table or draws a plot, and writes JSON to the output file or the screen."""
     if isinstance(benchmark, ScalingBenchmark):
         result = scaling(benchmark)
-        write(result, benchmark.output)
+        write_json(result, benchmark.output)
         if benchmark.picture is not None:
             plot(result, benchmark.picture)
         return
@@ -204,4 +205,4 @@ def main(benchmark: MlpBenchmark | ScalingBenchmark) -> None:
             cells = [f"{1000 * row['seconds']['median']:.0f}  {Spread(**row['ratio'])}" for row in mine]
             table.add_row(name, "yes" if mine[0]["fused"] else "", *cells)
         Console().print(table)
-    write(result, benchmark.output)
+    write_json(result, benchmark.output)

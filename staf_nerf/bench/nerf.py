@@ -20,11 +20,12 @@ from typing import Any, Literal
 import torch
 
 from staf_nerf.bench.cells import Row, changed, parse, run_missing
-from staf_nerf.bench.record import commit, cpu_model, environment, write
+from staf_nerf.bench.record import commit, cpu_model, environment
 from staf_nerf.bench.summary import Grouping, shared_columns, summarize, with_deviation
 from staf_nerf.fields import count_parameters
-from staf_nerf.jobs.progress import peak_memory
+from staf_nerf.jobs.output import write_json
 from staf_nerf.presets import load_preset, preset_names
+from staf_nerf.progress import peak_memory
 
 CALIBRATION_STEPS = 70
 """Number of timed steps, first with and then without updates of the proposal networks, for a wall-clock budget."""
@@ -341,4 +342,4 @@ def main(benchmark: NerfBenchmark) -> None:
     for row in table_rows(result):
         table.add_row(*row)
     Console().print(table)
-    write(result, benchmark.output)
+    write_json(result, benchmark.output)

@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from staf_nerf.bench.nerf import NerfBenchmark, make_config, without_lpips
-from staf_nerf.bench.record import environment, settings, write
+from staf_nerf.bench.record import environment, settings
 from staf_nerf.bench.timing import Spread, interleave, on_threads, ratios
 from staf_nerf.fields import count_parameters
+from staf_nerf.jobs.output import write_json
 
 EQUAL = (
     'nerfacto+proposal_net_args_list=[{"hidden_dim":16,"log2_hashmap_size":13,"num_levels":5,"max_res":128,'
@@ -142,4 +143,4 @@ def main(benchmark: NerfSpeedBenchmark) -> None:
             row["method"], str(row["threads"]), f"{row['parameters']:,}", f"{rays.median:.0f}", str(faster), str(view)
         )
     Console().print(table)
-    write(result, benchmark.output)
+    write_json(result, benchmark.output)

@@ -1,8 +1,7 @@
-"""The environment of a measurement, recorded so that it can be repeated, and the JSON file of results."""
+"""The environment of a measurement, recorded so that it can be repeated."""
 
 from __future__ import annotations
 
-import json
 import platform
 import subprocess
 import sys
@@ -54,12 +53,3 @@ def commit() -> str | None:
     except OSError:  # git is not installed
         return None
     return result.stdout.strip() or None
-
-
-def write(result: dict[str, Any], output: Path | None) -> None:
-    """Writes JSON to a file, or to the screen if there is none."""
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    if output is None:
-        print(text)
-    else:
-        output.write_text(text + "\n")

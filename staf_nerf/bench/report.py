@@ -12,8 +12,8 @@ from tyro.conf import Positional
 
 from staf_nerf.bench import nerf, signals
 from staf_nerf.bench.summary import summarize
-from staf_nerf.jobs.figures import new_figure, save_figure
-from staf_nerf.jobs.fitting import PEAKS
+from staf_nerf.figures.plot import new_figure, save_figure
+from staf_nerf.tasks import find_task
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def draw_curves(path: Path, result: dict[str, Any]) -> None:
     are any, otherwise from the runs themselves.
     """
     figure, axes = new_figure(1, 2, (12.0, 4.5))
-    peak = PEAKS.get(result["task"])
+    peak = find_task(result["task"]).peak
     for method in dict.fromkeys(row["method"] for row in result["summary"]):
         rows = [row for row in result["rows"] if row["method"] == method and "curve" in row]
         if not rows:

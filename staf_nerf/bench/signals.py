@@ -9,44 +9,27 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Generator, nn
+from tyro.conf import Suppress
 
 from staf_nerf.bench.cells import Row, changed, parse, run_missing
-from staf_nerf.bench.record import commit, cpu_model, environment, write
+from staf_nerf.bench.record import commit, cpu_model, environment
 from staf_nerf.bench.summary import Grouping, shared_columns, summarize, with_deviation
 from staf_nerf.bench.timing import Spread, interleave
-from staf_nerf.checkpoint import Config
-from staf_nerf.config import AudioConfig, ImageConfig, ShapeConfig
-from staf_nerf.evaluation import measure_shape, shape_mesh
-from staf_nerf.fields import NeuralField, count_parameters
-from staf_nerf.fit import Signal, Training, fit
-from staf_nerf.jobs.progress import peak_memory
-from staf_nerf.mesh.clean import repair
-from staf_nerf.mesh.triangles import read_mesh
+from staf_nerf.fields import count_parameters
+from staf_nerf.fit import Training, fit
+from staf_nerf.jobs.output import write_json
 from staf_nerf.presets import load_preset, preset_names
-from staf_nerf.signals.audio import AudioSignal, audio_field, measure_sound, read_sound, render_sound
-from staf_nerf.signals.image import ImageSignal, ImageTask, image_field, measure_image, read_image
-from staf_nerf.signals.sampling import refuse_unused_frequency
-from staf_nerf.signals.shape import ShapeSignal, make_field
+from staf_nerf.progress import peak_memory
+from staf_nerf.signals.signal import Signal
+from staf_nerf.tasks import Problem, Task, find_task
 
-Task = Literal["image", "superres", "denoise", "audio", "shape"]
-
-DEFAULTS: dict[Task, Config] = {
-    "image": ImageConfig(),
-    "superres": ImageConfig(task="superres"),
-    "denoise": ImageConfig(task="denoise"),
-    "audio": AudioConfig(),
-    "shape": ShapeConfig(),
-}
-
-SCORES = {"image": "psnr", "superres": "psnr", "denoise": "psnr", "audio": "snr", "shape": "field_iou"}
-"""Metric of the summary for each task. Higher is better."""
 WIDEST = 4096
 """Largest width that is considered when a width is chosen for a number of weights."""
 CURVE = 100
@@ -55,16 +38,16 @@ CURVE = 100
 
 @dataclass(frozen=True)
 class SignalBenchmark:
-    """Options that the benchmarks of fits share."""
+    """Compares methods that fit one kind of signal, at equal cost."""
 
-    task: ClassVar[Task] = "image"
-
+    task: Suppress[str]
+    """Kind of signal."""
     files: tuple[Path, ...]
     """Files to fit."""
     methods: tuple[str, ...]
-    """Presets, each with optional changes after "+": an activation ("image+sine") or a key ("image+band=0.2")."""
+    """Presets, each with optional changes after "+": an activation ("image+sine") or a key ("image+bandwidth=0.2")."""
     grid: tuple[str, ...] = ()
-    """Keys with several values ("band=.1,.2"), for a grid search.
+    """Keys with several values ("bandwidth=.1,.2"), for a grid search.
     Each method is run with every combination of them."""
     seeds: tuple[int, ...] = (0, 1)
     """Random seeds. Each method is run on each file once per seed."""
@@ -93,94 +76,28 @@ class SignalBenchmark:
         return ["+".join([method, *chosen]) for method in self.methods for chosen in itertools.product(*options)]
 
 
-@dataclass(frozen=True)
-class ImageBenchmark(SignalBenchmark):
-    """Compares methods that fit images, at equal cost."""
-
-    methods: tuple[str, ...] = ("image", "image-sine")
-    """Presets, each with optional changes after "+": an activation ("image+finer") or a key ("image+band=0.2")."""
-
-
-@dataclass(frozen=True)
-class SuperResolutionBenchmark(SignalBenchmark):
-    """Compares methods that enlarge images (super-resolution), at equal cost."""
-
-    task: ClassVar[Task] = "superres"
-    methods: tuple[str, ...] = ("superres", "superres+sine")
-    """Presets, each with optional changes after "+": an activation or a key with a value."""
-
-
-@dataclass(frozen=True)
-class DenoiseBenchmark(SignalBenchmark):
-    """Compares methods that remove added noise from images, at equal cost."""
-
-    task: ClassVar[Task] = "denoise"
-    methods: tuple[str, ...] = ("denoise", "denoise+sine")
-    """Presets, each with optional changes after "+": an activation or a key with a value."""
-
-
-@dataclass(frozen=True)
-class AudioBenchmark(SignalBenchmark):
-    """Compares methods that fit sounds, at equal cost."""
-
-    task: ClassVar[Task] = "audio"
-    methods: tuple[str, ...] = ("audio", "audio-sine")
-    """Presets, each with optional changes after "+": an activation or a key with a value."""
-
-
-@dataclass(frozen=True)
-class ShapeBenchmark(SignalBenchmark):
-    """Compares methods that fit meshes, at equal cost."""
-
-    task: ClassVar[Task] = "shape"
-    methods: tuple[str, ...] = ("shape", "shape+sine")
-    """Presets, each with optional changes after "+": an activation or a key with a value."""
-    weights: int = 198_717
-    """Number of parameters. The width of each network is chosen to match it. 0: keep the widths of the presets."""
+def benchmark_of(task: Task, files: tuple[Path, ...]) -> SignalBenchmark:
+    """Returns the benchmark of a kind of signal, with its usual methods and number of parameters."""
+    return SignalBenchmark(task.name, files, task.methods, weights=task.weights)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A signal, the field that is fitted to it, and a function that measures the result."""
+    """A file, and the signal and field of a fit to it."""
 
+    problem: Problem
     signal: Signal
     model: nn.Module
-    measure: Callable[[], Mapping[str, Any]]
-    criterion: Callable[[nn.Module], float] | None = None
 
 
-def make_case(config: Config, file: Path, seed: int, device: str = "cpu") -> Case:
+def make_case(config: Any, file: Path, seed: int, device: str = "cpu") -> Case:
     """Returns the signal and the field for a file and a configuration, on a device."""
-    generator = Generator().manual_seed(seed)
-    if isinstance(config, ImageConfig):
-        task = ImageTask.of(read_image(file), config, seed=seed)
-        truth = task.truth
-        if truth is None:
-            raise ValueError("photons must be positive: the benchmark needs clean images and adds the noise itself")
-        signal = ImageSignal(task.given, config, raster=task.given_raster, seed=seed, device=device)
-        field = image_field(config, task.given_raster, generator=generator).to(device)
-        criterion = signal.held_out_error if config.held_out else None
-
-        def measure() -> dict[str, Any]:
-            return {**measure_image(field, task.raster, truth, device=device), **task.baseline()}
-
-        return Case(signal, field, measure, criterion)
-    if isinstance(config, AudioConfig):
-        sound, track = read_sound(file)
-        field = audio_field(config, track, generator=generator).to(device)
-        signal = AudioSignal(sound, track, config, device=device)
-        return Case(signal, field, lambda: measure_sound(render_sound(field, track, device=device), sound))
-    mesh, _ = repair(read_mesh(file))
-    signal = ShapeSignal(mesh, config, seed=seed, device=device)
-    field = make_field(config, generator=generator).to(device)
-
-    def measure() -> dict[str, Any]:
-        return measure_shape(field, config, signal.frame, shape_mesh(field, config, signal.frame), mesh, seed=seed)
-
-    return Case(signal, field, measure)
+    problem = find_task(config.task).read(file, config, seed=seed)
+    model = problem.field(Generator().manual_seed(seed)).to(device)
+    return Case(problem, problem.signal(device), model)
 
 
-def configuration(task: Task, method: str, weights: int) -> Config:
+def configuration(task: str, method: str, weights: int) -> Any:
     """Returns the configuration of a method, with a width that gives the number of weights.
 
     Raises:
@@ -189,23 +106,18 @@ def configuration(task: Task, method: str, weights: int) -> Config:
     name, *changes = method.split("+")
     if name not in (known := preset_names(task)) and not name.endswith(".toml"):
         raise ValueError(f"methods must start with one of {known} or a .toml file, got {name!r}")
-    config = changed(load_preset(name, "cpu", DEFAULTS[task]), changes)
-    if not isinstance(config, ShapeConfig):
-        refuse_unused_frequency(config.field, band=config.band)
+    config = changed(load_preset(name, "cpu", find_task(task).config), changes)
     return _as_wide_as(config, weights) if weights else config
 
 
-def count_weights(config: Config) -> int:
+def count_weights(config: Any) -> int:
     """Returns the number of parameters of a field for RGB images, mono sound or shapes."""
-    if isinstance(config, ShapeConfig):
-        field = make_field(config)
-    else:
-        field = NeuralField(*((1, 1) if isinstance(config, AudioConfig) else (2, 3)), config.field)
-    return count_parameters(field)
+    task = find_task(config.task)
+    return count_parameters(task.field(config, task.sizes()))
 
 
-def _as_wide_as(config: Config, weights: int) -> Config:
-    def with_width(width: int) -> Config:
+def _as_wide_as(config: Any, weights: int) -> Any:
+    def with_width(width: int) -> Any:
         return dataclasses.replace(config, field=dataclasses.replace(config.field, hidden_features=width))
 
     low, high = 1, WIDEST
@@ -249,7 +161,7 @@ def run(benchmark: SignalBenchmark) -> Row:
     )
 
 
-def step_times(benchmark: SignalBenchmark, configs: Mapping[str, Config]) -> dict[str, Any]:
+def step_times(benchmark: SignalBenchmark, configs: Mapping[str, Any]) -> dict[str, Any]:
     """Returns median and quartiles of the seconds per step. All methods are timed in turn, on the first file."""
     steps = {}
     for name, config in configs.items():
@@ -270,7 +182,7 @@ def _known_times(output: Path | None) -> dict[str, Any]:
 class _Job:
     """Runs one cell of the benchmark. It can be pickled for another process."""
 
-    task: Task
+    task: str
     files: dict[str, Path]
     times: dict[str, Any]
     device: str
@@ -284,12 +196,14 @@ class _Job:
         case = make_case(config, self.files[cell["file"]], cell["seed"], self.device)
         start = time.perf_counter()
         try:
-            history = fit(case.model, case.signal, config.fit, seed=cell["seed"], criterion=case.criterion)
+            validation_loss = case.problem.validation(case.signal)
+            history = fit(case.model, case.signal, config.fit, seed=cell["seed"], validation_loss=validation_loss)
         except RuntimeError as error:  # a fit that diverges is a result
             return {"steps": steps, "failed": str(error), "commit": commit()}
         seconds = time.perf_counter() - start
         try:
-            measures = dict(case.measure())
+            options = find_task(self.task).options
+            measures = case.problem.evaluate(case.model, options, device=self.device)
         except ValueError as error:  # so is a field without a surface
             return {"steps": steps, "failed": str(error), "commit": commit()}
         losses = history.losses[:: -(-len(history.losses) // CURVE)]
@@ -308,16 +222,16 @@ class _Job:
         }
 
 
-def grouping_of(task: Task) -> Grouping:
+def grouping_of(task: str) -> Grouping:
     """Returns how the rows of a task are grouped in its summary."""
-    return Grouping(("method", "budget", "amount", "weights"), "file", (SCORES[task],))
+    return Grouping(("method", "budget", "amount", "weights"), "file", (find_task(task).metric,))
 
 
 def report(benchmark: SignalBenchmark, rows: list[Row], times: Mapping[str, Any]) -> Row:
     """Returns the rows, and a summary over files and seeds for each method and budget, best first."""
     return {
         "task": benchmark.task,
-        "score": SCORES[benchmark.task],
+        "score": find_task(benchmark.task).metric,
         "summary": summarize(rows, grouping_of(benchmark.task)),
         "step_seconds": dict(times),
         "rows": rows,
@@ -331,7 +245,7 @@ COLUMNS = ("method", "budget", "score", "wins", "weights", "steps", "seconds", "
 
 def table_rows(result: Row) -> list[list[str]]:
     """Returns the columns `COLUMNS` for each method and budget of a result, best first."""
-    score, digits = result["score"], 4 if result["score"] == "field_iou" else 2
+    score, digits = result["score"], find_task(result["task"]).digits
     rows = []
     for entry in summarize(result["rows"], grouping_of(result["task"])):
         cells = {"score": "all diverged", **shared_columns(entry)}
@@ -353,4 +267,4 @@ def main(benchmark: SignalBenchmark) -> None:
     for row in table_rows(result):
         table.add_row(*row)
     Console().print(table)
-    write(result, benchmark.output)
+    write_json(result, benchmark.output)

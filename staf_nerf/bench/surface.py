@@ -19,7 +19,8 @@ import numpy as np
 
 from staf_nerf.bench.cells import run_missing
 from staf_nerf.bench.nerf import NerfBenchmark, make_config, train_one
-from staf_nerf.bench.record import environment, write
+from staf_nerf.bench.record import environment
+from staf_nerf.jobs.output import write_json
 from staf_nerf.mesh.triangles import TriangleMesh, box_around, moved, read_mesh
 
 NERFACTO = "nerfacto"
@@ -163,4 +164,4 @@ def main(benchmark: SurfaceBenchmark) -> None:
             f"{row['seen']['f_score'][1]:.3f}",
         )
     Console().print(table)
-    write(result, benchmark.output)
+    write_json(result, benchmark.output)

@@ -21,7 +21,7 @@ from torch import nn
 
 from staf_nerf.export.network import Floats, Layer, Network
 from staf_nerf.export.templates import template
-from staf_nerf.signals.image import Raster, render
+from staf_nerf.signals.raster import Raster, render
 
 Precision = Literal["float32", "float16"]
 
@@ -88,7 +88,7 @@ def image_page(
         raise ValueError(
             f"an image needs 2 coordinates and 1 to 4 channels, got {network.inputs} and {network.outputs}"
         )
-    image = {"width": raster.width, "height": raster.height, "corners": raster.corners, **_display(field, raster)}
+    image = {"width": raster.width, "height": raster.height, "corners": raster.align_corners, **_display(field, raster)}
     story = (
         f"This image of {raster.width} x {raster.height} pixels is a neural network of {network.numbers:,} parameters, "
         "evaluated for each pixel of your screen."
@@ -178,13 +178,13 @@ def _display(field: nn.Module, raster: Raster) -> dict[str, float]:
 
     Integer images are shown as in the file. Float images are shown as by `staf fit`, up to their 99th percentile.
     """
-    span = 1.0 - raster.floor
+    span = 1.0 - raster.value_min
     if raster.dtype != "float32":
-        return {"scale": 1.0 / span, "offset": -raster.floor / span, "gamma": 1.0}
+        return {"scale": 1.0 / span, "offset": -raster.value_min / span, "gamma": 1.0}
     few = min(1.0, 256.0 / max(raster.width, raster.height))
     white = max(float(np.quantile(render(field, raster, scale=few), 0.99)), 1e-12)
     scale = (raster.high - raster.low) / span
-    return {"scale": scale / white, "offset": (raster.low - raster.floor * scale) / white, "gamma": 1.0 / 2.2}
+    return {"scale": scale / white, "offset": (raster.low - raster.value_min * scale) / white, "gamma": 1.0 / 2.2}
 
 
 def _page(

@@ -23,9 +23,9 @@ from rich.table import Column, Table
 
 import staf_nerf
 from staf_nerf.errors import EXTRAS, explain, unusable
-from staf_nerf.jobs.progress import memory_available
 from staf_nerf.kernels import accuracy, library, triton_is_here
 from staf_nerf.kernels.linear import GAIN, relative_time
+from staf_nerf.progress import memory_available
 
 State = Literal["good", "absent", "broken"]
 COLOURS: dict[State, str] = {"good": "green", "absent": "yellow", "broken": "red"}
@@ -242,7 +242,7 @@ def _tiny_cuda_nn() -> Finding:
 def _lpips() -> Finding:
     if (problem := unusable("torchvision")) is not None:
         return Finding("absent", problem)
-    from staf_nerf.perceptual import load_lpips, weights_file
+    from staf_nerf.metrics.perceptual import load_lpips, weights_file
 
     if load_lpips() is not None:
         return Finding("good", "LPIPS is reported")

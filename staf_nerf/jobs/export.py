@@ -11,14 +11,13 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from staf_nerf.checkpoint import Checkpoint, field_file, load_field
-from staf_nerf.config import AudioConfig, ImageConfig, ShapeConfig
-from staf_nerf.evaluation import CUBE, distance_bound
 from staf_nerf.export.fused import fused_file
 from staf_nerf.export.network import Network, network_of
 from staf_nerf.export.onnx import onnx_model
-from staf_nerf.export.page import Precision, image_page, largest_difference, rounded, shape_page
+from staf_nerf.export.page import Precision, largest_difference, rounded
 from staf_nerf.export.shader import glsl_function
 from staf_nerf.export.sines import sine_file
+from staf_nerf.tasks import find_task
 
 Format = Literal["onnx", "sine-safetensors", "tcnn", "glsl", "html"]
 SUFFIXES: dict[Format, str] = {
@@ -98,7 +97,7 @@ def _refuse_present(job: Export) -> None:
 def _content(job: Export, checkpoint: Checkpoint) -> bytes:
     field, network, about = checkpoint.field, network_of(checkpoint.field), _metadata(job, checkpoint)
     if job.to == "html":
-        return _page(job, checkpoint, network).encode()
+        return _page(job, checkpoint).encode()
     if job.to == "glsl":
         return _function(checkpoint, network, about).encode()
     if job.to == "onnx":
@@ -109,53 +108,28 @@ def _content(job: Export, checkpoint: Checkpoint) -> bytes:
 def _metadata(job: Export, checkpoint: Checkpoint) -> dict[str, str]:
     """Returns texts that say what coordinates and values mean, for the file's metadata."""
     config, frame = checkpoint.config, checkpoint.frame
+    coordinates, values = find_task(config.task).meaning(config, frame)
     return {
         "task": config.task,
         "fitted to": checkpoint.file or job.checkpoint.name,
         "frame": json.dumps(asdict(frame)),
-        "coordinates": _meaning(checkpoint)[0],
-        "values": _meaning(checkpoint)[1],
+        "coordinates": coordinates,
+        "values": values,
     }
 
 
-def _meaning(checkpoint: Checkpoint) -> tuple[str, str]:
-    """Returns one sentence about the coordinates and one about the values."""
-    config, frame = checkpoint.config, checkpoint.frame
-    if isinstance(config, ImageConfig):
-        sides = "both sides, between their outermost pixel centres" if frame.corners else "the longer side"
-        where = f"(x, y), x to the right and y down, relative to the image's centre; [-1, 1] is {sides}"
-        ends = f"{frame.floor:g} is the file's value {frame.low:g}, 1 is its value {frame.high:g}"
-        return where, f"{frame.channels} channels; {ends}"
-    if isinstance(config, AudioConfig):
-        return f"time: [-1, 1] are the {frame.samples} samples", f"{frame.channels} channels; 1 is {frame.peak:g}"
-    where = f"(p - {list(frame.center)}) / {frame.scale:g} for a point p of the shape's file"
-    if config.quantity == "occupancy":
-        return where, "occupancy: 1 inside, 0 outside, the surface at 0.5"
-    return where, f"signed distance, negative inside, in these coordinates; times {frame.scale:g} in the file's units"
-
-
 def _function(checkpoint: Checkpoint, network: Network, about: dict[str, str]) -> str:
-    """Returns the GLSL text. For an image the function gives unclipped colours in [0, 1], else the field's values."""
-    scale, offset = 1.0, 0.0
+    """Returns the GLSL text."""
+    config = checkpoint.config
+    scale, offset, values = find_task(config.task).shown_values(config, checkpoint.frame)
     title = f"{about['fitted to']} as a network of {network.numbers:,} numbers, by staf_nerf."
-    head = [title, f"x: {about['coordinates']}"]
-    if isinstance(checkpoint.config, ImageConfig):
-        floor = checkpoint.frame.floor
-        scale, offset = 1.0 / (1.0 - floor), -floor / (1.0 - floor)
-        head.append(f"Gives {checkpoint.frame.channels} channels, mapped to [0, 1] and not clipped.")
-    else:
-        head.append(f"Gives {about['values']}")
+    head = [title, f"x: {about['coordinates']}", values]
     return glsl_function(network, head=head, scale=scale, offset=offset)
 
 
-def _page(job: Export, checkpoint: Checkpoint, network: Network) -> str:
-    config, field = checkpoint.config, checkpoint.field
+def _page(job: Export, checkpoint: Checkpoint) -> str:
+    config = checkpoint.config
     title = Path(checkpoint.file).name if checkpoint.file else job.checkpoint.stem
     precision: Precision = "float32" if job.exact else "float16"
-    if isinstance(config, ImageConfig):
-        return image_page(network, field, checkpoint.frame, title, precision=precision)
-    if isinstance(config, ShapeConfig) and config.quantity == "signed-distance":
-        bound = distance_bound(field, CUBE, next(field.parameters()).device)
-        return shape_page(network, field, bound, title, up=job.up, precision=precision)
-    what = "an occupancy, which gives no distance to the surface" if isinstance(config, ShapeConfig) else "a sound"
-    raise ValueError(f"--to html needs an image or a signed distance, got {what}; use --to onnx")
+    task = find_task(config.task)
+    return task.page(checkpoint.field, config, checkpoint.frame, title, precision=precision, up=job.up)

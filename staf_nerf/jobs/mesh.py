@@ -16,7 +16,6 @@ from tyro.conf import arg
 
 from staf_nerf.cores import shared_cores
 from staf_nerf.jobs.output import write_whole
-from staf_nerf.jobs.progress import Stages, peak_memory
 from staf_nerf.memory import keep_freed_memory, return_freed_memory
 from staf_nerf.mesh.clean import (
     clamped,
@@ -33,6 +32,7 @@ from staf_nerf.mesh.preview import save_preview
 from staf_nerf.mesh.source import Method, Source
 from staf_nerf.mesh.texture import LARGEST, SMALLEST, bake, with_vertex_colors
 from staf_nerf.mesh.triangles import Floats, TriangleMesh, box_around, moved
+from staf_nerf.progress import Stages, peak_memory
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -19,21 +17,18 @@ from torch import Generator, Tensor, nn
 from tyro.conf import OmitArgPrefixes
 
 from staf_nerf.checkpoint import load_field
-from staf_nerf.config import FieldConfig, ImageConfig, ShapeConfig
-from staf_nerf.fields import NeuralField, count_parameters
-from staf_nerf.jobs import kernel_figures
+from staf_nerf.config import FieldConfig
+from staf_nerf.fields import NeuralField
+from staf_nerf.figures import kernels as kernel_figures
+from staf_nerf.files.image import read_image
 from staf_nerf.jobs.output import prepare_folder, write_page
-from staf_nerf.jobs.progress import Stages, peak_memory
-from staf_nerf.signals.image import Raster, read_image
-from staf_nerf.theory.ntk import KernelParts, Spectrum, empirical_ntk, ntk_spectrum
+from staf_nerf.progress import Stages, peak_memory
+from staf_nerf.signals.raster import Raster
+from staf_nerf.tasks import find_task
+from staf_nerf.theory.descent import Compared, bands, compare
 
 ALSO_CALLED = {"siren": "sine", "wire": "gabor", "mfn": "filter", "pe": "octaves", "ff": "fourier", "none": "identity"}
 """Alternative names of activations and encodings."""
-GRADIENTS = 2**25
-"""Largest number of gradient entries in a block, for networks whose kernels are not computed layer by layer."""
-BANDS = 5
-"""Number of groups of eigenvectors whose errors are tracked. Group sizes grow geometrically."""
-
 
 TITLE = """tangent kernels: trace, effective rank (Σλ)² / Σλ², eigenvalues above 1e-4 of the largest, trace share
 of C, Ω and Φ; gradient descent: final error (initially 1), measured and predicted ("foretold"); change of the kernel"""
@@ -80,34 +75,6 @@ class CompareKernels:
             raise ValueError(f"rate must be between 0 and 2, got {self.rate}")
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Results for one network on n points, in float64."""
-
-    name: str
-    parameters: int
-    parts: dict[str, float]
-    """Fractions of the trace of the kernel that come from weights, biases, amplitude, frequency and phase."""
-    spectrum: Spectrum
-    along: Tensor
-    """(n,): contribution of C, Ω and Φ to each eigenvalue."""
-    energy: Tensor
-    """(n,): fraction of the initial squared error along each eigenvector. The sum is 1."""
-    predicted: Tensor
-    """(steps + 1, n): squared error along each eigenvector for a constant kernel, relative to the initial error."""
-    measured: Tensor
-    """(steps + 1, n): the same for gradient descent on the network itself."""
-    moved: float
-    """Relative change of the kernel by gradient descent, in the Frobenius norm."""
-    seconds: dict[str, float]
-
-    @property
-    def effective_rank(self) -> float:
-        """Effective rank (Σ λ)² / Σ λ². It is n for n equal eigenvalues."""
-        values = self.spectrum.values
-        return float(values.sum().square() / values.square().sum())
-
-
 def run(job: CompareKernels) -> list[Compared]:
     """Compares the networks, writes the results and returns them, one entry per network."""
     models = [(name, make_network(name, job.config, seed=job.seed)) for name in job.compare]
@@ -117,7 +84,8 @@ def run(job: CompareKernels) -> list[Compared]:
     found = []
     for name, model in models:
         with Stages(console) as stages:
-            found.append(compare(short_name(name), model, grid, target, job, stages))
+            one = compare(short_name(name), model, grid, target, rate=job.rate, steps=job.steps, stages=stages)
+            found.append(one)
     shape = target.shape
     names = {
         "spectra.png": "eigenvalues of the tangent kernels, and their cumulative sum",
@@ -170,9 +138,10 @@ def short_name(name: str) -> str:
 def _from_file(path: Path) -> nn.Module:
     """Returns the mean over the channels of a fitted image, or a fitted shape at z = 0."""
     found = load_field(path)
-    if isinstance(found.config, ShapeConfig):
+    coordinates = find_task(found.config.task).coordinates
+    if coordinates == 3:
         return _Plane(found.field)
-    if not isinstance(found.config, ImageConfig):
+    if coordinates != 2:
         raise ValueError(f"{path} must hold the field of an image or a shape, got {found.config.task}")
     model: Any = copy.deepcopy(found.field)
     output = model.mlp.output
@@ -210,7 +179,7 @@ def make_target(size: int, image: Path | None) -> tuple[Tensor, Tensor]:
         pixels = read_image(image)
         whole = Raster.of(pixels)
         raster = whole.scaled(size / max(whole.height, whole.width))
-        grey = whole.inward(torch.from_numpy(pixels)).double().mean(-1)
+        grey = whole.normalize(torch.from_numpy(pixels)).double().mean(-1)
         shape = (raster.height, raster.width)
         values = nn.functional.interpolate(grey[None, None], shape, mode="bilinear", antialias=True)[0, 0]
     rows, columns = (torch.arange(n, dtype=torch.float64) + 0.5 for n in (raster.height, raster.width))
@@ -219,72 +188,6 @@ def make_target(size: int, image: Path | None) -> tuple[Tensor, Tensor]:
         x, y = grid.unbind(-1)
         values = 0.5 * torch.sin(9.0 * x * y) + 0.5 * torch.sign(torch.sin(12.0 * x) * torch.sin(9.0 * y))
     return grid.reshape(-1, 2), values
-
-
-# --- kernels ---------------------------------------------------------------------------------------------------------
-
-
-def compare(name: str, model: nn.Module, x: Tensor, target: Tensor, job: CompareKernels, stages: Stages) -> Compared:
-    """Computes the kernel and its spectrum, then runs gradient descent, which changes the model."""
-    parameters = count_parameters(model)
-    chunk = min(max(GRADIENTS // parameters, 1), 1024)
-    with stages(f"{name}: kernel"):
-        kernel = empirical_ntk(model, x, parts=True, chunk=chunk)
-    with stages(f"{name}: spectrum"):
-        spectrum = ntk_spectrum(kernel.total)
-        along = torch.einsum("ni,nm,mi->i", spectrum.vectors, kernel.sinusoids, spectrum.vectors)
-    rate = job.rate / spectrum.values[0].item()
-    with stages(f"{name}: gradient descent") as report:
-        measured = descend(model, x, target.reshape(-1), spectrum.vectors, rate, job.steps, report)
-    moved = (empirical_ntk(model, x, chunk=chunk) - kernel.total).norm() / kernel.total.norm()
-    measured = measured / measured[0].sum()
-    steps = torch.arange(job.steps + 1, dtype=torch.float64)[:, None]
-    return Compared(
-        name=name,
-        parameters=parameters,
-        parts=_shares(kernel),
-        spectrum=spectrum,
-        along=along,
-        energy=measured[0],
-        predicted=measured[0] * (1.0 - rate * spectrum.values.clamp(min=0.0)) ** (2.0 * steps),
-        measured=measured,
-        moved=float(moved),
-        seconds={stage.removeprefix(f"{name}: "): value for stage, value in stages.seconds.items()},
-    )
-
-
-def _shares(kernel: KernelParts) -> dict[str, float]:
-    traces = {f.name: getattr(kernel, f.name).trace().item() for f in dataclasses.fields(kernel)}
-    return {name: trace / sum(traces.values()) for name, trace in traces.items()}
-
-
-def descend(
-    model: nn.Module,
-    x: Tensor,
-    target: Tensor,
-    vectors: Tensor,
-    rate: float,
-    steps: int,
-    report: Callable[..., None] = lambda done: None,
-) -> Tensor:
-    """Runs gradient descent on ½ ‖f - target‖² and returns the squared errors along the vectors, (steps + 1, n)."""
-    parameters, found = list(model.parameters()), []
-    for step in range(steps + 1):
-        error = model(x)[:, 0] - target
-        found.append((vectors.T @ error.detach()).square())
-        if step < steps:
-            gradients = torch.autograd.grad(0.5 * error.square().sum(), parameters)
-            with torch.no_grad():
-                for parameter, gradient in zip(parameters, gradients, strict=True):
-                    parameter -= rate * gradient
-        report((step + 1) / (steps + 1))
-    return torch.stack(found)
-
-
-def bands(count: int) -> list[slice]:
-    """Returns the groups of eigenvectors, those that are learned fastest first."""
-    ends = sorted({min(math.ceil(count ** ((i + 1) / BANDS)), count) for i in range(BANDS)})
-    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def record(job: CompareKernels, found: list[Compared]) -> dict[str, Any]:

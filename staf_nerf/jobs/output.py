@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 PAGE = """<!doctype html>
@@ -27,6 +28,18 @@ pre {{ background: #f5f5f5; padding: 1rem; overflow: auto; font-size: 12px; }}
 """
 
 
+def check_folder(path: Path, *, overwrite: bool = False) -> None:
+    """Refuses an output folder that has contents, or is a file.
+
+    Raises:
+        FileExistsError: If it is not empty and `overwrite` is not set, or is a file.
+    """
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"output must be a folder, {path} is a file")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise FileExistsError(f"{path} contains results already; --overwrite replaces them")
+
+
 def prepare_folder(path: Path, *, overwrite: bool = False) -> None:
     """Creates the output folder, before any work is done.
 
@@ -34,10 +47,7 @@ def prepare_folder(path: Path, *, overwrite: bool = False) -> None:
         FileExistsError: If it is not empty and `overwrite` is not set, or is a file.
         OSError: If it cannot be created or written to.
     """
-    if path.exists() and not path.is_dir():
-        raise FileExistsError(f"output must be a folder, {path} is a file")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise FileExistsError(f"{path} contains results already; --overwrite replaces them")
+    check_folder(path, overwrite=overwrite)
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".probe"
@@ -62,6 +72,19 @@ def write_whole(path: Path, text: str) -> None:
         raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
+def write_json(result: Mapping[str, Any], output: Path | None) -> None:
+    """Writes JSON to a file, or to the screen if there is none.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    text = json.dumps(result, indent=1, ensure_ascii=False)
+    if output is None:
+        print(text)
+    else:
+        write_whole(output, text + "\n")
+
+
 def write_page(
     path: Path,
     title: str,
@@ -81,18 +104,31 @@ def write_page(
     write_whole(path, page)
 
 
-def shown(found: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the metrics of a fit (the content of `metrics.json`) as rows of text."""
+def shown(found: Mapping[str, Any], missing: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Returns the metrics of a fit (the content of `metrics.json`) as rows of text.
+
+    Args:
+        found: The content of `metrics.json`.
+        missing: Text for each metric that may be None.
+    """
     rows = {"weights": f"{found['parameters']:,}", "steps": f"{found['steps']:,}"}
     rows["seconds of training"] = f"{found['seconds']['fitting']:.1f}"
-    for name, value in found["measures"].items():
-        rows[name.replace("_", " ")] = "-" if value is None else f"{value:.4f}"
-    return rows
+    return rows | metric_rows(found["measures"], missing)
 
 
-def measures_table(found: Mapping[str, Any]) -> Table:
+def metric_rows(metrics: Mapping[str, Any], missing: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Returns metrics as rows of text: numbers with five digits."""
+    texts = {}
+    for name, value in metrics.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        numbers = ", ".join(f"{v:.5g}" if isinstance(v, float) else str(v) for v in values)
+        texts[name.replace("_", " ")] = (missing or {}).get(name, "-") if value is None else numbers
+    return texts
+
+
+def metrics_table(title: str, rows: Mapping[str, str]) -> Table:
     """Returns the table of metrics that is printed on screen."""
-    table = Table("metric", "value", title=found["file"] + (", interrupted" if found["interrupted"] else ""))
-    for name, value in shown(found).items():
+    table = Table("metric", "value", title=escape(title))
+    for name, value in rows.items():
         table.add_row(name, value)
     return table

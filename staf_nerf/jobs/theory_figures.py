@@ -14,9 +14,9 @@ import tyro
 from torch import Generator, Tensor
 
 from staf_nerf.activations import STAF
+from staf_nerf.figures.plot import new_figure, save_figure
 from staf_nerf.initialization import Initialization
 from staf_nerf.jobs import ntk
-from staf_nerf.jobs.figures import new_figure, save_figure
 from staf_nerf.mlp import CoordinateMLP
 from staf_nerf.theory.ntk import empirical_ntk
 from staf_nerf.theory.spectrum import count_frequencies, frequency_support

@@ -51,6 +51,8 @@ BYTES_PER_BLOCK = 32
 """Memory per sampled block in bytes: its values, its side, and the list of blocks to follow."""
 SEARCH = 0.4
 """Fraction of the work that sampling takes, for the progress bar."""
+DISTANCE_BOUND = 1.3
+"""A learned signed distance is assumed to be at most this many times the true distance."""
 PART = 2**18
 """Number of points of a layer whose coordinates are held at a time."""
 
@@ -180,6 +182,14 @@ def _evaluator(field: Field, level: float, device: torch.device | str) -> Callab
 def steepest_slope(field: Field, bounds: Floats, *, device: torch.device | str = "cpu") -> float:
     """Returns the steepest slope of a field between neighbours on a grid of 64 cells along the longest axis."""
     return _slope(_evaluator(field, 0.0, device), _Grid.of(bounds, COARSE))
+
+
+def distance_bound(distance: Field, bounds: Floats, device: torch.device | str) -> float:
+    """Returns a bound on the slope of a learned signed distance in a box (2, 3): at least 1.3.
+
+    It is the steepest slope between neighbouring grid points, if that is larger.
+    """
+    return max(DISTANCE_BOUND, steepest_slope(distance, bounds, device=device))
 
 
 def _slope(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid) -> float:

@@ -27,7 +27,6 @@ from staf_nerf.cores import shared_cores
 from staf_nerf.errors import unusable
 from staf_nerf.fields import count_parameters
 from staf_nerf.jobs import mesh
-from staf_nerf.jobs.progress import Attempts
 from staf_nerf.plugin import run
 from staf_nerf.plugin.methods import detect_device, trainer_config
 from staf_nerf.plugin.model import StafModel
@@ -35,6 +34,7 @@ from staf_nerf.plugin.poses import attention
 from staf_nerf.plugin.surface import source_of
 from staf_nerf.plugin.trainer import StafTrainer
 from staf_nerf.presets import load_preset, override, resource
+from staf_nerf.progress import Attempts
 
 HELD_OUT_CHECKS = 20
 """Number of times that the held-out view of the progress bar is rendered during training."""

@@ -28,7 +28,7 @@ from staf_nerf.config import ColorConfig, FieldConfig, RadianceConfig, SamplingC
 from staf_nerf.encodings import Implementation
 from staf_nerf.fields import parameter_groups
 from staf_nerf.kernels.rays import distortion
-from staf_nerf.perceptual import load_lpips
+from staf_nerf.metrics.perceptual import load_lpips
 from staf_nerf.plugin.field import CubeContraction, ProposalField, StafField
 from staf_nerf.plugin.sampling import ProposalSampler, weights_of
 

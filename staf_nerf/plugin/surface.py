@@ -14,7 +14,7 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.utils.eval_utils import eval_setup
 
-from staf_nerf.evaluation import distance_bound
+from staf_nerf.mesh.extract import distance_bound
 from staf_nerf.mesh.source import Source
 from staf_nerf.mesh.texture import ColorFunction
 from staf_nerf.mesh.triangles import Floats

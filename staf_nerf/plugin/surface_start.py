@@ -20,6 +20,7 @@ from staf_nerf.mesh.fuse import View
 from staf_nerf.plugin.model import StafModel
 from staf_nerf.plugin.surface_field import StafSurfaceField
 from staf_nerf.plugin.views import views
+from staf_nerf.signals.signal import Signal
 
 FIT = FitConfig(
     minutes=0.0, steps=600, points=8192, matrix_learning_rate=1e-2, network_learning_rate=3e-3, final_learning_rate=0.1
@@ -44,7 +45,7 @@ class NothingSeenError(ValueError):
     """Raised if no depth map shows a surface in the cube of the signed distance."""
 
 
-class CarvedSignal:
+class CarvedSignal(Signal):
     """A signal for a surface field from depth maps: free space, solids and colours of surfaces.
 
     Args:

@@ -6,11 +6,8 @@ at the centre of its interval. Field values are the sound's values, divided by t
 
 from __future__ import annotations
 
-import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,16 +16,12 @@ from torch import Generator, Tensor, nn
 
 from staf_nerf.config import AudioConfig
 from staf_nerf.fields import NeuralField
-from staf_nerf.signals.image import psnr
-from staf_nerf.signals.sampling import first_omega, in_chunks, order, to_learn
+from staf_nerf.signals.sampling import Sampler, first_omega, in_chunks, to_learn
+from staf_nerf.signals.signal import Signal
 
 Sound = np.ndarray[Any, np.dtype[np.float32]]
 
 MOST_CHANNELS = 64
-WINDOW, HOP = 2048, 512
-"""Window length of the spectrogram, and step between windows, in samples."""
-SILENCE = 1e-8
-"""Lower limit of the power in spectrograms (-80 dB relative to full scale 1)."""
 STRIP = 2**16
 """Number of samples that are rendered at a time."""
 
@@ -75,7 +68,7 @@ class Track:
         return Track(samples, self.channels, rate, self.peak, self.subtype)
 
 
-class AudioSignal:
+class AudioSignal(Signal):
     """The samples of a sound as a signal.
 
     Args:
@@ -89,11 +82,11 @@ class AudioSignal:
         self.track, self.config, self.device = track, config, device
         self._values = torch.from_numpy(sound)
         self.samples = len(sound)
-        self.passes, self._choose = order(self.samples, in_passes=bool(config.fit.passes))
+        self._sampler = Sampler(self.samples, in_epochs=bool(config.fit.epochs))
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Returns times (count, 1) and values (count, channels) in [-1, 1]; see `choose` for the count."""
-        index = self._choose(count, generator)
+        """Returns times (count, 1) and values (count, channels) in [-1, 1]; see `Sampler` for the count."""
+        index = self._sampler.draw(count, generator)
         values = self._values[index] / self.track.peak
         return self.track.coordinates(index.double() + 0.5).to(self.device), values.to(self.device)
 
@@ -102,10 +95,16 @@ class AudioSignal:
         points, values = batch
         return {"squared error": (to_learn(field, points) - values).square().mean()}
 
+    def state(self) -> list[Tensor]:
+        return [self._sampler.left]
+
+    def load_state(self, state: list[Tensor]) -> None:
+        (self._sampler.left,) = state
+
 
 def audio_field(config: AudioConfig, track: Track, *, generator: Generator | None = None) -> NeuralField:
     """Returns the field (…, 1) -> (…, channels) of a configuration, for a sound of this length."""
-    field = first_omega(config.field, in_features=1, samples=track.samples, band=config.band)
+    field = first_omega(config.field, in_features=1, samples=track.samples, bandwidth=config.bandwidth)
     return NeuralField(1, track.channels, field, generator=generator)
 
 
@@ -117,105 +116,3 @@ def render_sound(field: nn.Module, track: Track, *, scale: float = 1.0, device: 
     strips = [in_chunks(field, track.coordinates(part).to(device)).cpu() for part in places.split(STRIP)]
     full = max(track.peak, 1.0)  # float files may exceed 1
     return (track.peak * torch.cat(strips)).clamp(-full, full).numpy()
-
-
-def sound_psnr(found: Sound, sound: Sound) -> float:
-    """Returns 10 log10(peak² / mean squared error) in dB, with the sound's largest absolute value as peak."""
-    error = (found.astype(np.float64) - sound) ** 2
-    return psnr(float(error.mean()), float(np.abs(sound).max()) or 1.0)
-
-
-def measure_sound(found: Sound, sound: Sound) -> dict[str, float]:
-    """Compares a rendered sound with the original, both (samples, channels).
-
-    Returns:
-        "snr": 10 log10(Σ sound² / Σ error²) in dB.
-        "psnr": 10 log10(peak² / mean squared error) in dB, with the sound's largest absolute value as peak.
-        "log_spectral_distance": root mean square difference of log power spectra in dB over frequencies, averaged over
-        windows of 2048 samples, with powers of at least 1e-8.
-    """
-    error = (found.astype(np.float64) - sound) ** 2
-    energy = float((sound.astype(np.float64) ** 2).sum())
-    total = float(error.sum())
-    first, second = log_power(found), log_power(sound)
-    return {
-        "snr": (10.0 * math.log10(energy / total) if energy else -math.inf) if total else math.inf,
-        "psnr": sound_psnr(found, sound),
-        "log_spectral_distance": float(np.sqrt(((first - second) ** 2).mean(1)).mean()),
-    }
-
-
-def log_power(sound: Sound) -> np.ndarray:
-    """Returns log power in dB, (channels, frequencies, windows), for Hann windows of at most 2048 samples."""
-    values = torch.from_numpy(np.ascontiguousarray(sound.T)).double()
-    size = min(WINDOW, values.shape[1])
-    window = torch.hann_window(size, dtype=torch.float64)
-    spectrum = torch.stft(values, size, HOP, window=window, center=False, return_complex=True)
-    power = spectrum.abs().square() / float(window.square().sum())
-    return (10.0 * power.clamp(min=SILENCE).log10()).numpy()
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
-
-STREAMED = 0x7FFFF000
-"""Data sizes from here on, in bytes, are placeholders of programs that stream and do not know the size yet."""
-SUFFIXES = (".wav", ".flac", ".ogg", ".aiff", ".aif", ".mp3")
-
-
-def read_sound(path: Path) -> tuple[Sound, Track]:
-    """Reads a sound (samples, channels) from WAV, FLAC, OGG and other formats of libsndfile.
-
-    Raises:
-        FileNotFoundError: If the file does not exist.
-        ValueError: If it is not a sound, is cut off, has no samples, or has values that are not finite.
-    """
-    import soundfile
-
-    if not path.is_file():
-        raise FileNotFoundError(f"the sound {path} does not exist")
-    try:
-        found, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        subtype = soundfile.info(path).subtype
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} cannot be read as a sound: {error}") from error
-    sound = np.asarray(found, dtype=np.float32)
-    try:
-        _refuse_cut_off(path)
-        return sound, Track.of(sound, rate, subtype)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _refuse_cut_off(path: Path) -> None:
-    """Refuses an incomplete WAV file, which libsndfile would read as a shorter sound.
-
-    Raises:
-        ValueError: If its header declares more bytes of samples than the file contains.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
-            return
-        while len(head := file.read(8)) == 8:
-            name, length = struct.unpack("<4sI", head)
-            if name == b"data":
-                there = size - file.tell()
-                if length > there and length < STREAMED:
-                    raise ValueError(f"the file is cut off: it contains {there} of {length} bytes of samples")
-                return
-            file.seek(length + length % 2, 1)
-
-
-def write_sound(path: Path, sound: Sound, track: Track) -> None:
-    """Writes a sound as WAV, in the sample format of the track if WAV supports it.
-
-    Raises:
-        OSError: If the file cannot be written.
-    """
-    import soundfile
-
-    subtype = track.subtype if soundfile.check_format("WAV", track.subtype) else "PCM_16"
-    try:
-        soundfile.write(path, sound, track.rate, subtype=subtype, format="WAV")
-    except soundfile.LibsndfileError as error:
-        raise OSError(f"could not write {path}: {error}") from error

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -20,53 +18,51 @@ PIECE, LARGE = 2**18, 2**19
 Intermediate values of a piece take 2 GB for 4 layers of 256."""
 
 
-def first_omega(config: FieldConfig, *, in_features: int, samples: int, band: float) -> FieldConfig:
-    """Returns the configuration with `first_omega` set such that initial frequencies reach `band` times Nyquist's.
+def first_omega(config: FieldConfig, *, in_features: int, samples: int, bandwidth: float) -> FieldConfig:
+    """Returns the configuration whose `first_omega` makes initial frequencies reach `bandwidth` times Nyquist's.
 
     The Nyquist frequency of `samples` samples in [-1, 1] is π · samples / 2 radians per unit. The first layer's weights
     lie within ±1 / in_features (SIREN) and are multiplied by `first_omega`. The initial bandwidth is therefore the same
-    in cycles per pixel for every image size. The configuration is not changed if `band` is 0 or there is an encoding.
+    in cycles per pixel for every image size. The configuration is not changed if `bandwidth` is 0 or there is an
+    encoding.
     """
-    if not band or config.encoding != "identity":
+    if not bandwidth or config.encoding != "identity":
         return config
-    return dataclasses.replace(config, first_omega=band * in_features * math.pi * samples / 2.0)
+    return dataclasses.replace(config, first_omega=bandwidth * in_features * math.pi * samples / 2.0)
 
 
-def refuse_unused_frequency(config: FieldConfig, *, band: float) -> None:
-    """Refuses a value of `first_omega` that the band would replace.
+def refuse_unused_frequency(config: FieldConfig, *, bandwidth: float) -> None:
+    """Refuses a value of `first_omega` that the bandwidth would replace.
 
     Raises:
         ValueError: If the value has no effect.
     """
-    if band and config.encoding == "identity" and config.first_omega != FieldConfig.first_omega:
-        raise ValueError(f"first_omega has no effect unless band is 0, got {config.first_omega} and band {band}")
+    if bandwidth and config.encoding == "identity" and config.first_omega != FieldConfig.first_omega:
+        got = f"{config.first_omega} and bandwidth {bandwidth}"
+        raise ValueError(f"first_omega has no effect unless bandwidth is 0, got {got}")
 
 
-def choose(there: int, count: int, generator: Generator) -> Tensor:
-    """Draws indices (count,) with replacement. For a count of 0, or of at least all, returns all in order."""
-    return torch.randint(there, (count,), generator=generator) if 0 < count < there else torch.arange(there)
+class Sampler:
+    """Draws indices of samples: with replacement, or in epochs, each of which has every sample once.
 
+    Args:
+        count: Number of samples.
+        in_epochs: Whether to draw in epochs. The last batch of an epoch may be smaller.
+    """
 
-class Passes:
-    """Draws indices of samples in epochs, without replacement. The last batch of an epoch may be smaller."""
+    def __init__(self, count: int, *, in_epochs: bool) -> None:
+        self.count, self.in_epochs, self.left = count, in_epochs, torch.arange(0)
 
-    def __init__(self, there: int) -> None:
-        self.there, self.left = there, torch.arange(0)
-
-    def choose(self, count: int, generator: Generator) -> Tensor:
-        """Returns the next indices, at most `count`. For a count of 0, or of at least all, returns all in order."""
-        if not 0 < count < self.there:
-            return torch.arange(self.there)
+    def draw(self, size: int, generator: Generator) -> Tensor:
+        """Returns at most `size` indices. For a size of 0, or of at least all samples, returns all in order."""
+        if not 0 < size < self.count:
+            return torch.arange(self.count)
+        if not self.in_epochs:
+            return torch.randint(self.count, (size,), generator=generator)
         if not len(self.left):
-            self.left = torch.randperm(self.there, generator=generator)
-        chosen, self.left = self.left[:count], self.left[count:]
-        return chosen
-
-
-def order(there: int, *, in_passes: bool) -> tuple[list[Passes], Callable[[int, Generator], Tensor]]:
-    """Returns the state of the epochs, if there are epochs, and the function that draws indices."""
-    passes = [Passes(there)] if in_passes else []
-    return passes, passes[0].choose if passes else functools.partial(choose, there)
+            self.left = torch.randperm(self.count, generator=generator)
+        drawn, self.left = self.left[:size], self.left[size:]
+        return drawn
 
 
 def to_learn(field: nn.Module, points: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from staf_nerf.fields import NeuralField, SignedDistanceField
 from staf_nerf.mesh.points import PointCloud
 from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import Floats, Integers, TriangleMesh
+from staf_nerf.signals.signal import Signal
 
 EXTENT = 0.85
 """Half the longest side of the shape's box in network coordinates. The surface stays away from the cube's faces."""
@@ -44,16 +45,16 @@ class Frame:
         (x, y, z), (a, b, c) = ((bounds[0] + bounds[1]) / 2).tolist(), ((bounds[1] - bounds[0]) / scale).tolist()
         return cls((x, y, z), scale, (a, b, c))
 
-    def inward(self, points: Floats) -> Floats:
+    def normalize(self, points: Floats) -> Floats:
         """Maps the shape's coordinates to the network's."""
         return (points - np.array(self.center)) / self.scale
 
-    def outward(self, points: Floats) -> Floats:
+    def denormalize(self, points: Floats) -> Floats:
         """Maps the network's coordinates to the shape's."""
         return points * self.scale + np.array(self.center)
 
 
-class ShapeSignal:
+class ShapeSignal(Signal):
     """The signed distance or occupancy of a mesh as a signal.
 
     Args:
@@ -68,21 +69,17 @@ class ShapeSignal:
     ) -> None:
         self.config, self.device = config, device
         self.frame = Frame.of(mesh.bounds)
-        self.mesh = TriangleMesh(self.frame.inward(mesh.vertices), mesh.triangles)
+        self.mesh = TriangleMesh(self.frame.normalize(mesh.vertices), mesh.triangles)
         self._surface = Surface(self.mesh)
         self._cache: tuple[Tensor, Tensor] | None = None
         if config.cached_points:
             self._cache = self._draw(config.cached_points, np.random.default_rng(seed))
 
     @property
-    def samples(self) -> int:
-        """Number of cells of the grid that points are drawn from, which is the number of points in an epoch.
-
-        Raises:
-            AttributeError: If there is no grid.
-        """
+    def samples(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Number of cells of the grid that points are drawn from. None without a grid."""
         if not self.config.grid:
-            raise AttributeError("a shape without a grid has no finite number of samples")
+            return None
         return int(Cells.of(self.frame, self.config.grid).counts.prod())
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -144,7 +141,7 @@ def check_quantity(config: ShapeConfig) -> None:
         raise ValueError(f"quantity must be 'signed-distance' for a point cloud, got {config.quantity!r}")
 
 
-class PointCloudSignal:
+class PointCloudSignal(Signal):
     """The signed distance to the surface through a point cloud as a signal (SIREN, arXiv 2006.09661, section 4.2).
 
     The losses state that the distance is 0 at the points, that its gradient has unit length, and that the gradient
@@ -163,7 +160,7 @@ class PointCloudSignal:
         check_quantity(config)
         self.config, self.device = config, device
         self.frame = Frame.of(cloud.bounds)
-        self._points = torch.from_numpy(self.frame.inward(cloud.points)).float()
+        self._points = torch.from_numpy(self.frame.normalize(cloud.points)).float()
         self._normals = None if cloud.normals is None else torch.from_numpy(cloud.normals).float()
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor | None]:
@@ -234,6 +231,11 @@ class Boxed(nn.Module):
         nearest = x.clamp(-reach, reach)
         value, way = self.field(nearest), (x - nearest).norm(dim=-1, keepdim=True)
         return torch.where(way > 0, 0.0, value) if self.is_occupancy else value + way
+
+
+def known_everywhere(field: nn.Module, config: ShapeConfig, frame: Frame) -> nn.Module:
+    """Returns the field, restricted to the shape's box if it was trained on a grid in the box only."""
+    return Boxed(field, config, frame) if config.grid else field
 
 
 def value_and_gradient(field: nn.Module, points: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """The benchmark of fits, in small: equal weights, equal cost, and every run once."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,12 +13,17 @@ from skimage import data as pictures
 from staf_nerf.bench import report, signals
 from staf_nerf.bench.cells import changed, run_missing
 from staf_nerf.config import ImageConfig
+from staf_nerf.files.image import write_image
 from staf_nerf.mesh.export import write_mesh
-from staf_nerf.signals.image import write_image
+from staf_nerf.tasks import find_task, shape
 from tests.mesh.shapes import sphere
 
 TINY = "+fit.points=256"
 RESULTS = Path(signals.__file__).parent / "results"
+
+
+def benchmark_of(task, *, files, **options):
+    return dataclasses.replace(signals.benchmark_of(find_task(task), files), **options)
 
 
 @pytest.fixture
@@ -41,8 +47,16 @@ def test_every_activation_gets_the_width_that_has_the_wanted_weights(activation)
 def test_a_run_is_scored_once_and_its_budget_buys_steps_by_the_times_that_were_measured_first(photos, tmp_path):
     output = tmp_path / "result.json"
     methods = (f"image{TINY}", f"image+sine{TINY}")
-    benchmark = signals.ImageBenchmark(
-        files=photos, methods=methods, seeds=(0, 1), seconds=0.2, weights=2000, rounds=2, processes=0, output=output
+    benchmark = benchmark_of(
+        "image",
+        files=photos,
+        methods=methods,
+        seeds=(0, 1),
+        seconds=0.2,
+        weights=2000,
+        rounds=2,
+        processes=0,
+        output=output,
     )
     found = signals.run(benchmark)
     assert len(found["rows"]) == 8
@@ -63,24 +77,26 @@ def test_a_run_is_scored_once_and_its_budget_buys_steps_by_the_times_that_were_m
     assert (tmp_path / "page" / "result.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("kind", [signals.SuperResolutionBenchmark, signals.DenoiseBenchmark])
-def test_inverse_problems_are_scored_against_the_whole_clean_image(kind, photos):
-    method = f"{kind.task}+fit.points=64"
-    found = signals.run(kind(files=photos[:1], methods=(method,), seeds=(0,), steps=20, weights=2000, processes=0))
-    assert {"psnr", "bicubic_psnr" if kind.task == "superres" else "noisy_psnr"} <= set(found["rows"][0]["measures"])
+@pytest.mark.parametrize("task", ["superres", "denoise"])
+def test_inverse_problems_are_scored_against_the_whole_clean_image(task, photos):
+    method = f"{task}+fit.points=64"
+    found = signals.run(
+        benchmark_of(task, files=photos[:1], methods=(method,), seeds=(0,), steps=20, weights=2000, processes=0)
+    )
+    assert {"psnr", "bicubic_psnr" if task == "superres" else "noisy_psnr"} <= set(found["rows"][0]["measures"])
 
 
 def test_sounds_and_shapes_go_through_the_same_grid(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.sin(np.linspace(0, 50, 500))[:, None], 8000)
     found = signals.run(
-        signals.AudioBenchmark(files=(tmp_path / "a.wav",), steps=20, weights=2000, seeds=(0,), processes=1)
+        benchmark_of("audio", files=(tmp_path / "a.wav",), steps=20, weights=2000, seeds=(0,), processes=1)
     )
     assert [row["measures"].keys() >= {"snr"} for row in found["rows"]] == [True, True]
     write_mesh(tmp_path / "ball.ply", sphere(subdivisions=3))
     methods = ("shape+cached_points=10000+field.first_omega=5",)
     found = signals.run(
-        signals.ShapeBenchmark(
-            files=(tmp_path / "ball.ply",), methods=methods, steps=60, weights=5000, seeds=(0,), processes=0
+        benchmark_of(
+            "shape", files=(tmp_path / "ball.ply",), methods=methods, steps=60, weights=5000, seeds=(0,), processes=0
         )
     )
     assert found["summary"][0]["field_iou"] > 0.8
@@ -90,9 +106,10 @@ def test_a_run_that_ends_without_a_surface_is_a_result_and_does_not_stop_the_oth
     def no_surface(*arguments, **options):
         raise ValueError("no surface")
 
-    monkeypatch.setattr(signals, "shape_mesh", no_surface)
+    monkeypatch.setattr(shape, "shape_mesh", no_surface)
     write_mesh(tmp_path / "ball.ply", sphere(subdivisions=3))
-    benchmark = signals.ShapeBenchmark(
+    benchmark = benchmark_of(
+        "shape",
         files=(tmp_path / "ball.ply",),
         methods=("shape+cached_points=1000",),
         steps=1,
@@ -104,9 +121,11 @@ def test_a_run_that_ends_without_a_surface_is_a_result_and_does_not_stop_the_oth
 
 
 def test_a_grid_names_each_combination():
-    benchmark = signals.ImageBenchmark(files=(), methods=("image", "image+sine"), grid=("band=.1,.2", "fit.steps=1,2"))
+    benchmark = benchmark_of(
+        "image", files=(), methods=("image", "image+sine"), grid=("bandwidth=.1,.2", "fit.steps=1,2")
+    )
     assert len(benchmark.names) == 8
-    assert benchmark.names[1] == "image+band=.1+fit.steps=2"
+    assert benchmark.names[1] == "image+bandwidth=.1+fit.steps=2"
 
 
 def test_a_method_that_diverges_is_a_result_and_comes_last():
@@ -165,15 +184,18 @@ def test_committed_results_make_a_page(path, tmp_path):
 
 def test_wrong_names_are_told_with_the_known_ones(photos):
     with pytest.raises(ValueError, match=r"methods must start with one of \[.*'image'"):
-        signals.run(signals.ImageBenchmark(files=photos, methods=("photo",)))
+        signals.run(benchmark_of("image", files=photos, methods=("photo",)))
     with pytest.raises(ValueError, match=r"unknown key 'bandwidth'"):
-        signals.run(signals.ImageBenchmark(files=photos, methods=("image+bandwidth=1",)))
+        signals.run(benchmark_of("image", files=photos, methods=("image+bandwidth=1",)))
     with pytest.raises(ValueError, match="files must name at least one"):
-        signals.run(signals.ImageBenchmark(files=()))
-    with pytest.raises(ValueError, match=r"first_omega has no effect unless band is 0, got 60.0 and band 0.1"):
-        signals.run(signals.ImageBenchmark(files=photos, methods=("image+field.first_omega=60.0",)))
+        signals.run(benchmark_of("image", files=()))
+    with pytest.raises(
+        ValueError, match=r"first_omega has no effect unless bandwidth is 0, got 60.0 and bandwidth 0.1"
+    ):
+        signals.run(benchmark_of("image", files=photos, methods=("image+field.first_omega=60.0",)))
     with pytest.raises(ValueError, match="files must have different names"):
-        signals.run(signals.ImageBenchmark(files=(photos[0], photos[0].parent / "other" / photos[0].name)))
+        signals.run(benchmark_of("image", files=(photos[0], photos[0].parent / "other" / photos[0].name)))
     with pytest.raises(ValueError, match="weights must be reachable by some width, got 10;"):
-        signals.run(signals.ImageBenchmark(files=photos, weights=10))
-    assert changed(ImageConfig(), ["relu", "band=0.5"]).field.activation == "relu"
+        signals.run(benchmark_of("image", files=photos, weights=10))
+    assert changed(ImageConfig(), ["band=0.5"]).bandwidth == 0.5  # as version 0.1 called it
+    assert changed(ImageConfig(), ["relu", "bandwidth=0.5"]).field.activation == "relu"

@@ -26,7 +26,7 @@ from typing import Any
 TIMEOUT = 300.0
 """Seconds after which a command is stopped."""
 
-FIT = {"--minutes": "0", "--steps": "10", "--passes": "0"}
+FIT = {"--minutes": "0", "--steps": "10", "--epochs": "0"}
 SHORTER: dict[str, dict[str, str]] = {
     "staf demo": {"--data": "scene", "--steps": "5", "--frames": "2"},
     "staf fit image": FIT,
@@ -35,7 +35,6 @@ SHORTER: dict[str, dict[str, str]] = {
     "staf fit denoise": FIT,
     "staf fit shape": {"--minutes": "0", "--steps": "300", "--points": "1024", "--cached-points": "20000"}
     | {"--hidden-features": "64", "--hidden-layers": "2", "--resolution": "32"},
-    "staf eval": {"--resolution": "32"},
     "staf mesh": {"--resolution": "32", "--triangles": "2000"},
     "staf compare": {"--points": "2000"},
     "staf ntk": {"--size": "8", "--steps": "10"},
@@ -197,8 +196,8 @@ def _leave_after_reading() -> None:
         read_subcommands({name: _doing_nothing(function) for name, function in subcommands.items()}, **options)
         sys.exit(0)
 
+    tyro.cli = cli
     if sys.argv[0].startswith("ns-"):
-        tyro.cli = cli
         # Options of `ns-process-data` are checked together with the programs that it needs.
         from nerfstudio.utils import install_checks
 

@@ -10,7 +10,8 @@ import torch
 
 from staf_nerf.checkpoint import Checkpoint, save_field
 from staf_nerf.config import FieldConfig, ImageConfig, ShapeConfig
-from staf_nerf.signals.image import Raster, image_field
+from staf_nerf.signals.image import image_field
+from staf_nerf.signals.raster import Raster
 from staf_nerf.signals.shape import Frame, make_field
 from tests.browser import Browser
 
@@ -40,7 +41,11 @@ def image(
     raster_options = {name: options.pop(name) for name in ("floor", "dtype", "high") if name in options}
     corners = options.get("corners", False)
     raster = Raster(
-        height, width, channels, **({"low": 0.0, "high": 255.0, "dtype": "uint8"} | raster_options), corners=corners
+        height,
+        width,
+        channels,
+        **({"low": 0.0, "high": 255.0, "dtype": "uint8"} | raster_options),
+        align_corners=corners,
     )
     config = ImageConfig(field=field, **options)
     model = image_field(config, raster, generator=torch.Generator().manual_seed(0))

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from staf_nerf.evaluation import CUBE, distance_bound
 from staf_nerf.export.network import network_of
 from staf_nerf.export.page import image_page, largest_difference, rounded, shape_page
-from staf_nerf.signals.image import render
+from staf_nerf.mesh.extract import distance_bound
+from staf_nerf.signals.raster import render
+from staf_nerf.tasks.shape import CUBE
 from tests.browser import wait_for
 from tests.export.conftest import KINDS, image, shape
 
@@ -129,7 +130,7 @@ def test_magnified_pixels_are_the_network_asked_between_the_images_own(browser, 
     places = np.meshgrid((rows - HEIGHT / 2) / 37.5 + 17.5, (columns - WIDTH / 2) / 37.5 + 31.25, indexing="ij")
     x = checkpoint.frame.coordinates(*(torch.from_numpy(p) for p in places)).float()
     with torch.no_grad():
-        exact = checkpoint.frame.outward(checkpoint.field(x)).round().numpy()
+        exact = checkpoint.frame.denormalize(checkpoint.field(x)).round().numpy()
     assert np.ptp(exact) > 50
     assert_same_bytes(browser.picture(), exact)
     assert browser.run("staf.view.readout()[0]") == "38×"

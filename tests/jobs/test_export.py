@@ -11,9 +11,10 @@ import torch
 from staf_nerf.__main__ import main
 from staf_nerf.checkpoint import load_field
 from staf_nerf.config import AudioConfig, FieldConfig, FitConfig
-from staf_nerf.jobs import audio
 from staf_nerf.jobs.export import SUFFIXES, Export, run
+from staf_nerf.jobs.fit import run as run_fit
 from tests.export.conftest import image, saved, shape
+from tests.fits import fit_job
 
 
 @pytest.mark.parametrize("to", SUFFIXES)
@@ -30,7 +31,7 @@ def test_a_fitted_sound_runs_in_onnxruntime(tmp_path):
     time = np.arange(500) / 8000
     soundfile.write(tmp_path / "a.wav", 0.4 * np.sin(2 * np.pi * 220 * time), 8000)
     config = AudioConfig(field=FieldConfig(hidden_layers=2), fit=FitConfig(minutes=0.0, steps=20, points=64))
-    audio.run(audio.FitAudio((tmp_path / "a.wav",), tmp_path / "out", config=config))
+    run_fit(fit_job("audio", tmp_path / "a.wav", tmp_path / "out", config=config))
     checkpoint = tmp_path / "out" / "field.safetensors"
     session = onnxruntime.InferenceSession(str(run(Export(checkpoint, "onnx"))), providers=["CPUExecutionProvider"])
     x = torch.linspace(-1, 1, 101)[:, None]
@@ -40,7 +41,7 @@ def test_a_fitted_sound_runs_in_onnxruntime(tmp_path):
     assert found == pytest.approx(exact, abs=1e-4)  # float32 in another order, times the layers' frequencies
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["frame"])["rate"] == 8000
-    with pytest.raises(ValueError, match="--to html needs an image or a signed distance, got a sound; use --to onnx"):
+    with pytest.raises(ValueError, match="--to html needs an image or a signed distance, got audio; use --to onnx"):
         run(Export(checkpoint, "html"))
     assert "float staf(float x)" in run(Export(checkpoint, "glsl")).read_text()
 
@@ -82,7 +83,7 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(tmp_path)
     with pytest.raises(IsADirectoryError, match="is a folder"):
         run(Export(path, "onnx", tmp_path))
     occupancy = saved(shape(quantity="occupancy"), tmp_path)
-    with pytest.raises(ValueError, match="got an occupancy, which gives no distance to the surface; use --to onnx"):
+    with pytest.raises(ValueError, match="needs a signed distance, and an occupancy gives no distance; use --to onnx"):
         run(Export(occupancy, "html"))
     gabor = saved(image({"activation": "gabor"}), tmp_path)
     for to in SUFFIXES:

@@ -1,6 +1,6 @@
 """What all figures share."""
 
-from staf_nerf.jobs.figures import new_figure
+from staf_nerf.figures.plot import new_figure
 
 
 def test_thirty_lines_of_an_axis_can_be_told_apart():

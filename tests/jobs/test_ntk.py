@@ -12,11 +12,13 @@ from rich.console import Console
 from staf_nerf import ImageConfig, ShapeConfig, empirical_ntk
 from staf_nerf.checkpoint import Checkpoint, save_field
 from staf_nerf.config import AudioConfig, FieldConfig
-from staf_nerf.jobs.ntk import CompareKernels, bands, compare, make_network, make_target, run
-from staf_nerf.jobs.progress import Stages
+from staf_nerf.jobs.ntk import CompareKernels, make_network, make_target, run
+from staf_nerf.progress import Stages
 from staf_nerf.signals.audio import Track, audio_field
-from staf_nerf.signals.image import Raster, image_field
+from staf_nerf.signals.image import image_field
+from staf_nerf.signals.raster import Raster
 from staf_nerf.signals.shape import Frame, make_field
+from staf_nerf.theory.descent import bands, compare
 from tests.plugin.conftest import command
 
 SMALL = FieldConfig(hidden_features=16, hidden_layers=2)
@@ -45,7 +47,7 @@ def test_measured_errors_follow_the_foretold_ones_while_the_kernel_stays():
     model = make_network("staf", FieldConfig(hidden_features=128, hidden_layers=2))
     near = model(x).detach().reshape(target.shape) + 1e-3 * target  # so near that no weight needs to move far
     with Stages(Console(quiet=True)) as stages:
-        found = compare("staf", model, x, near, CompareKernels(steps=40, rate=0.5), stages)
+        found = compare("staf", model, x, near, rate=0.5, steps=40, stages=stages)
     assert found.moved < 0.01
     # The kernel moves by less than a hundredth, and 40 steps multiply that by the few times the error halves.
     torch.testing.assert_close(found.measured, found.predicted, atol=5e-3, rtol=0.0)

@@ -10,15 +10,18 @@ import trimesh
 from staf_nerf.checkpoint import load_shape
 from staf_nerf.config import FieldConfig, FitConfig, ShapeConfig
 from staf_nerf.errors import IncompleteError
-from staf_nerf.evaluation import measure_points, measure_shape, shape_mesh
 from staf_nerf.fields import NeuralField
-from staf_nerf.jobs.shape import FitShape, read_shape, run, without_effect
+from staf_nerf.jobs.fit import run
 from staf_nerf.mesh.clean import without_floaters
 from staf_nerf.mesh.points import PointCloud
 from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import TriangleMesh, read_mesh
+from staf_nerf.metrics.shape import measure_points, measure_shape
 from staf_nerf.presets import load_preset
 from staf_nerf.signals.shape import Frame
+from staf_nerf.tasks import shape
+from staf_nerf.tasks.shape import read_shape, shape_mesh, without_effect
+from tests.fits import fit_job
 from tests.mesh.shapes import sphere, square
 from tests.plugin.conftest import command
 
@@ -27,6 +30,11 @@ SMALL = ShapeConfig(
     fit=FitConfig(minutes=0.0, steps=300, points=4096, matrix_learning_rate=5e-3),
     cached_points=2**17,
 )
+
+
+def fit_shape(file, config, **options):
+    (found,) = run(fit_job("shape", file, config=config, **options))
+    return found
 
 
 @pytest.fixture
@@ -41,10 +49,11 @@ def ring(tmp_path):
 @pytest.mark.parametrize("quantity", ["signed-distance", "occupancy"])
 def test_a_mesh_becomes_a_field_whose_surface_is_the_mesh(ring, quantity, tmp_path):
     output = tmp_path / "out"
-    found = run(FitShape(ring, dataclasses.replace(SMALL, quantity=quantity), output=output, resolution=96))
+    found = fit_shape(ring, dataclasses.replace(SMALL, quantity=quantity), output=output, resolution=96)
     assert found == json.loads((output / "metrics.json").read_text())
     assert {path.name for path in output.iterdir()} == {
-        "field.safetensors", "mesh.glb", "mesh.ply", "metrics.json", "preview.png",
+        "curve.png", "field.safetensors", "mesh.glb", "mesh.ply", "metrics.json", "preview.png", "report.html",
+        "sinusoids.npz", "sinusoids.png",
     }  # fmt: skip
     measures = found["measures"]
     assert measures["field_iou"] > (0.98 if quantity == "signed-distance" else 0.95)
@@ -66,11 +75,11 @@ def test_a_mesh_becomes_a_field_whose_surface_is_the_mesh(ring, quantity, tmp_pa
 
 def test_what_learned_of_the_box_alone_has_nothing_outside_of_it(ring, tmp_path):
     config = dataclasses.replace(SMALL, quantity="occupancy", grid=64, surface_part=0.0, near_part=0.0)
-    result = run(FitShape(ring, config, output=tmp_path / "out", resolution=96, score_passes=True))
-    found, a_pass = result["measures"], -(-64 * 64 * 16 // config.fit.points)
-    assert [row["step"] for row in result["passes"]] == list(range(a_pass, config.fit.steps + 1, a_pass))
-    assert found["grid_iou_of_best_pass"] == max(row["grid_iou"] for row in result["passes"])
-    assert abs(found["grid_iou_of_best_pass"] - found["grid_iou"]) < 0.02
+    result = fit_shape(ring, config, output=tmp_path / "out", resolution=96, epoch_metrics=True)
+    found, per_epoch = result["measures"], -(-64 * 64 * 16 // config.fit.points)
+    assert [row["step"] for row in result["epochs"]] == list(range(per_epoch, config.fit.steps + 1, per_epoch))
+    assert found["grid_iou_of_best_epoch"] == max(row["grid_iou"] for row in result["epochs"])
+    assert abs(found["grid_iou_of_best_epoch"] - found["grid_iou"]) < 0.02
     assert found["iou"] is not None
     assert found["iou"] > 0.9
     assert abs(found["grid_iou"] - found["field_iou"]) < 0.03
@@ -90,8 +99,8 @@ def test_what_learned_of_the_box_alone_has_nothing_outside_of_it(ring, tmp_path)
 
 def test_passes_are_scored_where_they_can_be_counted(ring, tmp_path):
     for changes in ({"quantity": "occupancy"}, {"grid": 64}):
-        with pytest.raises(ValueError, match="score_passes needs a mesh, an occupancy and a grid"):
-            run(FitShape(ring, dataclasses.replace(SMALL, **changes), output=tmp_path / "out", score_passes=True))
+        with pytest.raises(ValueError, match="metrics after each epoch need a mesh, an occupancy and a grid"):
+            fit_shape(ring, dataclasses.replace(SMALL, **changes), output=tmp_path / "out", epoch_metrics=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -99,7 +108,7 @@ def test_points_with_normals_become_a_surface_through_them(tmp_path):
     points, index = sphere(2.0, (5.0, 0.0, 0.0)).sample(3000, np.random.default_rng(0))
     np.savez(tmp_path / "ball.npz", points=points, normals=sphere(2.0).normals[index])
     config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=250, points=2048))
-    found = run(FitShape(tmp_path / "ball.npz", config, output=tmp_path / "out", resolution=64))["measures"]
+    found = fit_shape(tmp_path / "ball.npz", config, output=tmp_path / "out", resolution=64)["measures"]
     assert found["mean_distance"] < 0.02
     assert found["normal_agreement"] > 0.98
     assert found["stray_part"] == 0.0
@@ -112,7 +121,7 @@ def test_points_with_normals_become_a_surface_through_them(tmp_path):
 def test_points_without_normals_become_a_surface_through_them(tmp_path):
     np.savetxt(tmp_path / "ball.xyz", sphere(2.0, (5.0, 0.0, 0.0)).sample(3000, np.random.default_rng(0))[0])
     config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=250, points=2048))
-    found = run(FitShape(tmp_path / "ball.xyz", config, output=tmp_path / "out", resolution=64))["measures"]
+    found = fit_shape(tmp_path / "ball.xyz", config, output=tmp_path / "out", resolution=64)["measures"]
     assert found["mean_distance"] < 0.03
     assert found["stray_part"] == 0.0
     assert found["normal_agreement"] is None
@@ -174,7 +183,7 @@ def test_what_a_file_holds_decides_how_it_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("none.obj", None, "the mesh .* does not exist"),
+        ("none.obj", None, "no file"),
         ("none.ply", None, "no file"),
         ("empty.obj", "", "is empty|contains no triangles|cannot read"),
         ("nan.obj", "v 0 0 0\nv 1 0 nan\nv 0 1 0\nf 1 2 3\n", "vertices must be finite"),
@@ -185,14 +194,14 @@ def test_bad_files_are_refused_in_one_line(name, content, message, tmp_path):
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        run(FitShape(tmp_path / name, SMALL, output=tmp_path / "out"))
+        fit_shape(tmp_path / name, SMALL, output=tmp_path / "out")
 
 
 def test_one_triangle_is_fitted_with_a_warning(tmp_path, capsys):
     """It has no inside: what the field makes of it is told by its boundary edges and by no volume."""
     (tmp_path / "one.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=30, points=512), cached_points=2**12)
-    found = run(FitShape(tmp_path / "one.obj", config, output=tmp_path / "out", resolution=32))
+    found = fit_shape(tmp_path / "one.obj", config, output=tmp_path / "out", resolution=32)
     assert found["measures"]["iou"] is None
     printed = capsys.readouterr().out
     assert "3 boundary edges" in printed
@@ -201,41 +210,40 @@ def test_one_triangle_is_fitted_with_a_warning(tmp_path, capsys):
 
 def test_a_signed_distance_may_learn_from_a_grid(ring, tmp_path):
     config = dataclasses.replace(SMALL, grid=64, surface_part=0.0, near_part=0.0)
-    found = run(FitShape(ring, config, output=tmp_path / "out", resolution=64))["measures"]
+    found = fit_shape(ring, config, output=tmp_path / "out", resolution=64)["measures"]
     assert found["iou"] > 0.95
     np.testing.assert_allclose(read_mesh(tmp_path / "out" / "mesh.ply").bounds[1], [18.0, 4.0, 5.0], atol=0.3)
 
 
 def test_a_fit_without_a_surface_says_what_can_be_done(ring, tmp_path, monkeypatch, capsys):
-    from staf_nerf.jobs import shape
-
     def nowhere(*arguments, **options):
         raise ValueError("the field is between 1 and 2")
 
     monkeypatch.setattr(shape, "shape_mesh", nowhere)
     config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=1, points=64), cached_points=2**12)
-    with pytest.raises(IncompleteError, match="failed, for the reasons above: surface"):
-        run(FitShape(ring, config, output=tmp_path / "out"))
+    with pytest.raises(IncompleteError, match=r"failed, for the reasons above: ring.obj: surface"):
+        fit_shape(ring, config, output=tmp_path / "out")
     printed = " ".join(capsys.readouterr().out.split())
     assert re.search(r"between 1 and 2. The fit is kept: .staf mesh --checkpoint .*--overwrite", printed)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"field.safetensors", "metrics.json"}
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert made >= {"field.safetensors", "metrics.json", "report.html"}
+    assert not made & {"mesh.glb", "mesh.ply", "preview.png"}
     assert "surface" in json.loads((tmp_path / "out" / "metrics.json").read_text())["failed"]
 
 
 @pytest.mark.parametrize("stage", ["write_mesh", "measure_shape", "save_preview"])
 def test_a_late_stage_that_fails_takes_nothing_from_the_others(ring, tmp_path, monkeypatch, stage):
-    from staf_nerf.jobs import shape
-
     def fails(*arguments, **options):
         raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
 
     monkeypatch.setattr(shape, stage, fails)
     config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=100, points=1024), cached_points=2**14)
     with pytest.raises(IncompleteError):
-        run(FitShape(ring, config, output=tmp_path / "out", resolution=32))
+        fit_shape(ring, config, output=tmp_path / "out", resolution=32)
     made = {path.name for path in (tmp_path / "out").iterdir()}
     own = {"write_mesh": {"mesh.glb", "mesh.ply"}, "measure_shape": set(), "save_preview": {"preview.png"}}[stage]
-    assert made == {"field.safetensors", "mesh.glb", "mesh.ply", "metrics.json", "preview.png"} - own
+    assert made >= {"field.safetensors", "mesh.glb", "mesh.ply", "metrics.json", "preview.png", "report.html"} - own
+    assert not made & own
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert all("sudo apt install libgl1" in reason for reason in metrics["failed"].values())
     assert bool(metrics["measures"]) == (stage != "measure_shape")
@@ -245,7 +253,7 @@ def test_what_a_cloud_cannot_teach_is_refused_before_anything_is_written(tmp_pat
     np.savetxt(tmp_path / "cloud.xyz", sphere(subdivisions=2).vertices)
     config = dataclasses.replace(SMALL, quantity="occupancy")
     with pytest.raises(ValueError, match="quantity must be 'signed-distance' for a point cloud"):
-        run(FitShape(tmp_path / "cloud.xyz", config, output=tmp_path / "out"))
+        fit_shape(tmp_path / "cloud.xyz", config, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -273,7 +281,7 @@ def test_the_command_fits_makes_a_mesh_and_refuses_what_is_wrong(ring, tmp_path)
         (("mesh",), "either --load-config or --checkpoint is needed, and not both"),
         (("mesh", "--checkpoint", "out/metrics.json"), "is not a safetensors file"),
         (("mesh", "--checkpoint", "out/field.safetensors", "--output", "a.fbx"), "must end in one of"),
-        (("fit", "shape", "nothing.obj"), "the mesh nothing.obj does not exist"),
+        (("fit", "shape", "nothing.obj"), "no file nothing.obj"),
     ):
         result = command("staf", *arguments, cwd=tmp_path, check=False)
         assert result.returncode == 1
@@ -282,9 +290,7 @@ def test_the_command_fits_makes_a_mesh_and_refuses_what_is_wrong(ring, tmp_path)
 
 
 def test_options_that_only_meshes_need_are_named_for_a_cloud():
-    cloud = PointCloud(sphere().vertices, None)
     usual = load_preset("shape", "cpu", ShapeConfig())
-    assert without_effect(cloud, usual) == []
+    assert without_effect(usual) == []
     changed = dataclasses.replace(usual, softness=0.5, near_part=0.1)
-    assert without_effect(cloud, changed) == ["warning: options without effect on a point cloud: near_part, softness"]
-    assert without_effect(sphere(), changed) == []
+    assert without_effect(changed) == ["warning: options without effect on a point cloud: near_part, softness"]

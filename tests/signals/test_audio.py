@@ -6,15 +6,9 @@ import soundfile
 import torch
 
 from staf_nerf.config import AudioConfig, FieldConfig
-from staf_nerf.signals.audio import (
-    AudioSignal,
-    Track,
-    audio_field,
-    measure_sound,
-    read_sound,
-    render_sound,
-    write_sound,
-)
+from staf_nerf.files.sound import read_sound, write_sound
+from staf_nerf.metrics.sound import measure_sound
+from staf_nerf.signals.audio import AudioSignal, Track, audio_field, render_sound
 
 SMALL = AudioConfig(field=FieldConfig(hidden_features=8, hidden_layers=1))
 
@@ -80,7 +74,7 @@ def test_the_same_sound_has_no_error():
 def test_the_first_layer_s_frequency_is_the_same_in_hertz_for_any_length():
     for samples in (1000, 50_000):
         track = Track(samples, 1, 44100, 1.0)
-        omega = audio_field(AudioConfig(band=0.01), track).mlp.activations[0].omega
+        omega = audio_field(AudioConfig(bandwidth=0.01), track).mlp.activations[0].omega
         seconds_per_unit = samples / 44100 / 2
         assert omega / (2 * math.pi) / seconds_per_unit == pytest.approx(0.01 * 22050)
 

@@ -1,5 +1,6 @@
 import dataclasses
 import math
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,23 +9,24 @@ import torch
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-from staf_nerf.config import FieldConfig, ImageConfig
+from staf_nerf.config import DenoisingConfig, FieldConfig, ImageConfig, SuperResolutionConfig
 from staf_nerf.fields import NeuralField
-from staf_nerf.fit import steps_of_a_pass
+from staf_nerf.files.image import read_image, write_image
+from staf_nerf.fit import steps_per_epoch
+from staf_nerf.metrics.image import measure_image
 from staf_nerf.signals import sampling
-from staf_nerf.signals.image import (
-    ImageSignal,
-    ImageTask,
-    Raster,
-    area_average,
-    image_field,
-    image_field_config,
-    measure_image,
-    read_image,
-    render,
-    with_sensor_noise,
-    write_image,
-)
+from staf_nerf.signals.image import ImageSignal, image_field, image_field_config
+from staf_nerf.signals.raster import Raster, render
+from staf_nerf.tasks import find_task
+from staf_nerf.tasks.denoising import with_sensor_noise
+from staf_nerf.tasks.superresolution import area_average
+
+
+def problem_of(pixels, config):
+    """What a fit of these pixels is given."""
+    task = find_task(config.task)
+    return task.problem(Path("a.png"), pixels, task.raster(pixels, config), config, 0)
+
 
 SMALL = ImageConfig(field=FieldConfig(hidden_features=8, hidden_layers=1))
 
@@ -51,7 +53,7 @@ class Lookup(torch.nn.Module):
         for x, y in points.reshape(-1, 2).tolist():
             column = math.floor((x * longest + width) / 2.0)
             row = math.floor((y * longest + height) / 2.0)
-            found.append(self.raster.inward(torch.from_numpy(self.pixels[row, column].astype(np.float32))))
+            found.append(self.raster.normalize(torch.from_numpy(self.pixels[row, column].astype(np.float32))))
         return torch.stack(found).reshape(*points.shape[:-1], -1)
 
 
@@ -106,15 +108,17 @@ def test_a_pixel_can_be_the_mean_of_points_in_each_cell_of_it(generator):
 
 
 def test_published_coordinates_and_values(generator):
-    config = dataclasses.replace(SMALL, corners=True, zero_to_one=True)
-    task = ImageTask.of(picture(), config)
-    points, values = ImageSignal(task.given, config, raster=task.raster).batch(0, generator)
+    config = dataclasses.replace(SMALL, align_corners=True, zero_to_one=True)
+    task = problem_of(picture(), config)
+    points, values = ImageSignal(task.given, config, raster=task.frame).batch(0, generator)
     y, x = torch.meshgrid(torch.linspace(-1, 1, 13), torch.linspace(-1, 1, 21), indexing="ij")
     torch.testing.assert_close(points[:, 0], torch.stack([x, y], -1).reshape(-1, 2))
     torch.testing.assert_close(values, torch.from_numpy(picture().reshape(-1, 3) / 255.0).float())
-    torch.testing.assert_close(task.raster.outward(values).round().byte(), torch.from_numpy(picture().reshape(-1, 3)))
+    torch.testing.assert_close(
+        task.frame.denormalize(values).round().byte(), torch.from_numpy(picture().reshape(-1, 3))
+    )
     # The loss is that of values that span [-1, 1], so that it means the same decibels.
-    assert float(task.raster.squared_error(torch.tensor(0.0), torch.tensor(0.5))) == 1.0
+    assert float(task.frame.squared_error(torch.tensor(0.0), torch.tensor(0.5))) == 1.0
     assert Raster.of(picture(1, 1)).coordinates(torch.tensor(0.5), torch.tensor(0.5)).tolist() == [0.0, 0.0]
 
 
@@ -144,14 +148,14 @@ def test_a_step_of_very_many_points_is_taken_in_pieces_with_the_same_gradients(p
 
 
 def test_in_a_pass_each_pixel_comes_once(generator):
-    config = dataclasses.replace(SMALL, fit=dataclasses.replace(SMALL.fit, passes=2))
+    config = dataclasses.replace(SMALL, fit=dataclasses.replace(SMALL.fit, epochs=2))
     signal = ImageSignal(picture(), config)
     for _ in range(2):
         batches = [signal.batch(100, generator)[0][:, 0] for _ in range(3)]
         assert [len(batch) for batch in batches] == [100, 100, 73]
         assert len({tuple(p) for p in torch.cat(batches).tolist()}) == 273
-    assert steps_of_a_pass(signal, 100) == 3
-    assert steps_of_a_pass(signal, 0) == steps_of_a_pass(signal, 999) == 1
+    assert steps_per_epoch(signal, 100) == 3
+    assert steps_per_epoch(signal, 0) == steps_per_epoch(signal, 999) == 1
 
 
 def test_held_out_pixels_are_never_learned_and_are_judged(generator):
@@ -180,7 +184,7 @@ def test_measures_are_those_of_other_libraries():
 def test_strips_do_not_change_the_measures(monkeypatch):
     truth, found = picture(60, 30), picture(60, 30, seed=1)
     whole = measure_image(Lookup(found), Raster.of(truth), truth)
-    monkeypatch.setattr("staf_nerf.signals.image.STRIP", 30 * 7)
+    monkeypatch.setattr("staf_nerf.signals.raster.STRIP", 30 * 7)
     strips = measure_image(Lookup(found), Raster.of(truth), truth)
     assert strips["psnr"] == pytest.approx(whole["psnr"], rel=1e-6)
     assert strips["ssim"] == pytest.approx(whole["ssim"], rel=1e-5)
@@ -193,11 +197,11 @@ def test_an_image_smaller_than_the_window_has_no_ssim():
 
 def test_the_first_layer_s_frequency_follows_the_number_of_pixels():
     raster = Raster.of(picture(height=50, width=100))
-    config = ImageConfig(band=0.1)
+    config = ImageConfig(bandwidth=0.1)
     # Half a cycle a pixel: 100 pixels in two units are 50 π radians per unit; a tenth of it, over weights of ±1/2.
     assert image_field_config(config, raster).first_omega == pytest.approx(0.1 * 50 * math.pi * 2)
     assert image_field_config(config, raster.scaled(2.0)).first_omega == pytest.approx(0.2 * 50 * math.pi * 2)
-    fixed = ImageConfig(band=0.0, field=FieldConfig(first_omega=7.0))
+    fixed = ImageConfig(bandwidth=0.0, field=FieldConfig(first_omega=7.0))
     assert image_field_config(fixed, raster).first_omega == 7.0
     weights = image_field(config, raster, generator=torch.Generator().manual_seed(0)).mlp.linears[0].weight
     assert 0.45 < float(weights.abs().max()) <= 0.5
@@ -216,40 +220,40 @@ def test_averages_over_blocks_are_means():
 
 def test_super_resolution_sees_the_small_image_and_is_measured_on_the_large_one():
     pixels = picture(23, 31)
-    task = ImageTask.of(pixels, ImageConfig(task="superres", factor=4))
-    assert (task.raster.height, task.raster.width) == (20, 28)
+    task = problem_of(pixels, SuperResolutionConfig(factor=4))
+    assert (task.frame.height, task.frame.width) == (20, 28)
     assert (task.given_raster.height, task.given_raster.width) == (5, 7)
     np.testing.assert_array_equal(task.truth, pixels[:20, :28])
     # A small pixel's middle is that of its block.
     small = task.given_raster.coordinates(torch.tensor(1.5), torch.tensor(2.5))
-    torch.testing.assert_close(small, task.raster.coordinates(torch.tensor(6.0), torch.tensor(10.0)))
-    assert task.baseline()["bicubic_psnr"] > 5.0
+    torch.testing.assert_close(small, task.frame.coordinates(torch.tensor(6.0), torch.tensor(10.0)))
+    assert task.baseline["bicubic_psnr"] > 5.0
     with pytest.raises(ValueError, match="factor must be <= the image's sides"):
-        ImageTask.of(pixels, ImageConfig(task="superres", factor=24))
+        problem_of(pixels, SuperResolutionConfig(factor=24))
 
 
 def test_sensor_noise_has_the_variance_of_photons_and_readout():
     pixels = np.full((300, 300, 4), 128, np.uint8)
-    noisy = with_sensor_noise(pixels, Raster.of(pixels), photons=30.0, readout=2.0, seed=1)
+    noisy = with_sensor_noise(pixels, Raster.of(pixels), photon_count=30.0, read_noise=2.0, seed=1)
     level = 128 / 255
     expected = 255.0 * math.sqrt(30.0 * level + 4.0) / 30.0
     assert noisy[..., :3].std() == pytest.approx(expected, rel=0.01)
     assert noisy[..., :3].mean() == pytest.approx(128.0, rel=0.01)
     assert (noisy[..., 3] == 128).all()
-    again = with_sensor_noise(pixels, Raster.of(pixels), photons=30.0, readout=2.0, seed=1)
+    again = with_sensor_noise(pixels, Raster.of(pixels), photon_count=30.0, read_noise=2.0, seed=1)
     np.testing.assert_array_equal(noisy, again)
-    with pytest.raises(ValueError, match="photons must be positive, got 0"):
-        with_sensor_noise(pixels, Raster.of(pixels), photons=0.0, readout=1.0)
+    with pytest.raises(ValueError, match="photon_count must be positive, got 0"):
+        with_sensor_noise(pixels, Raster.of(pixels), photon_count=0.0, read_noise=1.0)
 
 
 def test_denoising_never_sees_the_clean_image_and_of_a_noisy_file_no_truth_is_known():
     pixels = picture()
-    task = ImageTask.of(pixels, ImageConfig(task="denoise", photons=30.0, readout=2.0))
+    task = problem_of(pixels, DenoisingConfig(photon_count=30.0, read_noise=2.0))
     assert not np.array_equal(task.given, task.truth)
-    assert task.baseline()["noisy_psnr"] < 30.0
-    own = ImageTask.of(pixels, ImageConfig(task="denoise"))
+    assert task.baseline["noisy_psnr"] < 30.0
+    own = problem_of(pixels, DenoisingConfig())
     assert own.truth is None
-    assert own.baseline() == {}
+    assert own.baseline == {}
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torchvision.models import AlexNet_Weights, alexnet
 
-from staf_nerf.perceptual import load_lpips
-from staf_nerf.signals.image import Raster, measure_image
+from staf_nerf.metrics.image import measure_image
+from staf_nerf.metrics.perceptual import load_lpips
+from staf_nerf.signals.raster import Raster
 from tests.signals.test_image import Lookup
 
 

@@ -14,35 +14,15 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from staf_docs.commands import _escaped
-from staf_nerf.config import AudioConfig, ImageConfig, RadianceConfig, ShapeConfig
+from staf_nerf.config import RadianceConfig
 from staf_nerf.presets import DEVICES, resource
+from staf_nerf.tasks import tasks
 
-DEFAULTS: dict[str, Any] = {
-    "radiance": RadianceConfig(),
-    "image": ImageConfig(task="image"),
-    "superres": ImageConfig(task="superres"),
-    "denoise": ImageConfig(task="denoise"),
-    "audio": AudioConfig(),
-    "shape": ShapeConfig(),
-}
-TITLES = {
-    "radiance": "Radiance fields and surfaces of captures",
-    "image": "Images",
-    "superres": "Super-resolution",
-    "denoise": "Denoising",
-    "audio": "Sounds",
-    "shape": "Shapes",
-}
+DEFAULTS: dict[str, Any] = {"radiance": RadianceConfig(), **{name: task.config for name, task in tasks().items()}}
+TITLES = {"radiance": "Radiance fields and surfaces of captures"} | {n: task.title for n, task in tasks().items()}
 FIRST = {"radiance": "staf-nerf"}
 """A task's main preset, where it is not called as the task."""
-USES = {
-    "radiance": "`ns-train {name}`",
-    "image": "`staf fit image FILE --preset {name}`",
-    "superres": "`staf fit superres FILE --preset {name}`",
-    "denoise": "`staf fit denoise FILE --preset {name}`",
-    "audio": "`staf fit audio FILE --preset {name}`",
-    "shape": "`staf fit shape FILE --preset {name}`",
-}
+USES = {"radiance": "`ns-train {name}`"} | {n: f"`staf fit {n} FILE --preset {{name}}`" for n in tasks()}
 LINE = re.compile(r"^(?P<key>\w+)\s*=\s*(?P<value>.*?)(?:\s+#\s*(?P<comment>.*))?$")
 TABLE = re.compile(r"^\[(?P<name>[\w.]+)\]$")
 

@@ -12,79 +12,17 @@ from torch import nn
 
 from staf_nerf.config import ShapeConfig
 from staf_nerf.mesh.compare import compare
-from staf_nerf.mesh.extract import steepest_slope
 from staf_nerf.mesh.points import PointCloud
-from staf_nerf.mesh.source import Source
 from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import TriangleMesh
 from staf_nerf.signals.sampling import CHUNK, in_chunks
-from staf_nerf.signals.shape import Boxed, Cells, Frame, level, value_and_gradient
+from staf_nerf.signals.shape import Cells, Frame, known_everywhere, level, value_and_gradient
 
 PAPER_GRID = 512
 """Number of points along an axis of the grid on which the paper evaluates occupancy."""
 STRAY_PART, STRAY_SPACINGS = 0.02, 4.0
 """A point of the surface is stray if its distance from the cloud exceeds both this fraction of the diagonal and
 this many times the usual distance between neighbouring points."""
-DISTANCE_BOUND = 1.3
-"""A learned signed distance is assumed to be at most this many times the true distance."""
-
-
-def shape_mesh(
-    field: nn.Module,
-    config: ShapeConfig,
-    frame: Frame,
-    *,
-    resolution: int = 256,
-    memory: float = 2e9,
-    progress: Callable[[float], None] | None = None,
-) -> TriangleMesh:
-    """Extracts the surface of a fitted shape, in the shape's own coordinates.
-
-    The keyword arguments are those of `staf_nerf.mesh.extract.extract_mesh`.
-
-    Raises:
-        ValueError: If the field has no surface in the cube [-1, 1]³, or an argument is out of range.
-    """
-    found = shape_source(field, config, frame).surface(resolution=resolution, memory=memory, progress=progress)
-    return TriangleMesh(frame.outward(found.vertices), found.triangles)
-
-
-CUBE = np.array([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
-
-
-def shape_source(field: nn.Module, config: ShapeConfig, frame: Frame) -> Source:
-    """Returns the source for a mesh of a fitted shape, with the transform to the shape's own coordinates."""
-    where, inside = level(config)
-    to_world = np.diag([frame.scale] * 3 + [1.0])
-    to_world[:3, 3] = frame.center
-    bounds, known, device = CUBE, _where_known(field, config, frame), next(field.parameters()).device
-    if config.grid:
-        half = np.array(frame.size) / 2.0
-        bounds = np.stack([-half, half]) + 0.01 * CUBE  # a margin closes the surface where it touches the box
-    return Source(
-        field=known,
-        bounds=bounds,
-        level=where,
-        inside=inside,
-        lipschitz=None if config.quantity == "occupancy" else distance_bound(known, CUBE, device),
-        device=device,
-        to_world=to_world,
-    )
-
-
-def _where_known(field: nn.Module, config: ShapeConfig, frame: Frame) -> nn.Module:
-    """Returns the field, restricted to the shape's box if it was trained on a grid in the box only."""
-    return Boxed(field, config, frame) if config.grid else field
-
-
-def distance_bound(
-    distance: Callable[[torch.Tensor], torch.Tensor], bounds: np.ndarray, device: torch.device | str
-) -> float:
-    """Returns a bound on the slope of a learned signed distance in a box (2, 3): at least 1.3.
-
-    It is the steepest slope between neighbouring grid points, if that is larger.
-    """
-    return max(DISTANCE_BOUND, steepest_slope(distance, bounds, device=device))
 
 
 def measure_shape(
@@ -118,20 +56,20 @@ def measure_shape(
         For occupancy also "squared_error" and "grid_iou", over all cells of the training grid (the paper's protocol) or
         else over `points` random points of a grid of 512³ in the cube.
     """
-    known = _where_known(field, config, frame)
+    known = known_everywhere(field, config, frame)
     found: dict[str, Any] = asdict(compare(mesh, reference, points=points, seed=seed))
     surface, random = Surface(reference), np.random.default_rng(seed)
     middle, half = reference.bounds.mean(0), 0.55 * np.ptp(reference.bounds, axis=0)
     query = middle + half * random.uniform(-1.0, 1.0, (points, 3))
-    found["field_iou"] = _iou(_inside(known, config, frame.inward(query)), surface.inside(query))
+    found["field_iou"] = _iou(_inside(known, config, frame.normalize(query)), surface.inside(query))
     if config.quantity == "occupancy":
         if config.grid:
             return found | measure_cells(field, config, frame, surface, progress=progress)
         drawn = Cells.of(Frame((0.0, 0.0, 0.0), 1.0), PAPER_GRID).draw(points, random)
         return found | _measure_layers(known, config, frame, surface, [drawn], 1, progress)
-    found["eikonal_error"] = _eikonal_error(field, frame.inward(query))
+    found["eikonal_error"] = _eikonal_error(field, frame.normalize(query))
     near = reference.sample(points, random)[0] + 0.01 * reference.diagonal * random.standard_normal((points, 3))
-    error = _values(known, frame.inward(near)) * frame.scale - surface.signed_distance(near)
+    error = _values(known, frame.normalize(near)) * frame.scale - surface.signed_distance(near)
     found["distance_error"] = float(np.abs(error).mean())
     return found
 
@@ -163,7 +101,7 @@ def _measure_layers(
     common = either = there = cells = 0
     error = 0.0
     for done, middles in enumerate(layers, 1):
-        truth, values = surface.inside(frame.outward(middles)), _values(field, middles)
+        truth, values = surface.inside(frame.denormalize(middles)), _values(field, middles)
         found = values > where
         common += int((truth & found).sum())
         either += int((truth | found).sum())
@@ -210,7 +148,7 @@ def measure_points(
         "stray_part": float((back > max(STRAY_PART * diagonal, STRAY_SPACINGS * spacing)).mean()),
         "normal_agreement": agreement,
         "diagonal": diagonal,
-        "eikonal_error": _eikonal_error(field, frame.inward(query)),
+        "eikonal_error": _eikonal_error(field, frame.normalize(query)),
     }
 
 

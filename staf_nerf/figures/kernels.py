@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
-from staf_nerf.jobs.figures import new_figure, save_figure
-
-if TYPE_CHECKING:
-    from staf_nerf.jobs.ntk import Compared
+from staf_nerf.figures.plot import new_figure, save_figure
+from staf_nerf.theory.descent import Compared
 
 LEAST = 1e-14
 """Smallest eigenvalue shown, relative to the largest. Smaller ones are rounding errors."""

@@ -1,0 +1,1 @@
+"""Files of signals: images and sounds, read and written."""

@@ -1,0 +1,51 @@
+"""Files of earlier versions: what they say, in the words of this one.
+
+Fields (`field.safetensors`) have a number of their format in their description:
+
+1. Version 0.1. An image's settings also had those of super-resolution and denoising.
+2. The field's words: epochs, bandwidth, photon_count, read_noise, align_corners, value_min.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+FIELD_FORMAT = 2
+"""Format of the fields that this version writes."""
+
+RENAMED = {
+    "band": "bandwidth",
+    "corners": "align_corners",
+    "floor": "value_min",
+    "passes": "epochs",
+    "photons": "photon_count",
+    "readout": "read_noise",
+}
+"""Keys of format 1, in settings and frames."""
+OF_TASKS = {"factor": ("superres",), "photons": ("denoise",), "readout": ("denoise",)}
+"""Settings of format 1 that every image had, and that only these tasks have since."""
+
+
+def migrate(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the description of a field in the present format.
+
+    Raises:
+        ValueError: If its format is unknown.
+    """
+    found = dict(description)
+    if found.get("format") == 1:
+        task = found.get("task")
+        found = {name: _renamed(value, task) for name, value in found.items()} | {"format": 2}
+    if found.get("format") != FIELD_FORMAT:
+        raise ValueError(
+            f"has format {found.get('format')}, this version of staf_nerf reads formats up to {FIELD_FORMAT}"
+        )
+    return found
+
+
+def _renamed(value: Any, task: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    kept = {name: item for name, item in value.items() if task in OF_TASKS.get(name, (task,))}
+    return {RENAMED.get(name, name): _renamed(item, task) for name, item in kept.items()}
