@@ -71,11 +71,14 @@ autodoc_mock_imports = [
 nitpicky = True
 nitpick_ignore_regex = [
     # Names of other packages: there is no inventory of them without the internet (see STAF_DOCS_ONLINE).
-    (r"py:.*", r"(torch|nn|np|numpy|npt|collections|typing|pathlib|os|optional)(\..*)?"),
+    (r"py:.*", r"(torch|nn|np|numpy|npt|abc|collections|typing|pathlib|os|optional)(\..*)?"),
     (r"py:.*", r"(Tensor|Generator|Module|Linear|Parameter|NDArray)"),
-    (r"py:.*", r"(Path|Any|Callable|Mapping|Sequence|Iterator|Literal)"),
+    (r"py:.*", r"(Path|Any|Callable|Hashable|Mapping|Sequence|Iterator|Literal)"),
     # Types of ours that are no class: a choice of texts, a union, an array of some precision.
-    (r"py:.*", r"(staf_nerf\..*\.)?(Floats|Integers|Initialization|Sharing|Implementation|Device|Config|ConfigT)"),
+    (r"py:.*", r"(staf_nerf\..*\.)?(Floats|Integers|Initialization|Sharing|Implementation|Device|ConfigT)"),
+    (r"py:.*", r"(Metrics|Figure)"),
+    # Imported for type checkers only.
+    (r"py:class", r"Stages"),
     # A base class of ours that is private: its members stand with the classes that have it.
     (r"py:class", r"staf_nerf\..*\._\w+"),
 ]

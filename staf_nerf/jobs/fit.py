@@ -40,12 +40,12 @@ OptionsT = TypeVar("OptionsT")
 class Fit(Generic[ConfigT, OptionsT]):
     """A fit of one file or several."""
 
-    files: Positional[tuple[Path, ...]]
+    files: Annotated[Positional[tuple[Path, ...]], arg(help_behavior_hint="(required)", metavar="FILE [FILE ...]")]
     """Files to fit."""
     config: OmitArgPrefixes[ConfigT]
     """Network and training."""
-    options: OmitArgPrefixes[OptionsT]
-    """Results."""
+    options: Annotated[OmitArgPrefixes[OptionsT], arg(name="result")]
+    """What is written."""
     output: Annotated[Path | None, arg(aliases=["-o"])] = None
     """Output folder. With several files it contains a folder for each. Defaults to outputs/TASK/NAME."""
     seed: int = 0
