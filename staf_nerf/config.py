@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 
-def _check_range(config, **bounds: tuple[float, float]) -> None:
+def check_range(config, **bounds: tuple[float, float]) -> None:
     """Raises ValueError for the first named value that is not finite or lies outside its closed interval."""
     for name, (low, high) in bounds.items():
         value = getattr(config, name)
@@ -21,7 +21,8 @@ def _check_range(config, **bounds: tuple[float, float]) -> None:
             raise ValueError(f"{name} must be {accepted}, got {value}")
 
 
-def _check_choice(config, **choices: tuple[str, ...]) -> None:
+def check_choice(config, **choices: tuple[str, ...]) -> None:
+    """Raises ValueError for the first named value that is not among its choices."""
     for name, accepted in choices.items():
         if getattr(config, name) not in accepted:
             raise ValueError(f"{name} must be one of {list(accepted)}, got {getattr(config, name)!r}")
@@ -80,12 +81,12 @@ class FieldConfig:
 
     def __post_init__(self) -> None:
         counts = ("num_levels", "features_per_level", "encoding_frequencies", "hidden_features", "num_frequencies")
-        _check_range(self, **dict.fromkeys(counts, (1, math.inf)), hidden_layers=(0, math.inf))
-        _check_range(self, log2_table_size=(1, 30), base_resolution=(2, self.max_resolution))
-        _check_range(self, coordinate_scale=(0, 1e6), feature_scale=(1e-6, 1e6), encoding_scale=(1e-6, 1e6))
-        _check_range(self, first_omega=(1e-6, 1e6), hidden_omega=(1e-6, 1e6))
-        _check_range(self, gaussian_width=(1e-6, 1e6), gabor_scale=(1e-6, 1e6), first_bias=(0, 1e6))
-        _check_choice(
+        check_range(self, **dict.fromkeys(counts, (1, math.inf)), hidden_layers=(0, math.inf))
+        check_range(self, log2_table_size=(1, 30), base_resolution=(2, self.max_resolution))
+        check_range(self, coordinate_scale=(0, 1e6), feature_scale=(1e-6, 1e6), encoding_scale=(1e-6, 1e6))
+        check_range(self, first_omega=(1e-6, 1e6), hidden_omega=(1e-6, 1e6))
+        check_range(self, gaussian_width=(1e-6, 1e6), gabor_scale=(1e-6, 1e6), first_bias=(0, 1e6))
+        check_choice(
             self,
             encoding=("identity", "fourier", "octaves", "hash"),
             activation=("staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"),
@@ -114,9 +115,9 @@ class ColorConfig:
     """Size of the appearance embedding, which models each photo's exposure and white balance. 0: no embedding."""
 
     def __post_init__(self) -> None:
-        _check_range(self, geometry_features=(1, math.inf), hidden_features=(1, math.inf), hidden_layers=(0, math.inf))
-        _check_range(self, appearance_features=(0, math.inf), first_omega=(1e-6, 1e6), hidden_omega=(1e-6, 1e6))
-        _check_choice(self, direction_encoding=("harmonics", "identity"))
+        check_range(self, geometry_features=(1, math.inf), hidden_features=(1, math.inf), hidden_layers=(0, math.inf))
+        check_range(self, appearance_features=(0, math.inf), first_omega=(1e-6, 1e6), hidden_omega=(1e-6, 1e6))
+        check_choice(self, direction_encoding=("harmonics", "identity"))
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,10 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if not self.proposal_samples or min(self.proposal_samples) < 1:
             raise ValueError(f"proposal_samples must be one or more numbers >= 1, got {self.proposal_samples}")
-        _check_range(self, field_samples=(1, math.inf), proposal_update_every=(1, math.inf))
-        _check_range(self, proposal_warmup=(0, math.inf))
-        _check_range(self, interlevel_weight=(0, math.inf), distortion_weight=(0, math.inf))
-        _check_range(self, near=(0, math.inf), far=(self.near, math.inf))
+        check_range(self, field_samples=(1, math.inf), proposal_update_every=(1, math.inf))
+        check_range(self, proposal_warmup=(0, math.inf))
+        check_range(self, interlevel_weight=(0, math.inf), distortion_weight=(0, math.inf))
+        check_range(self, near=(0, math.inf), far=(self.near, math.inf))
 
 
 @dataclass(frozen=True)
@@ -186,12 +187,12 @@ class TrainingConfig:
     """Longest side of the viewer's images in pixels (64 to 2048). Larger ones slow down training more."""
 
     def __post_init__(self) -> None:
-        _check_range(self, steps=(1, math.inf), rays_per_step=(1, math.inf), rays_per_chunk=(1, math.inf))
+        check_range(self, steps=(1, math.inf), rays_per_step=(1, math.inf), rays_per_chunk=(1, math.inf))
         rates = [name for name in known_keys(self) if name.endswith("learning_rate")]
-        _check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"final_learning_rate": (1e-6, 1.0)})
-        _check_range(self, train_every=(1, math.inf))
-        _check_choice(self, optimizer=("muon", "adam"))
-        _check_range(self, camera_warmup=(0, math.inf), max_image_size=(16, math.inf), viewer_resolution=(64, 2048))
+        check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"final_learning_rate": (1e-6, 1.0)})
+        check_range(self, train_every=(1, math.inf))
+        check_choice(self, optimizer=("muon", "adam"))
+        check_range(self, camera_warmup=(0, math.inf), max_image_size=(16, math.inf), viewer_resolution=(64, 2048))
 
 
 @dataclass(frozen=True)
@@ -226,10 +227,10 @@ class SurfaceConfig:
     A weight ten times as large keeps the surface from bending into details."""
 
     def __post_init__(self) -> None:
-        _check_range(self, extent=(1e-3, 1e3), radius=(0.01, 1), sharpness=(1e-3, 1e6))
-        _check_range(self, density_steps=(0, math.inf), anchor_steps=(0, math.inf), anchor_weight=(0, math.inf))
-        _check_range(self, anneal_steps=(0, math.inf), eikonal_weight=(0, math.inf))
-        _check_choice(self, inside=("auto", "object", "room"))
+        check_range(self, extent=(1e-3, 1e3), radius=(0.01, 1), sharpness=(1e-3, 1e6))
+        check_range(self, density_steps=(0, math.inf), anchor_steps=(0, math.inf), anchor_weight=(0, math.inf))
+        check_range(self, anneal_steps=(0, math.inf), eikonal_weight=(0, math.inf))
+        check_choice(self, inside=("auto", "object", "room"))
 
 
 @dataclass(frozen=True)
@@ -269,8 +270,8 @@ class RadianceConfig:
     """Steps, rays and learning rates."""
 
     def __post_init__(self) -> None:
-        _check_choice(self, task=("radiance",), geometry=("density", "signed-distance"))
-        _check_choice(self, background_color=("auto", "random", "last_sample", "black", "white"))
+        check_choice(self, task=("radiance",), geometry=("density", "signed-distance"))
+        check_choice(self, background_color=("auto", "random", "last_sample", "black", "white"))
 
 
 @dataclass(frozen=True)
@@ -309,13 +310,13 @@ class FitConfig:
     """Learning rates decay exponentially to this fraction of their initial value."""
 
     def __post_init__(self) -> None:
-        _check_range(self, minutes=(0, math.inf), steps=(0, math.inf), points=(0, math.inf), epochs=(0, math.inf))
-        _check_choice(self, optimizer=("muon", "adam"))
+        check_range(self, minutes=(0, math.inf), steps=(0, math.inf), points=(0, math.inf), epochs=(0, math.inf))
+        check_choice(self, optimizer=("muon", "adam"))
         if not (self.minutes or self.steps or self.epochs):
             raise ValueError("one of minutes, steps and epochs must be positive, got 0 for all")
         rates = [name for name in known_keys(self) if name.endswith("learning_rate")]
-        _check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"final_learning_rate": (1e-6, 1.0)})
-        _check_range(self, activation_delay=(0, 1), matrix_momentum=(0, 0.999), matrix_iterations=(1, 20))
+        check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"final_learning_rate": (1e-6, 1.0)})
+        check_range(self, activation_delay=(0, 1), matrix_momentum=(0, 0.999), matrix_iterations=(1, 20))
 
 
 @dataclass(frozen=True)
@@ -352,9 +353,9 @@ class ShapeConfig:
     0: no eikonal loss. With it every step needs a second derivative."""
 
     def __post_init__(self) -> None:
-        _check_choice(self, task=("shape",), quantity=("signed-distance", "occupancy"))
-        _check_range(self, surface_part=(0, 1), near_part=(0, 1 - self.surface_part + 1e-9), softness=(1e-6, 1e6))
-        _check_range(self, cached_points=(0, 2**31), eikonal_weight=(0, math.inf), grid=(0, 2**16))
+        check_choice(self, task=("shape",), quantity=("signed-distance", "occupancy"))
+        check_range(self, surface_part=(0, 1), near_part=(0, 1 - self.surface_part + 1e-9), softness=(1e-6, 1e6))
+        check_range(self, cached_points=(0, 2**31), eikonal_weight=(0, math.inf), grid=(0, 2**16))
         if self.fit.points < 2 or self.fit.epochs:
             found = f"{self.fit.points} and {self.fit.epochs}"
             raise ValueError(f"fit.points must be >= 2 and fit.epochs must be 0 for a shape, got {found}")
@@ -398,8 +399,8 @@ class ImageConfig:
     """Map the image to field values in [0, 1], as in published code, and not to [-1, 1]."""
 
     def __post_init__(self) -> None:
-        _check_choice(self, task=(type(self).task,))
-        _check_range(self, bandwidth=(0, 100), held_out=(0, 0.9), pixel_samples=(1, 64))
+        check_choice(self, task=(type(self).task,))
+        check_range(self, bandwidth=(0, 100), held_out=(0, 0.9), pixel_samples=(1, 64))
 
 
 @dataclass(frozen=True)
@@ -413,7 +414,7 @@ class SuperResolutionConfig(ImageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_range(self, factor=(1, 1024))
+        check_range(self, factor=(1, 1024))
 
 
 @dataclass(frozen=True)
@@ -429,7 +430,7 @@ class DenoisingConfig(ImageConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_range(self, photon_count=(0, math.inf), read_noise=(0, math.inf))
+        check_range(self, photon_count=(0, math.inf), read_noise=(0, math.inf))
 
 
 @dataclass(frozen=True)
@@ -456,8 +457,8 @@ class AudioConfig:
     For seven seconds at 44.1 kHz the default is 3000 radians per unit, SIREN's value for such a clip."""
 
     def __post_init__(self) -> None:
-        _check_choice(self, task=("audio",))
-        _check_range(self, bandwidth=(0, 100))
+        check_choice(self, task=("audio",))
+        check_range(self, bandwidth=(0, 100))
 
 
 def known_keys(config) -> list[str]:

@@ -12,14 +12,13 @@ import pytest
 pytest.importorskip("tyro")
 pytest.importorskip("open3d")
 
-BENCHMARKS = (
-    "activation", "audio", "denoise", "extraction", "image", "linear", "mlp", "nerf", "nerf-speed", "report", "scaling",
-    "shape", "superres", "surface",
-)  # fmt: skip
+from staf_nerf.bench.commands import BENCHMARKS
+from staf_nerf.tasks import tasks
+
 COMMANDS = (
     "", "demo", "eval", "export", "mesh", "compare", "ntk", "doctor",
-    "fit", "fit image", "fit audio", "fit superres", "fit denoise", "fit shape",
-    "bench", *(f"bench {name}" for name in BENCHMARKS),
+    "fit", *(f"fit {name}" for name in tasks()),
+    "bench", *(f"bench {name}" for name in (*BENCHMARKS, *tasks())),
 )  # fmt: skip
 
 BANNED = (

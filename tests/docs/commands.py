@@ -29,12 +29,9 @@ TIMEOUT = 300.0
 FIT = {"--minutes": "0", "--steps": "10", "--epochs": "0"}
 SHORTER: dict[str, dict[str, str]] = {
     "staf demo": {"--data": "scene", "--steps": "5", "--frames": "2"},
-    "staf fit image": FIT,
-    "staf fit audio": FIT,
-    "staf fit superres": FIT,
-    "staf fit denoise": FIT,
     "staf fit shape": {"--minutes": "0", "--steps": "300", "--points": "1024", "--cached-points": "20000"}
     | {"--hidden-features": "64", "--hidden-layers": "2", "--resolution": "32"},
+    "staf fit": FIT,
     "staf mesh": {"--resolution": "32", "--triangles": "2000"},
     "staf compare": {"--points": "2000"},
     "staf ntk": {"--size": "8", "--steps": "10"},
