@@ -22,6 +22,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     rng = np.random.default_rng(0)
     write_pictures(folder, rng)
+    write_film(folder)
     write_sounds(folder)
     write_shapes(folder)
     write_scene(folder / "scene")
@@ -41,6 +42,15 @@ def write_pictures(folder: Path, rng: np.random.Generator) -> None:
         Image.fromarray((127.5 + 100 * waves).astype(np.uint8)).save(folder / name)
     noisy = 127.5 + 100 * waves + 15 * rng.standard_normal(waves.shape)
     Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / "grain.png")
+
+
+def write_film(folder: Path) -> None:
+    """Six frames of waves that move."""
+    from staf_nerf.tasks.video import write_video
+
+    y, x = np.mgrid[0:32, 0:48] / 32.0
+    waves = [np.stack([np.sin(9 * x + 0.5 * t), np.cos(5 * y - t), np.sin(7 * x * y + t)], -1) for t in range(6)]
+    write_video(folder / "film.mp4", (127.5 + 100 * np.stack(waves)).astype(np.uint8), 10.0)
 
 
 def write_sounds(folder: Path) -> None:
