@@ -10,7 +10,7 @@ import sys
 import traceback
 
 EXTRAS = {
-    "av": "nerf",
+    "av": "signals",
     "cv2": "signals",
     "fast_simplification": "mesh",
     "igl": "mesh",
