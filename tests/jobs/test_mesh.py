@@ -53,7 +53,7 @@ def test_an_ellipsoid_arrives_in_the_world_with_its_size_normals_and_colors(suff
     volume = 4 / 3 * np.pi * float(RADII.prod()) * SCALE**3
     assert made.volume == pytest.approx(volume, rel=0.01)  # positive: its triangles face outwards
     centre = TURN @ CENTER.double().numpy() * SCALE + SHIFT
-    assert ((made.normals * (made.align_corners.mean(1) - centre)).sum(-1)[made.areas > 1e-9] > 0).all()
+    assert ((made.normals * (made.corners.mean(1) - centre)).sum(-1)[made.areas > 1e-9] > 0).all()
     assert found == json.loads((tmp_path / "egg.report.json").read_text())
     assert found["watertight"]
     assert found["components"] == 1

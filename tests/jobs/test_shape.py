@@ -86,7 +86,7 @@ def test_what_learned_of_the_box_alone_has_nothing_outside_of_it(ring, tmp_path)
     model, config, frame = load_shape(tmp_path / "out" / "field.safetensors")
     axes = [(np.arange(n) + 0.5) / n - 0.5 for n in (64, 64, 16)]
     middles = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3) * np.array([1.7, 1.7, 0.425])
-    inside = Surface(read_mesh(ring)).inside(frame.outward(middles))
+    inside = Surface(read_mesh(ring)).inside(frame.denormalize(middles))
     with torch.no_grad():
         values = model(torch.from_numpy(middles).float())[:, 0].double().numpy()
     assert found["grid_iou"] == pytest.approx((inside & (values > 0.5)).sum() / (inside | (values > 0.5)).sum())
