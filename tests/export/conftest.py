@@ -38,8 +38,8 @@ def image(
 ) -> Any:
     """A field of an image that was never there, with values that fill its range and go beyond."""
     field = FieldConfig(**(SMALL | (KINDS[kind] if isinstance(kind, str) else kind)))
-    raster_options = {name: options.pop(name) for name in ("floor", "dtype", "high") if name in options}
-    corners = options.get("corners", False)
+    raster_options = {name: options.pop(name) for name in ("value_min", "dtype", "high") if name in options}
+    corners = options.get("align_corners", False)
     raster = Raster(
         height,
         width,

@@ -86,7 +86,7 @@ def test_derivatives_are_those_of_autograd(browser, kind, tmp_path):
     "options",
     [
         {},
-        {"kind": "staf with skips", "corners": True, "floor": 0.0, "dtype": "uint16", "high": 65535.0},
+        {"kind": "staf with skips", "align_corners": True, "value_min": 0.0, "dtype": "uint16", "high": 65535.0},
         {"channels": 1},
     ],
     ids=["rgb", "corners, 16 bits", "grey"],
