@@ -16,7 +16,7 @@ from staf_nerf.checkpoint import FIELD_FILE, Checkpoint, save_field
 from staf_nerf.errors import IncompleteError
 from staf_nerf.fields import FieldStack, count_parameters
 from staf_nerf.figures.training import SinusoidTrace, draw_curve
-from staf_nerf.fit import RECORD_EVERY, History, fit
+from staf_nerf.fit import RECORD_EVERY, History, fit, steps_per_epoch
 from staf_nerf.jobs.output import check_folder, metrics_table, prepare_folder, shown, write_page, write_whole
 from staf_nerf.jobs.processes import Processes, processes
 from staf_nerf.memory import keep_freed_memory
@@ -178,7 +178,7 @@ def _groups(job: Fit[Any, Any], pairs: Sequence[tuple[Path, Path]], mine: Proces
     group: list[_Work] = []
     for file, output in pairs:
         work = _read(job, file, output, mine)
-        if group and not (len(group) < job.files_at_once and _fit_together(group[0].problem, work.problem)):
+        if group and not (len(group) < job.files_at_once and _fit_together(job, group[0], work)):
             yield group
             group = []
         group.append(work)
@@ -186,9 +186,15 @@ def _groups(job: Fit[Any, Any], pairs: Sequence[tuple[Path, Path]], mine: Proces
         yield group
 
 
-def _fit_together(first: Problem, second: Problem) -> bool:
-    key = first.batch_key()
-    return key is not None and key == second.batch_key()
+def _fit_together(job: Fit[Any, Any], first: _Work, second: _Work) -> bool:
+    """Returns whether two files can be fitted at once. Those that are counted in epochs need epochs of one length."""
+    key = first.problem.batch_key()
+    if key is None or key != second.problem.batch_key():
+        return False
+    if not (job.epoch_metrics or job.training.epochs):
+        return True
+    steps = [steps_per_epoch(work.signal, job.training.points) for work in (first, second)]
+    return steps[0] == steps[1]
 
 
 def _read(job: Fit[Any, Any], file: Path, output: Path, mine: Processes) -> _Work:

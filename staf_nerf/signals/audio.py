@@ -16,8 +16,7 @@ from torch import Generator, Tensor, nn
 
 from staf_nerf.config import AudioConfig
 from staf_nerf.fields import NeuralField
-from staf_nerf.signals.sampling import Sampler, first_omega, in_chunks, to_learn
-from staf_nerf.signals.signal import Signal
+from staf_nerf.signals.sampling import SampledSignal, first_omega, in_chunks, to_learn
 
 Sound = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -68,7 +67,7 @@ class Track:
         return Track(samples, self.channels, rate, self.peak, self.subtype)
 
 
-class AudioSignal(Signal):
+class AudioSignal(SampledSignal):
     """The samples of a sound as a signal.
 
     Args:
@@ -81,8 +80,7 @@ class AudioSignal(Signal):
     def __init__(self, sound: Sound, track: Track, config: AudioConfig, *, device: torch.device | str = "cpu") -> None:
         self.track, self.config, self.device = track, config, device
         self._values = torch.from_numpy(sound)
-        self.samples = len(sound)
-        self._sampler = Sampler(self.samples, in_epochs=bool(config.fit.epochs))
+        super().__init__(len(sound), in_epochs=bool(config.fit.epochs))
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Returns times (count, 1) and values (count, channels) in [-1, 1]; see `Sampler` for the count."""
@@ -94,12 +92,6 @@ class AudioSignal(Signal):
         """Returns the mean squared error for values in [-1, 1]."""
         points, values = batch
         return {"squared error": (to_learn(field, points) - values).square().mean()}
-
-    def state(self) -> list[Tensor]:
-        return [self._sampler.left]
-
-    def load_state(self, state: list[Tensor]) -> None:
-        (self._sampler.left,) = state
 
 
 def audio_field(config: AudioConfig, track: Track, *, generator: Generator | None = None) -> NeuralField:

@@ -10,14 +10,14 @@ from torch import Generator, Tensor, nn
 from staf_nerf.config import FieldConfig, ImageConfig
 from staf_nerf.fields import NeuralField
 from staf_nerf.signals.raster import Pixels, Raster
-from staf_nerf.signals.sampling import Sampler, first_omega, in_chunks, to_learn
+from staf_nerf.signals.sampling import SampledSignal, first_omega, in_chunks, to_learn
 from staf_nerf.signals.signal import Signal
 
 JUDGED = 2**15
 """Largest number of held-out pixels in a validation."""
 
 
-class ImageSignal(Signal):
+class ImageSignal(SampledSignal):
     """The pixels of an image as a signal.
 
     Args:
@@ -50,8 +50,8 @@ class ImageSignal(Signal):
             self._learned, self._held_out = (mask.nonzero()[:, 0].int() for mask in (~out, out))
             if not len(self._learned) or not len(self._held_out):
                 raise ValueError(f"held_out must leave pixels on each side, got {config.held_out} of {len(out)} pixels")
-        self.samples = len(self._values) if self._learned is None else len(self._learned)
-        self._sampler = Sampler(self.samples, in_epochs=bool(config.fit.epochs))
+        samples = self._values if self._learned is None else self._learned
+        super().__init__(len(samples), in_epochs=bool(config.fit.epochs))
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Returns coordinates (count, k, 2) of k points in each pixel, and values (count, channels); see `Sampler`."""
@@ -65,12 +65,6 @@ class ImageSignal(Signal):
         points, values = batch
         found = to_learn(field, points.flatten(0, 1)).unflatten(0, points.shape[:2]).mean(1)
         return {"squared error": self.raster.squared_error(found, values).mean()}
-
-    def state(self) -> list[Tensor]:
-        return [self._sampler.left]
-
-    def load_state(self, state: list[Tensor]) -> None:
-        (self._sampler.left,) = state
 
     def held_out_error(self, field: nn.Module) -> float:
         """Returns the mean squared error on the held-out pixels (at most 2¹⁵ of them)."""

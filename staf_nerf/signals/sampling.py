@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from staf_nerf.config import FieldConfig
+from staf_nerf.signals.signal import Signal
 
 CHUNK = 2**13
 """Number of points at which a field is evaluated at a time. Intermediate values then stay in the cache."""
@@ -63,6 +64,25 @@ class Sampler:
             self.left = torch.randperm(self.count, generator=generator)
         drawn, self.left = self.left[:size], self.left[size:]
         return drawn
+
+
+class SampledSignal(Signal):
+    """Base class of signals with a finite number of samples.
+
+    Args:
+        samples: Number of samples.
+        in_epochs: Whether batches are drawn in epochs; see `Sampler`.
+    """
+
+    def __init__(self, samples: int, *, in_epochs: bool) -> None:
+        self.samples = samples
+        self._sampler = Sampler(samples, in_epochs=in_epochs)
+
+    def state(self) -> list[Tensor]:
+        return [self._sampler.left]
+
+    def load_state(self, state: list[Tensor]) -> None:
+        (self._sampler.left,) = state
 
 
 def to_learn(field: nn.Module, points: Tensor) -> Tensor:

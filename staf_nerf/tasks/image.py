@@ -121,15 +121,11 @@ class ImageProblem(Problem):
         return figures
 
     def batch_key(self) -> Hashable | None:
-        """Returns channels, pixels per step and steps per epoch; None with held-out pixels.
-
-        For those, the best weights are chosen for each image.
-        """
+        """Returns channels and pixels per step; None with held-out pixels, as each image has its own best weights."""
         if self.config.held_out:
             return None
         points, pixels = self.config.fit.points, self.given_raster.pixels
-        steps = -(-pixels // points) if 0 < points < pixels else 1
-        return self.frame.channels, points if 0 < points < pixels else pixels, steps
+        return self.frame.channels, points if 0 < points < pixels else pixels
 
 
 class ImageTask(Task):

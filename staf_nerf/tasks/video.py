@@ -23,8 +23,7 @@ from staf_nerf.fields import NeuralField
 from staf_nerf.figures.plot import new_figure, save_figure
 from staf_nerf.metrics.image import image_psnr, psnr, render_and_measure
 from staf_nerf.signals.raster import Pixels, Raster, render
-from staf_nerf.signals.sampling import Sampler, first_omega, refuse_unused_frequency, to_learn
-from staf_nerf.signals.signal import Signal
+from staf_nerf.signals.sampling import SampledSignal, first_omega, refuse_unused_frequency, to_learn
 from staf_nerf.tasks.task import Figure, Metrics, Problem, Task
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ class Clip:
         return (2.0 * places - self.frames) * (self.time_step / max(self.height, self.width))
 
 
-class VideoSignal(Signal):
+class VideoSignal(SampledSignal):
     """The pixels of a video as a signal.
 
     Args:
@@ -114,8 +113,7 @@ class VideoSignal(Signal):
     def __init__(self, pixels: Pixels, clip: Clip, config: VideoConfig, *, device: torch.device | str = "cpu") -> None:
         self.clip, self.device = clip, device
         self._values = torch.from_numpy(pixels).reshape(-1, 3)
-        self.samples = len(self._values)
-        self._sampler = Sampler(self.samples, in_epochs=bool(config.fit.epochs))
+        super().__init__(len(self._values), in_epochs=bool(config.fit.epochs))
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Returns coordinates (count, 3) and values (count, 3) in [-1, 1]; see `Sampler` for the count."""
@@ -130,12 +128,6 @@ class VideoSignal(Signal):
         """Returns the mean squared error for values in [-1, 1]."""
         points, values = batch
         return {"squared error": (to_learn(field, points) - values).square().mean()}
-
-    def state(self) -> list[Tensor]:
-        return [self._sampler.left]
-
-    def load_state(self, state: list[Tensor]) -> None:
-        (self._sampler.left,) = state
 
 
 class AtTime(nn.Module):
