@@ -93,6 +93,8 @@ class Case:
 def make_case(config: Any, file: Path, seed: int, device: str = "cpu") -> Case:
     """Returns the signal and the field for a file and a configuration, on a device."""
     problem = find_task(config.task).read(file, config, seed=seed)
+    if not problem.has_truth:
+        raise ValueError("photon_count must be positive: the benchmark needs clean images and adds the noise itself")
     model = problem.field(Generator().manual_seed(seed)).to(device)
     return Case(problem, problem.signal(device), model)
 

@@ -59,6 +59,10 @@ class ImageProblem(Problem):
         return self.given if self.truth is None else self.truth
 
     @property
+    def has_truth(self) -> bool:
+        return self.truth is not None
+
+    @property
     def lines(self) -> list[str]:
         height, width, channels = self.reference.shape
         return [f"{width} x {height}, {channels} channels, {self.frame.dtype}"]

@@ -49,6 +49,11 @@ class Problem(ABC):
     def lines(self) -> list[str]:
         """What was read, for the user."""
 
+    @property
+    def has_truth(self) -> bool:
+        """Whether the file says what the result should be, so that metrics compare with the truth."""
+        return True
+
     @abstractmethod
     def signal(self, device: torch.device | str) -> Signal:
         """Returns the signal that a field is fitted to."""

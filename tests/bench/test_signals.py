@@ -195,6 +195,8 @@ def test_wrong_names_are_told_with_the_known_ones(photos):
         signals.run(benchmark_of("image", files=photos, methods=("image+field.first_omega=60.0",)))
     with pytest.raises(ValueError, match="files must have different names"):
         signals.run(benchmark_of("image", files=(photos[0], photos[0].parent / "other" / photos[0].name)))
+    with pytest.raises(ValueError, match="photon_count must be positive: the benchmark needs clean images"):
+        signals.run(benchmark_of("denoise", files=photos, methods=("denoise+photon_count=0.0",)))
     with pytest.raises(ValueError, match="weights must be reachable by some width, got 10;"):
         signals.run(benchmark_of("image", files=photos, weights=10))
     assert changed(ImageConfig(), ["band=0.5"]).bandwidth == 0.5  # as version 0.1 called it

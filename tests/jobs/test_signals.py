@@ -24,6 +24,7 @@ from staf_nerf.jobs import evaluate
 from staf_nerf.jobs import fit as fitting
 from staf_nerf.jobs.fit import run
 from staf_nerf.jobs.mesh import MakeMesh
+from staf_nerf.jobs.processes import Processes
 from staf_nerf.metrics.image import psnr
 from staf_nerf.presets import load_preset
 from staf_nerf.signals.image import ImageSignal
@@ -174,6 +175,16 @@ def test_an_image_becomes_the_same_with_other_images_beside_it(photo, tmp_path, 
         for mine, theirs in zip(one["losses"], alone["losses"], strict=True):
             assert mine["squared error"] == theirs["squared error"]
     assert found[0]["measures"]["psnr"] != found[1]["measures"]["psnr"]
+
+
+@pytest.mark.parametrize(("epoch_metrics", "groups"), [(False, [2]), (True, [1, 1])])
+def test_images_of_different_sizes_are_fitted_at_once_unless_epochs_are_counted(photo, tmp_path, epoch_metrics, groups):
+    write_image(tmp_path / "larger.png", np.tile(read_image(photo), (2, 1, 1)))
+    files = (photo, tmp_path / "larger.png")
+    asked = fit_job("image", files, tmp_path / "out", config=SMALL, epoch_metrics=epoch_metrics)
+    pairs = [(file, tmp_path / "out" / file.stem) for file in files]
+    found = fitting._groups(asked, pairs, Processes(rank=0, count=1, joint=True))
+    assert [len(group) for group in found] == groups
 
 
 def torchrun(*arguments: str) -> None:
