@@ -38,7 +38,7 @@ extensions = [
     "staf_docs.results",
 ]
 exclude_patterns = ["_build", "_ext"]
-results_folder = str(ROOT / "staf_nerf" / "bench" / "results")
+results_folder = str(ROOT / "benchmarks" / "results")
 
 # --- Markdown ---
 

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from staf_nerf.signals.audio import AudioSignal
     from staf_nerf.signals.image import ImageSignal
     from staf_nerf.signals.shape import ShapeSignal
+    from staf_nerf.theory.infinite_width import analytic_ntk, wide_network
     from staf_nerf.theory.kronecker import sine_network, staf_from_sine
     from staf_nerf.theory.ntk import empirical_ntk, ntk_spectrum
     from staf_nerf.theory.spectrum import frequency_support
-    from staf_nerf.theory.wide import analytic_ntk, wide_network
 
 __all__ = [
     "STAF",
@@ -72,14 +72,14 @@ _AT_FIRST_USE = {
     "AudioSignal": "staf_nerf.signals.audio",
     "ImageSignal": "staf_nerf.signals.image",
     "ShapeSignal": "staf_nerf.signals.shape",
-    "analytic_ntk": "staf_nerf.theory.wide",
+    "analytic_ntk": "staf_nerf.theory.infinite_width",
     "empirical_ntk": "staf_nerf.theory.ntk",
     "extract_mesh": "staf_nerf.mesh.extract",
     "frequency_support": "staf_nerf.theory.spectrum",
     "ntk_spectrum": "staf_nerf.theory.ntk",
     "sine_network": "staf_nerf.theory.kronecker",
     "staf_from_sine": "staf_nerf.theory.kronecker",
-    "wide_network": "staf_nerf.theory.wide",
+    "wide_network": "staf_nerf.theory.infinite_width",
 }
 """Names whose modules are imported on first use, so that importing the package takes little time."""
 

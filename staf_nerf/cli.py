@@ -155,7 +155,7 @@ def mesh(
             source = shape_source(*load_shape(checkpoint))
         else:
             assert load_config is not None
-            from staf_nerf.plugin.surface import open_run
+            from staf_nerf.plugin.mesh_source import open_run
 
             source = open_run(load_config, most_pixels=view_pixels)
         mesh_job.run(source, options)

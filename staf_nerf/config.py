@@ -160,17 +160,17 @@ class TrainingConfig:
     """Number of rays per training step."""
     rays_per_chunk: int = 2048
     """Number of rays that are rendered at a time at evaluation. It limits the memory use."""
-    learning_rate: float = 1e-2
+    encoding_learning_rate: float = 1e-2
     """Adam's learning rate for hash grids and proposal networks."""
     optimizer: Literal["muon", "adam"] = "muon"
     """Optimizer for the weight matrices of the hidden layers. Adam trains all other parameters."""
-    matrix_learning_rate: float = 5e-2
+    hidden_learning_rate: float = 5e-2
     """Learning rate for the weight matrices of the hidden layers."""
     network_learning_rate: float = 5e-3
     """Adam's learning rate for all other parameters: biases, output layers, appearance embeddings."""
     activation_learning_rate: float = 1e-2
     """Adam's learning rate for the amplitudes, frequencies and phases of STAF."""
-    final_learning_rate: float = 0.1
+    learning_rate_decay: float = 0.1
     """Learning rates decay exponentially to this fraction of their initial value."""
     camera_optimizer: bool = False
     """Optimise the camera poses during training.
@@ -189,7 +189,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         check_range(self, steps=(1, math.inf), rays_per_step=(1, math.inf), rays_per_chunk=(1, math.inf))
         rates = [name for name in known_keys(self) if name.endswith("learning_rate")]
-        check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"final_learning_rate": (1e-6, 1.0)})
+        check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"learning_rate_decay": (1e-6, 1.0)})
         check_range(self, train_every=(1, math.inf))
         check_choice(self, optimizer=("muon", "adam"))
         check_range(self, camera_warmup=(0, math.inf), max_image_size=(16, math.inf), viewer_resolution=(64, 2048))
@@ -216,10 +216,10 @@ class SurfaceConfig:
     density_steps: int = 1500
     """Number of steps of density training before the surface is initialised from the density.
     At most a quarter of all steps. 0: the surface starts as a sphere."""
-    anchor_steps: int = 4000
-    """Number of steps over which the anchor loss fades out. It keeps the surface near its initialisation."""
-    anchor_weight: float = 0.1
-    """Initial weight of the anchor loss."""
+    prior_steps: int = 4000
+    """Number of steps over which the prior loss fades out. It keeps the surface near its initialisation."""
+    prior_weight: float = 0.1
+    """Initial weight of the prior loss."""
     anneal_steps: int = 500
     """Number of steps over which back-facing surfaces fade out of the rendering (cosine annealing in NeuS)."""
     eikonal_weight: float = 0.01
@@ -228,7 +228,7 @@ class SurfaceConfig:
 
     def __post_init__(self) -> None:
         check_range(self, extent=(1e-3, 1e3), radius=(0.01, 1), sharpness=(1e-3, 1e6))
-        check_range(self, density_steps=(0, math.inf), anchor_steps=(0, math.inf), anchor_weight=(0, math.inf))
+        check_range(self, density_steps=(0, math.inf), prior_steps=(0, math.inf), prior_weight=(0, math.inf))
         check_range(self, anneal_steps=(0, math.inf), eikonal_weight=(0, math.inf))
         check_choice(self, inside=("auto", "object", "room"))
 
@@ -289,13 +289,13 @@ class FitConfig:
     """Batch size: number of points per training step. 0: all pixels or samples in every step."""
     optimizer: Literal["muon", "adam"] = "muon"
     """Optimizer for the weight matrices of the hidden layers. Adam trains all other parameters."""
-    matrix_learning_rate: float = 3e-3
+    hidden_learning_rate: float = 3e-3
     """Learning rate for the weight matrices of the hidden layers."""
-    matrix_momentum: float = 0.95
+    muon_momentum: float = 0.95
     """Muon's momentum, between 0 and 0.999. Less momentum allows a higher learning rate."""
-    matrix_iterations: int = 5
+    muon_ns_steps: int = 5
     """Number of Newton-Schulz iterations of Muon. Fewer iterations leave small singular values of an update smaller."""
-    first_learning_rate: float = 3e-4
+    first_layer_learning_rate: float = 3e-4
     """Adam's learning rate for the weights of a first layer that reads coordinates, in radians per unit.
     It is divided by the frequency scale of the layer's activation, if there is one."""
     network_learning_rate: float = 1e-3
@@ -306,7 +306,7 @@ class FitConfig:
     """Fraction of the training after which the amplitudes, frequencies and phases start to train."""
     encoding_learning_rate: float = 1e-2
     """Adam's learning rate for the tables of a hash grid."""
-    final_learning_rate: float = 0.01
+    learning_rate_decay: float = 0.01
     """Learning rates decay exponentially to this fraction of their initial value."""
 
     def __post_init__(self) -> None:
@@ -315,8 +315,8 @@ class FitConfig:
         if not (self.minutes or self.steps or self.epochs):
             raise ValueError("one of minutes, steps and epochs must be positive, got 0 for all")
         rates = [name for name in known_keys(self) if name.endswith("learning_rate")]
-        check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"final_learning_rate": (1e-6, 1.0)})
-        check_range(self, activation_delay=(0, 1), matrix_momentum=(0, 0.999), matrix_iterations=(1, 20))
+        check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"learning_rate_decay": (1e-6, 1.0)})
+        check_range(self, activation_delay=(0, 1), muon_momentum=(0, 0.999), muon_ns_steps=(1, 20))
 
 
 @dataclass(frozen=True)
@@ -331,9 +331,7 @@ class ShapeConfig:
     """Quantity that the network learns: signed distance (negative inside) or occupancy (1 inside, 0 outside)."""
     field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
     """The network and its encoding."""
-    fit: FitConfig = dataclasses.field(
-        default_factory=lambda: FitConfig(matrix_learning_rate=4e-3, matrix_momentum=0.9)
-    )
+    fit: FitConfig = dataclasses.field(default_factory=lambda: FitConfig(hidden_learning_rate=4e-3, muon_momentum=0.9))
     """Duration and learning rates."""
     surface_part: float = 0.2
     """Fraction of the training points that lie on the surface."""
@@ -377,9 +375,9 @@ class ImageConfig:
         default_factory=lambda: FitConfig(
             minutes=1.0,
             points=2048,
-            matrix_learning_rate=2.8e-3,
-            matrix_momentum=0.8,
-            matrix_iterations=3,
+            hidden_learning_rate=2.8e-3,
+            muon_momentum=0.8,
+            muon_ns_steps=3,
             activation_delay=0.5,
         )
     )
@@ -447,7 +445,7 @@ class AudioConfig:
     """The network and its encoding."""
     fit: FitConfig = dataclasses.field(
         default_factory=lambda: FitConfig(
-            minutes=1.0, points=4096, matrix_learning_rate=1e-3, activation_learning_rate=5e-3
+            minutes=1.0, points=4096, hidden_learning_rate=1e-3, activation_learning_rate=5e-3
         )
     )
     """Duration and learning rates."""

@@ -272,7 +272,7 @@ class Training:
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 waits = group.get("name") == "activation" and done < self.config.activation_delay
-                group["lr"] = 0.0 if waits else rate * self.config.final_learning_rate**done
+                group["lr"] = 0.0 if waits else rate * self.config.learning_rate_decay**done
 
     def _judge(self) -> None:
         assert self.validation_loss is not None
@@ -291,7 +291,7 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
     """
     groups = parameter_groups(model)
     rates = {
-        "matrix": config.matrix_learning_rate,
+        "matrix": config.hidden_learning_rate,
         "encoding": config.encoding_learning_rate,
         "activation": config.activation_learning_rate,
         "network": config.network_learning_rate,
@@ -300,9 +300,9 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
     if groups["matrix"] and config.optimizer == "muon":
         muon = torch.optim.Muon(
             groups.pop("matrix"),
-            lr=config.matrix_learning_rate,
-            momentum=config.matrix_momentum,
-            ns_steps=config.matrix_iterations,
+            lr=config.hidden_learning_rate,
+            momentum=config.muon_momentum,
+            ns_steps=config.muon_ns_steps,
             weight_decay=0.0,
         )
         chosen.append(muon)
@@ -312,7 +312,7 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
     for mlp in model.modules():
         if isinstance(mlp, CoordinateMLP) and mlp.reads_coordinates and len(mlp.linears):
             first: Any = mlp.activations[0]
-            rate = config.first_learning_rate / first.argument_scale
+            rate = config.first_layer_learning_rate / first.argument_scale
             rest.append({"params": [mlp.linears[0].weight], "lr": rate, "name": "first"})
     fused = all(p.is_floating_point() for group in rest for p in group["params"])
     chosen.append(torch.optim.Adam(rest, fused=fused))

@@ -4,6 +4,7 @@ Fields (`field.safetensors`) have a number of their format in their description:
 
 1. Version 0.1. An image's settings also had those of super-resolution and denoising.
 2. The field's words: epochs, bandwidth, photon_count, read_noise, align_corners, value_min.
+3. Learning rates say what they are for: hidden_learning_rate, first_layer_learning_rate, learning_rate_decay.
 """
 
 from __future__ import annotations
@@ -11,18 +12,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-FIELD_FORMAT = 2
+FIELD_FORMAT = 3
 """Format of the fields that this version writes."""
 
 RENAMED = {
+    "anchor_steps": "prior_steps",
+    "anchor_weight": "prior_weight",
     "band": "bandwidth",
     "corners": "align_corners",
+    "final_learning_rate": "learning_rate_decay",
+    "first_learning_rate": "first_layer_learning_rate",
     "floor": "value_min",
+    "learning_rate": "encoding_learning_rate",
+    "matrix_iterations": "muon_ns_steps",
+    "matrix_learning_rate": "hidden_learning_rate",
+    "matrix_momentum": "muon_momentum",
     "passes": "epochs",
     "photons": "photon_count",
     "readout": "read_noise",
 }
-"""Keys of format 1, in settings and frames."""
+"""Keys of earlier formats, in settings and frames."""
 OF_TASKS = {"factor": ("superres",), "photons": ("denoise",), "readout": ("denoise",)}
 """Settings of format 1 that every image had, and that only these tasks have since."""
 
@@ -34,9 +43,9 @@ def migrate(description: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: If its format is unknown.
     """
     found = dict(description)
-    if found.get("format") == 1:
+    if found.get("format") in (1, 2):
         task = found.get("task")
-        found = {name: _renamed(value, task) for name, value in found.items()} | {"format": 2}
+        found = {name: _renamed(value, task) for name, value in found.items()} | {"format": FIELD_FORMAT}
     if found.get("format") != FIELD_FORMAT:
         raise ValueError(
             f"has format {found.get('format')}, this version of staf_nerf reads formats up to {FIELD_FORMAT}"

@@ -12,7 +12,7 @@ from staf_nerf.fit import fit, make_optimizers
 from staf_nerf.signals.image import ImageSignal, image_field
 from staf_nerf.signals.signal import Signal
 
-STEPS = FitConfig(minutes=0.0, steps=150, points=256, matrix_learning_rate=5e-3, activation_learning_rate=1e-2)
+STEPS = FitConfig(minutes=0.0, steps=150, points=256, hidden_learning_rate=5e-3, activation_learning_rate=1e-2)
 
 
 class Waves(Signal):
@@ -184,7 +184,7 @@ def test_a_fit_in_passes_goes_on_within_a_pass(tmp_path):
 @pytest.mark.parametrize(("activation", "scale"), [("staf", 10.0), ("gaussian", 20.0), ("filter", 1.0), ("relu", 1.0)])
 def test_weights_that_read_coordinates_turn_phases_at_one_rate_whatever_the_frequency(activation, scale):
     model = NeuralField(1, 1, FieldConfig(hidden_features=8, hidden_layers=2, activation=activation, first_omega=10.0))
-    _, adam = make_optimizers(model, dataclasses.replace(STEPS, first_learning_rate=0.5))
+    _, adam = make_optimizers(model, dataclasses.replace(STEPS, first_layer_learning_rate=0.5))
     (rate,) = [g["lr"] for g in adam.param_groups if g["params"][0] is model.mlp.linears[0].weight]
     assert rate == pytest.approx(0.5 / scale)
     encoded = NeuralField(1, 1, FieldConfig(hidden_features=8, hidden_layers=2, encoding="octaves"))

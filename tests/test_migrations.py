@@ -54,7 +54,7 @@ def test_an_image_keeps_the_settings_of_its_task_alone():
 
 def test_an_unknown_format_is_refused():
     assert migrate({"format": FIELD_FORMAT, "task": "image"}) == {"format": FIELD_FORMAT, "task": "image"}
-    with pytest.raises(ValueError, match="has format 99, this version of staf_nerf reads formats up to 2"):
+    with pytest.raises(ValueError, match="has format 99, this version of staf_nerf reads formats up to 3"):
         migrate({"format": 99})
 
 

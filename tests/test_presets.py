@@ -64,7 +64,7 @@ def test_tables_override_defaults_and_devices_override_tables(tmp_path):
         ("[field]\nfirst_omega = nan\n", r"\[field\] first_omega must be between 1e-06 and 1e\+06, got nan"),
         ("[field]\nnum_levels = 'four'\n", "field.num_levels must be of type int, got 'four'"),
         ("[field]\nactivation = 'swish'\n", r"activation must be one of \['staf', .* got 'swish'"),
-        ("[training]\nfinal_learning_rate = 2\n", "final_learning_rate must be between 1e-06 and 1, got 2"),
+        ("[training]\nlearning_rate_decay = 2\n", "learning_rate_decay must be between 1e-06 and 1, got 2"),
         ("[sampling]\nproposal_samples = []\n", "proposal_samples must be one or more numbers >= 1"),
         ("field = 3\n", "field must be a table, got 3"),
         ("cuda = 5\n", "cuda must be a table, got 5"),
@@ -127,8 +127,8 @@ def test_each_baseline_of_images_is_ours_but_for_its_network_and_rates():
         config = load_preset(name, "cpu", ImageConfig())
         fit = dataclasses.replace(
             config.fit,
-            matrix_learning_rate=ours.fit.matrix_learning_rate,
-            matrix_momentum=ours.fit.matrix_momentum,
+            hidden_learning_rate=ours.fit.hidden_learning_rate,
+            muon_momentum=ours.fit.muon_momentum,
             network_learning_rate=ours.fit.network_learning_rate,
             activation_delay=ours.fit.activation_delay,
         )

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from staf_nerf.bench.peers import BASELINE, Peer, is_fused, peers
+from staf_nerf.bench.baselines import BASELINE, Baseline, baselines, is_fused
 from staf_nerf.bench.record import environment, settings
 from staf_nerf.bench.timing import Spread, interleave, on_threads, ratios
 from staf_nerf.jobs.output import write_json
@@ -59,11 +59,11 @@ def _rows(benchmark: ActivationBenchmark, threads: int) -> list[dict[str, Any]]:
     generator = torch.Generator().manual_seed(0)
     z, grad = torch.randn(2, benchmark.batch, benchmark.width, generator=generator).to(benchmark.device, dtype)
     z = (0.3 * z).requires_grad_()  # arguments of a few radians, as in a trained network
-    found = peers(benchmark.num_frequencies, compiled=benchmark.compiled)
-    modules = {name: _module(peer, benchmark, dtype) for name, peer in found.items()}
+    found = baselines(benchmark.num_frequencies, compiled=benchmark.compiled)
+    modules = {name: _module(baseline, benchmark, dtype) for name, baseline in found.items()}
     rows: dict[str, dict[str, Any]] = {}
-    for name, peer in found.items():
-        fused = is_fused(peer, benchmark.device, dtype)
+    for name, baseline in found.items():
+        fused = is_fused(baseline, benchmark.device, dtype)
         rows[name] = {"name": name, "threads": threads, "fused": fused, "bytes_kept": kept_bytes(modules[name], z)}
     for measure in MEASURES:
         functions = {name: _functions(module, z, grad)[measure] for name, module in modules.items()}
@@ -76,11 +76,11 @@ def _rows(benchmark: ActivationBenchmark, threads: int) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def _module(peer: Peer, benchmark: ActivationBenchmark, dtype: torch.dtype) -> nn.Module:
-    module: nn.Module = peer.make(benchmark.width).to(benchmark.device)
+def _module(baseline: Baseline, benchmark: ActivationBenchmark, dtype: torch.dtype) -> nn.Module:
+    module: nn.Module = baseline.make(benchmark.width).to(benchmark.device)
     if dtype == torch.float64:
         module = module.double()
-    if peer.compiled:
+    if baseline.compiled:
         module.compile()
     return module
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from staf_nerf.bench.peers import BASELINE, Peer, broadcast_name, is_fused, peers, staf_name
+from staf_nerf.bench.baselines import BASELINE, Baseline, baselines, broadcast_name, is_fused, staf_name
 from staf_nerf.bench.record import environment, settings
 from staf_nerf.bench.timing import Spread, interleave, on_threads, ratios
 from staf_nerf.jobs.output import write_json
@@ -72,7 +72,7 @@ class ScalingBenchmark:
 def run(benchmark: MlpBenchmark) -> dict[str, Any]:
     """Returns rows with median and quartiles in seconds, and ratios to torch's eager sine."""
     rows = []
-    found = peers(benchmark.num_frequencies, compiled=benchmark.compiled)
+    found = baselines(benchmark.num_frequencies, compiled=benchmark.compiled)
     found = {TORCH_ALONE: found[BASELINE], **found}
     for threads in benchmark.threads if benchmark.device == "cpu" else benchmark.threads[:1]:
         for measure in MEASURES:
@@ -89,13 +89,15 @@ def run(benchmark: MlpBenchmark) -> dict[str, Any]:
     return {**environment(), **settings(benchmark), "baseline": BASELINE, "rows": rows}
 
 
-def make_step(measure: str, peer: Peer, benchmark: MlpBenchmark, *, torch_alone: bool = False) -> Callable[[], object]:
+def make_step(
+    measure: str, baseline: Baseline, benchmark: MlpBenchmark, *, torch_alone: bool = False
+) -> Callable[[], object]:
     """Returns a function that trains a new network by one step of Adam.
 
     Args:
         measure: "train": mean squared error of 3 values at points with 2 coordinates. "eikonal": a loss on the value
             and the gradient's length at points with 3 coordinates, as for a signed distance.
-        peer: The activation.
+        baseline: The activation.
         benchmark: Batch size, width and device.
         torch_alone: Whether to use torch's own linear layers.
     """
@@ -104,7 +106,7 @@ def make_step(measure: str, peer: Peer, benchmark: MlpBenchmark, *, torch_alone:
         *((2, 3) if measure == "train" else (3, 1)),
         hidden_features=benchmark.width,
         hidden_layers=HIDDEN_LAYERS,
-        activation=lambda layer: peer.make(benchmark.width),
+        activation=lambda layer: baseline.make(benchmark.width),
         generator=generator,
     ).to(benchmark.device)
     layers = itertools.chain.from_iterable(zip(network.linears, network.activations, strict=True))
@@ -112,7 +114,7 @@ def make_step(measure: str, peer: Peer, benchmark: MlpBenchmark, *, torch_alone:
     x = 2 * torch.rand(benchmark.batch, 2 if measure == "train" else 3, generator=generator).to(benchmark.device) - 1
     target = torch.rand(benchmark.batch, 3, generator=generator).to(benchmark.device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
-    if peer.compiled:
+    if baseline.compiled:
         network.compile()
 
     def train() -> None:
@@ -145,7 +147,7 @@ def scaling(benchmark: ScalingBenchmark) -> dict[str, Any]:
     for axis, cases in sweeps.items():
         for batch, width, number in cases:
             one = MlpBenchmark(batch=batch, width=width, device=benchmark.device)
-            found = peers((number,))
+            found = baselines((number,))
             names = {"sine": BASELINE, "STAF": staf_name(number)}
             if batch * width * number <= MOST_BROADCAST:
                 names["broadcast"] = broadcast_name(number)

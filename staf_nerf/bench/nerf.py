@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 import torch
 
-from staf_nerf.bench.cells import Row, changed, parse, run_missing
 from staf_nerf.bench.record import commit, cpu_model, environment
 from staf_nerf.bench.summary import Grouping, shared_columns, summarize, with_deviation
+from staf_nerf.bench.sweep import Row, changed, parse, run_missing
 from staf_nerf.fields import count_parameters
 from staf_nerf.jobs.output import write_json
 from staf_nerf.presets import load_preset, preset_names

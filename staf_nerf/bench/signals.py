@@ -18,9 +18,9 @@ import torch
 from torch import Generator, nn
 from tyro.conf import Suppress
 
-from staf_nerf.bench.cells import Row, changed, parse, run_missing
 from staf_nerf.bench.record import commit, cpu_model, environment
 from staf_nerf.bench.summary import Grouping, shared_columns, summarize, with_deviation
+from staf_nerf.bench.sweep import Row, changed, parse, run_missing
 from staf_nerf.bench.timing import Spread, interleave
 from staf_nerf.fields import count_parameters
 from staf_nerf.fit import Training, fit

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from staf_nerf.bench.cells import Row
+from staf_nerf.bench.sweep import Row
 
 MEANS = ("parameters", "steps", "seconds", "rays_per_second", "psnr_of_best")
 """Quantities whose mean over runs is given, where rows contain them."""

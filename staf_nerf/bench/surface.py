@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from staf_nerf.bench.cells import run_missing
 from staf_nerf.bench.nerf import NerfBenchmark, make_config, train_one
 from staf_nerf.bench.record import environment
+from staf_nerf.bench.sweep import run_missing
 from staf_nerf.jobs.output import write_json
 from staf_nerf.mesh.triangles import TriangleMesh, box_around, moved, read_mesh
 
@@ -83,7 +83,7 @@ def _measure(benchmark: SurfaceBenchmark, method: str, seed: int) -> Callable[[A
     def measure(trainer: Any) -> dict[str, Any]:
         from staf_nerf.mesh.clean import cropped, visible_part
         from staf_nerf.mesh.compare import compare
-        from staf_nerf.plugin.surface import camera_positions
+        from staf_nerf.plugin.mesh_source import camera_positions
 
         with tempfile.TemporaryDirectory() as folder:
             keep = benchmark.meshes or Path(folder)
@@ -109,7 +109,7 @@ def _by_us(trainer: Any, benchmark: SurfaceBenchmark, path: Path) -> None:
     from rich.console import Console
 
     from staf_nerf.jobs import mesh
-    from staf_nerf.plugin.surface import source_of
+    from staf_nerf.plugin.mesh_source import source_of
 
     source = source_of(trainer.pipeline.model, trainer.pipeline.datamanager)
     job = mesh.MakeMesh(path, resolution=benchmark.resolution, box=benchmark.box)
@@ -120,7 +120,7 @@ def _by_nerfstudio(trainer: Any, benchmark: SurfaceBenchmark, path: Path) -> Non
     from nerfstudio.exporter.tsdf_utils import export_tsdf_mesh
 
     from staf_nerf.mesh.export import write_mesh
-    from staf_nerf.plugin.surface import to_world
+    from staf_nerf.plugin.mesh_source import to_world
 
     world = to_world(trainer.pipeline.datamanager.train_dataparser_outputs)
     low, high = box_around(np.asarray(benchmark.box).reshape(2, 3), np.linalg.inv(world))

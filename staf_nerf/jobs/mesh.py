@@ -29,7 +29,7 @@ from staf_nerf.mesh.clean import (
 from staf_nerf.mesh.export import check_output, check_writable, write_mesh
 from staf_nerf.mesh.fuse import fuse
 from staf_nerf.mesh.preview import save_preview
-from staf_nerf.mesh.source import Method, Source
+from staf_nerf.mesh.source import MeshSource, Method
 from staf_nerf.mesh.texture import LARGEST, SMALLEST, bake, with_vertex_colors
 from staf_nerf.mesh.triangles import Floats, TriangleMesh, box_around, moved
 from staf_nerf.progress import Stages, peak_memory
@@ -102,7 +102,7 @@ class MakeMesh:
 
 
 @shared_cores()
-def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[str, Any]:
+def run(source: MeshSource, job: MakeMesh, console: Console | None = None) -> dict[str, Any]:
     """Extracts the mesh, writes it with a report and a picture, and returns the report.
 
     Raises:
@@ -178,7 +178,7 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
     return found
 
 
-def _check(source: Source, job: MakeMesh) -> None:
+def _check(source: MeshSource, job: MakeMesh) -> None:
     """Refuses options that the source cannot serve, before any work is done."""
     method = job.method or source.method
     if method == "fusion" and source.views is None:
@@ -191,7 +191,7 @@ def _check(source: Source, job: MakeMesh) -> None:
         raise ValueError("a texture needs a field with colours, and this one has none")
 
 
-def _surface(source: Source, job: MakeMesh, to_frame: Floats, stages: Stages) -> TriangleMesh:
+def _surface(source: MeshSource, job: MakeMesh, to_frame: Floats, stages: Stages) -> TriangleMesh:
     bounds = source.bounds
     if job.box is not None:
         box = box_around(np.asarray(job.box).reshape(2, 3), np.linalg.inv(to_frame))

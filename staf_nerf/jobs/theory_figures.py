@@ -18,10 +18,10 @@ from staf_nerf.figures.plot import new_figure, save_figure
 from staf_nerf.initialization import Initialization
 from staf_nerf.jobs import ntk
 from staf_nerf.mlp import CoordinateMLP
+from staf_nerf.theory.infinite_width import analytic_ntk, wide_network
 from staf_nerf.theory.ntk import empirical_ntk
 from staf_nerf.theory.spectrum import count_frequencies, frequency_support
 from staf_nerf.theory.variance import kolmogorov_smirnov, outputs_over_draws, variances_within
-from staf_nerf.theory.wide import analytic_ntk, wide_network
 
 COLORS = 96
 """Number of colours in the palette of the written images, which keeps the files small."""

@@ -6,7 +6,7 @@ one set for each feature. With θᵢ = Ωᵢ z + Φᵢ,
     σ(z) = Σᵢ Cᵢ sin θᵢ.
 
 No tensor of shape (..., n, τ) is created: a loop runs over i, and only z is kept for the backward pass, which computes
-the sines again. Source of σ: arXiv 2502.00869, section 3.
+the sines again. MeshSource of σ: arXiv 2502.00869, section 3.
 """
 
 from __future__ import annotations

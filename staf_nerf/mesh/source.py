@@ -19,7 +19,7 @@ Method = Literal["surface", "fusion"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class MeshSource:
     """A field in model coordinates, with everything that is needed to make a mesh of it."""
 
     field: Callable[[Tensor], Tensor]

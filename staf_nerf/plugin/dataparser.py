@@ -17,7 +17,7 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from staf_nerf.plugin.capture import Masks, Prepared, prepare
-from staf_nerf.plugin.poses import attention
+from staf_nerf.plugin.poses import camera_focus
 
 BLENDER_BOX = 1.5
 """Half the side length of a synthetic scene's box around the origin (as in nerfstudio's blender dataparser)."""
@@ -95,7 +95,7 @@ class CaptureDataParser(DataParser):
             outputs = thinned(outputs, config.train_every)
         outputs.metadata |= {"has_alpha": prepared.has_alpha, "bounded": synthetic}
         outputs.metadata["scene_from_capture"] = _scene_from_capture(transforms, outputs)
-        outputs.metadata["attention"] = attention(outputs.cameras)
+        outputs.metadata["attention"] = camera_focus(outputs.cameras)
         return outputs
 
 

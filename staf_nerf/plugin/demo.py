@@ -28,10 +28,10 @@ from staf_nerf.errors import unusable
 from staf_nerf.fields import count_parameters
 from staf_nerf.jobs import mesh
 from staf_nerf.plugin import run
+from staf_nerf.plugin.mesh_source import source_of
 from staf_nerf.plugin.methods import detect_device, trainer_config
 from staf_nerf.plugin.model import StafModel
-from staf_nerf.plugin.poses import attention
-from staf_nerf.plugin.surface import source_of
+from staf_nerf.plugin.poses import camera_focus
 from staf_nerf.plugin.trainer import StafTrainer
 from staf_nerf.presets import load_preset, override, resource
 from staf_nerf.progress import Attempts
@@ -267,7 +267,7 @@ def turntable(cameras: Cameras, count: int) -> Cameras:
 
     The z axis points up.
     """
-    center = torch.tensor(attention(cameras).center, dtype=torch.float64)
+    center = torch.tensor(camera_focus(cameras).center, dtype=torch.float64)
     offsets = cameras.camera_to_worlds[:, :, 3].cpu().double() - center
     radius, height = offsets[:, :2].norm(dim=-1).mean(), offsets[:, 2].mean()
     angles = torch.arange(count, dtype=torch.float64) * (2 * math.pi / count)

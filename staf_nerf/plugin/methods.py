@@ -35,9 +35,9 @@ def trainer_config(name: str, preset: RadianceConfig, device: Device) -> StafTra
     """Returns nerfstudio's trainer configuration for a method and its preset."""
     training = preset.training
     rates = {
-        "proposal_networks": training.learning_rate,
-        "encoding": training.learning_rate,
-        "matrix": training.matrix_learning_rate,
+        "proposal_networks": training.encoding_learning_rate,
+        "encoding": training.encoding_learning_rate,
+        "matrix": training.hidden_learning_rate,
         "network": training.network_learning_rate,
         "activation": training.activation_learning_rate,
     }
@@ -46,7 +46,7 @@ def trainer_config(name: str, preset: RadianceConfig, device: Device) -> StafTra
         group: {
             "optimizer": MuonConfig(lr=rate) if group == by_muon else FusedAdamConfig(lr=rate, eps=ADAM_EPS),
             "scheduler": ExponentialDecaySchedulerConfig(
-                lr_final=rate * training.final_learning_rate, max_steps=training.steps
+                lr_final=rate * training.learning_rate_decay, max_steps=training.steps
             ),
         }
         for group, rate in rates.items()
@@ -54,7 +54,7 @@ def trainer_config(name: str, preset: RadianceConfig, device: Device) -> StafTra
     optimizers["camera_opt"] = {
         "optimizer": FusedAdamConfig(lr=training.camera_learning_rate, eps=ADAM_EPS),
         "scheduler": ExponentialDecaySchedulerConfig(
-            lr_final=training.camera_learning_rate * training.final_learning_rate,
+            lr_final=training.camera_learning_rate * training.learning_rate_decay,
             max_steps=training.steps,
             warmup_steps=training.camera_warmup,
             lr_pre_warmup=0.0,

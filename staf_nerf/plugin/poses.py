@@ -9,7 +9,7 @@ from nerfstudio.cameras.cameras import Cameras
 
 
 @dataclass(frozen=True)
-class Attention:
+class CameraFocus:
     """The point that the cameras look at, and their distances from it."""
 
     center: tuple[float, float, float]
@@ -24,7 +24,7 @@ class Attention:
     """Whether most cameras look towards the point, as around an object. Otherwise they stand inside a room."""
 
 
-def attention(cameras: Cameras) -> Attention:
+def camera_focus(cameras: Cameras) -> CameraFocus:
     """Returns where the cameras look: the point nearest to all optical axes (least squares)."""
     poses = cameras.camera_to_worlds.detach().cpu().double()
     origins, axes = poses[:, :, 3], -poses[:, :, 2]
@@ -36,4 +36,4 @@ def attention(cameras: Cameras) -> Attention:
     distances = offsets.norm(dim=-1)
     half_view = 0.5 * torch.minimum(cameras.width / cameras.fx, cameras.height / cameras.fy).min()
     inwards = bool(((offsets * axes).sum(-1) > 0).double().mean() > 0.5)
-    return Attention((x, y, z), float(distances.min()), float(distances.max()), float(half_view), inwards)
+    return CameraFocus((x, y, z), float(distances.min()), float(distances.max()), float(half_view), inwards)

@@ -21,7 +21,7 @@ from staf_nerf.config import ColorConfig, FieldConfig, SurfaceConfig
 from staf_nerf.encodings import Implementation
 from staf_nerf.fields import SurfaceField
 from staf_nerf.plugin.field import StafField, make_appearance
-from staf_nerf.plugin.poses import Attention
+from staf_nerf.plugin.poses import CameraFocus
 from staf_nerf.plugin.sampling import positions_of
 
 SHARPNESS_RATE = 10.0
@@ -86,7 +86,7 @@ class StafSurfaceField(Field):
         *,
         cube: Cube,
         background: FieldConfig,
-        look: Attention | None = None,
+        look: CameraFocus | None = None,
         contraction: SpatialDistortion | None = None,
         implementation: Implementation = "auto",
     ) -> None:
@@ -199,14 +199,14 @@ def _appearance(field: StafField | StafSurfaceField, ray_samples: RaySamples, ch
     return field.appearance(ray_samples.camera_indices[chosen].squeeze(-1))
 
 
-def is_room(surface: SurfaceConfig, look: Attention | None) -> bool:
+def is_room(surface: SurfaceConfig, look: CameraFocus | None) -> bool:
     """Returns whether the cameras stand inside the surface."""
     if surface.inside == "auto":
         return look is not None and not look.inwards
     return surface.inside == "room"
 
 
-def surface_cube(surface: SurfaceConfig, look: Attention | None, bounds: Tensor | None) -> Cube:
+def surface_cube(surface: SurfaceConfig, look: CameraFocus | None, bounds: Tensor | None) -> Cube:
     """Returns the cube of the signed distance: the scene's bounds (2, 3), around the object, or around the cameras."""
     if bounds is not None:
         x, y, z = bounds.mean(0).tolist()
@@ -217,7 +217,7 @@ def surface_cube(surface: SurfaceConfig, look: Attention | None, bounds: Tensor 
 
 
 def first_sphere(
-    surface: SurfaceConfig, cube: Cube, look: Attention | None
+    surface: SurfaceConfig, cube: Cube, look: CameraFocus | None
 ) -> tuple[tuple[float, float, float], float]:
     """Returns centre and radius of the initial sphere, in the network's coordinates.
 

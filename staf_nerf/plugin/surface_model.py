@@ -24,9 +24,9 @@ from staf_nerf.plugin.surface_field import StafSurfaceField, surface_cube
 from staf_nerf.plugin.surface_start import CarvedSignal, start_surface
 
 ANCHOR_POINTS = 2048
-"""Number of points per step for the anchor loss."""
+"""Number of points per step for the prior loss."""
 DEEP = 0.5
-"""The anchor loss holds only points that were carved as solid and lie this fraction of the reach below the surface.
+"""The prior loss holds only points that were carved as solid and lie this fraction of the reach below the surface.
 The surface itself may move."""
 
 
@@ -55,8 +55,8 @@ class StafSurfaceModel(StafModel):
     """A STAF signed distance field, and a STAF radiance field behind it for captures without bounds."""
 
     config: StafSurfaceModelConfig
-    anchor: tuple[CarvedSignal, Generator] | None = None
-    """The carved points and their random generator, while the anchor loss is active."""
+    prior: tuple[CarvedSignal, Generator] | None = None
+    """The carved points and their random generator, while the prior loss is active."""
     steps_of_surface = 0
     """Number of steps since the surface was initialised."""
 
@@ -94,12 +94,12 @@ class StafSurfaceModel(StafModel):
         if self.training and len(outputs.get("gradient", ())):
             length = outputs["gradient"].norm(dim=-1)
             losses["eikonal_loss"] = self.config.surface.eikonal_weight * (length - 1.0).square().mean()
-        if self.training and self.anchor is not None:
-            fading = max(1.0 - self.steps_of_surface / self.config.surface.anchor_steps, 0.0)
-            losses["anchor_loss"] = self.config.surface.anchor_weight * fading * self._anchor_loss(*self.anchor)
+        if self.training and self.prior is not None:
+            fading = max(1.0 - self.steps_of_surface / self.config.surface.prior_steps, 0.0)
+            losses["prior_loss"] = self.config.surface.prior_weight * fading * self._prior_loss(*self.prior)
         return losses
 
-    def _anchor_loss(self, signal: CarvedSignal, generator: Generator) -> Tensor:
+    def _prior_loss(self, signal: CarvedSignal, generator: Generator) -> Tensor:
         """Returns how far points that were carved as solid now lie outside the surface, relative to the reach."""
         points, distance, known = signal.carved(ANCHOR_POINTS, generator)
         solid = points[known & (distance < -DEEP * signal.reach)]
@@ -114,7 +114,7 @@ class StafSurfaceModel(StafModel):
         """Initialises the signed distance from depth maps that the density gives for the training cameras."""
         CONSOLE.print("The surface is initialised from depth maps of the density.")
         carved = start_surface(self, manager, steps=steps)
-        self.anchor = (carved, Generator().manual_seed(0)) if carved is not None else None
+        self.prior = (carved, Generator().manual_seed(0)) if carved is not None else None
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -127,8 +127,8 @@ class StafSurfaceModel(StafModel):
             if step >= start and not self.field.started:
                 self.start_surface(pipeline.datamanager, steps=start)
             self.steps_of_surface = step - start
-            if self.steps_of_surface >= self.config.surface.anchor_steps:
-                self.anchor = None
+            if self.steps_of_surface >= self.config.surface.prior_steps:
+                self.prior = None
             steps = self.config.surface.anneal_steps
             self.field.anneal = min((step - start) / steps, 1.0) if steps else 1.0
 

@@ -23,7 +23,7 @@ from staf_nerf.plugin.views import views
 from staf_nerf.signals.signal import Signal
 
 FIT = FitConfig(
-    minutes=0.0, steps=600, points=8192, matrix_learning_rate=1e-2, network_learning_rate=3e-3, final_learning_rate=0.1
+    minutes=0.0, steps=600, points=8192, hidden_learning_rate=1e-2, network_learning_rate=3e-3, learning_rate_decay=0.1
 )
 """Settings of the fit of the signed distance to carved points."""
 MOST_PIXELS = 128

@@ -19,7 +19,7 @@ from staf_nerf.mesh.export import write_mesh
 from staf_nerf.mesh.extract import distance_bound
 from staf_nerf.mesh.points import SUFFIXES, PointCloud, read_points
 from staf_nerf.mesh.preview import save_preview
-from staf_nerf.mesh.source import Source
+from staf_nerf.mesh.source import MeshSource
 from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import TriangleMesh, read_mesh
 from staf_nerf.metrics.shape import measure_cells, measure_points, measure_shape
@@ -240,7 +240,7 @@ def shape_mesh(
     return TriangleMesh(frame.denormalize(found.vertices), found.triangles)
 
 
-def shape_source(field: nn.Module, config: ShapeConfig, frame: Frame) -> Source:
+def shape_source(field: nn.Module, config: ShapeConfig, frame: Frame) -> MeshSource:
     """Returns the source for a mesh of a fitted shape, with the transform to the shape's own coordinates."""
     where, inside = level(config)
     to_world = np.diag([frame.scale] * 3 + [1.0])
@@ -249,7 +249,7 @@ def shape_source(field: nn.Module, config: ShapeConfig, frame: Frame) -> Source:
     if config.grid:
         half = np.array(frame.size) / 2.0
         bounds = np.stack([-half, half]) + 0.01 * CUBE  # a margin closes the surface where it touches the box
-    return Source(
+    return MeshSource(
         field=known,
         bounds=bounds,
         level=where,

@@ -46,7 +46,7 @@ class VideoConfig:
     field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
     """The network and its encoding."""
     fit: FitConfig = dataclasses.field(
-        default_factory=lambda: FitConfig(minutes=5.0, points=8192, matrix_learning_rate=2.8e-3, matrix_momentum=0.8)
+        default_factory=lambda: FitConfig(minutes=5.0, points=8192, hidden_learning_rate=2.8e-3, muon_momentum=0.8)
     )
     """Duration and learning rates."""
     bandwidth: float = 0.1

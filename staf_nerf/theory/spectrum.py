@@ -8,7 +8,7 @@ Jacobi-Anger expansion::
     exp(j β sin θ) = Σ_s J_s(β) exp(j s θ)
 
 There is one such factor for each input sine, of amplitude β. Further layers add no frequencies, but increase the
-weight of high orders. Source: arXiv 2502.00869, section on expressive power. The bounds are ours.
+weight of high orders. MeshSource: arXiv 2502.00869, section on expressive power. The bounds are ours.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The benchmarks of cost, in small: that their peers compute the same things, and what they report."""
+"""The benchmarks of cost, in small: that their baselines compute the same things, and what they report."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from staf_nerf.bench import activation, linear, mlp, nerf_speed
-from staf_nerf.bench.peers import BASELINE, broadcast_name, is_fused, peers, staf_name
+from staf_nerf.bench.baselines import BASELINE, baselines, broadcast_name, is_fused, staf_name
 from staf_nerf.kernels import library
 from tests.bench.test_nerf import SMALL
 from tests.conftest import write_capture
@@ -22,7 +22,7 @@ from tests.conftest import write_capture
     ],
 )
 def test_peers_are_the_same_function_with_the_same_gradients(ours, theirs, generator):
-    found = peers((3,), compiled=False)
+    found = baselines((3,), compiled=False)
     z = (0.3 * torch.randn(20, 8, generator=generator)).double().requires_grad_()
     results = []
     for name in (ours, theirs):
@@ -65,7 +65,7 @@ def test_the_network_benchmark_trains_and_reports_both_kinds_of_step(tmp_path):
 def test_the_steps_that_are_timed_train_a_network(measure, monkeypatch):
     losses, step = [], torch.Tensor.backward
     monkeypatch.setattr(torch.Tensor, "backward", lambda x, **k: (losses.append(float(x.detach())), step(x, **k))[1])
-    function = mlp.make_step(measure, peers((5,))[staf_name(5)], mlp.MlpBenchmark(batch=256, width=32))
+    function = mlp.make_step(measure, baselines((5,))[staf_name(5)], mlp.MlpBenchmark(batch=256, width=32))
     for _ in range(60):
         function()
     assert losses[-1] < 0.8 * losses[0]
@@ -77,7 +77,7 @@ def test_torch_alone_takes_the_same_steps_as_the_baseline(measure, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "backward", lambda x, **k: (losses.append(float(x.detach())), step(x, **k))[1])
     for alone in (False, True):
         function = mlp.make_step(
-            measure, peers((5,))[BASELINE], mlp.MlpBenchmark(batch=2048, width=32), torch_alone=alone
+            measure, baselines((5,))[BASELINE], mlp.MlpBenchmark(batch=2048, width=32), torch_alone=alone
         )
         for _ in range(3):
             function()

@@ -11,7 +11,7 @@ import soundfile
 from skimage import data as pictures
 
 from staf_nerf.bench import report, signals
-from staf_nerf.bench.cells import changed, run_missing
+from staf_nerf.bench.sweep import changed, run_missing
 from staf_nerf.config import ImageConfig
 from staf_nerf.files.image import write_image
 from staf_nerf.mesh.export import write_mesh
@@ -19,7 +19,7 @@ from staf_nerf.tasks import find_task, shape
 from tests.mesh.shapes import sphere
 
 TINY = "+fit.points=256"
-RESULTS = Path(signals.__file__).parent / "results"
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 
 def benchmark_of(task, *, files, **options):

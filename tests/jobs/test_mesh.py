@@ -10,7 +10,7 @@ from staf_nerf.errors import IncompleteError
 from staf_nerf.jobs.mesh import MakeMesh, report, run
 from staf_nerf.mesh.compare import compare
 from staf_nerf.mesh.fuse import fuse
-from staf_nerf.mesh.source import Source
+from staf_nerf.mesh.source import MeshSource
 from staf_nerf.mesh.triangles import TriangleMesh, moved, read_mesh
 from tests.mesh.shapes import sphere, views_of
 
@@ -29,14 +29,14 @@ def to_world():
     return matrix
 
 
-def source(**changes) -> Source:
+def source(**changes) -> MeshSource:
     values = {
         "field": ellipsoid,
         "bounds": np.array([[-1.0] * 3, [1.0] * 3]),
         "color": lambda points, normals: 0.5 + 0.5 * normals,
         "to_world": to_world(),
     }
-    return Source(**values | changes)
+    return MeshSource(**values | changes)
 
 
 def world_bounds():

@@ -27,7 +27,7 @@ from tests.plugin.conftest import command
 
 SMALL = ShapeConfig(
     field=FieldConfig(hidden_features=64, hidden_layers=2, first_omega=10.0),
-    fit=FitConfig(minutes=0.0, steps=300, points=4096, matrix_learning_rate=5e-3),
+    fit=FitConfig(minutes=0.0, steps=300, points=4096, hidden_learning_rate=5e-3),
     cached_points=2**17,
 )
 

@@ -33,7 +33,7 @@ from staf_nerf.tasks import audio, find_task, image
 from tests.fits import fit_job
 
 FIELD = FieldConfig(hidden_features=64, hidden_layers=2)
-FIT = FitConfig(minutes=0.0, steps=400, points=2048, matrix_learning_rate=1e-2, activation_learning_rate=1e-2)
+FIT = FitConfig(minutes=0.0, steps=400, points=2048, hidden_learning_rate=1e-2, activation_learning_rate=1e-2)
 SMALL = ImageConfig(field=FIELD, fit=FIT)
 
 

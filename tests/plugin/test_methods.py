@@ -50,10 +50,10 @@ def test_every_optimizer_group_of_a_model_has_its_learning_rate(tmp_path):
     from tests.plugin.test_checkpoints import trainer
 
     rates = {
-        "learning_rate": 0.01,
+        "encoding_learning_rate": 0.01,
         "network_learning_rate": 0.02,
         "activation_learning_rate": 0.03,
-        "matrix_learning_rate": 0.04,
+        "hidden_learning_rate": 0.04,
     }
     made = trainer(tmp_path, changes={"training": rates})
     found = {name: optimizer.param_groups[0]["initial_lr"] for name, optimizer in made.optimizers.optimizers.items()}
@@ -66,7 +66,7 @@ def test_learning_rates_decay_to_the_stated_part(tmp_path):
     from staf_nerf.plugin import run
     from tests.plugin.test_checkpoints import trainer
 
-    made = trainer(tmp_path, changes={"training": {"steps": 20, "final_learning_rate": 0.1}})
+    made = trainer(tmp_path, changes={"training": {"steps": 20, "learning_rate_decay": 0.1}})
     run.train(made)
     optimizer = made.optimizers.optimizers["network"]
     group = optimizer.param_groups[0]

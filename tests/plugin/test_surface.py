@@ -9,7 +9,7 @@ from staf_nerf.mesh.fuse import fuse
 from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import read_mesh
 from staf_nerf.plugin.dataparser import CaptureDataParserConfig
-from staf_nerf.plugin.surface import to_world, views
+from staf_nerf.plugin.mesh_source import to_world, views
 from tests.conftest import write_capture
 from tests.plugin.conftest import SCENE, command
 

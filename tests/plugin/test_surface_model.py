@@ -9,8 +9,8 @@ import torch
 from staf_nerf.config import SurfaceConfig
 from staf_nerf.mesh.triangles import read_mesh
 from staf_nerf.plugin import run
+from staf_nerf.plugin.mesh_source import source_of
 from staf_nerf.plugin.methods import trainer_config
-from staf_nerf.plugin.surface import source_of
 from staf_nerf.plugin.surface_model import StafSurfaceModel, StafSurfaceModelConfig
 from staf_nerf.presets import load_preset, override
 from tests.conftest import data

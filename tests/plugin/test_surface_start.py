@@ -34,8 +34,8 @@ def learned():
     field = surface_field(radius=0.2)
     signal = CarvedSignal(list(views_of(sphere(RADIUS), size=64)), field, Generator().manual_seed(0), "cpu")
     config = FitConfig(
-        minutes=0.0, steps=150, points=2048, matrix_learning_rate=1e-2, network_learning_rate=3e-3,
-        final_learning_rate=0.1,
+        minutes=0.0, steps=150, points=2048, hidden_learning_rate=1e-2, network_learning_rate=3e-3,
+        learning_rate_decay=0.1,
     )  # fmt: skip
     fit(field, signal, config)
     field.start(50.0)

@@ -53,7 +53,7 @@ class WideLayer:
 
 
 @dataclass(frozen=True)
-class WideNetwork:
+class InfiniteWidthNetwork:
     """The quantities on which the kernel of a wide network depends."""
 
     layers: tuple[WideLayer, ...]
@@ -73,7 +73,7 @@ class WideNetwork:
             raise ValueError(f"first_law must be 'uniform' or 'gaussian', got {self.first_law!r}")
 
 
-def wide_network(mlp: CoordinateMLP) -> WideNetwork:
+def wide_network(mlp: CoordinateMLP) -> InfiniteWidthNetwork:
     """Returns the distributions from which a network's weights are initialised, by its activations' `initialize_`.
 
     C, Ω and Φ are the present values. The present weights are not used.
@@ -99,7 +99,7 @@ def wide_network(mlp: CoordinateMLP) -> WideNetwork:
         layers.append(WideLayer(sinusoids, bound**2 / 3.0, 1.0 / (3.0 * linear.in_features)))
     width = mlp.output.in_features
     out = min(math.sqrt(6.0 / width) / activations[-1].omega, 1.0 / math.sqrt(width)) if layers else 0.0
-    return WideNetwork(tuple(layers), width, out**2 / 3.0)
+    return InfiniteWidthNetwork(tuple(layers), width, out**2 / 3.0)
 
 
 def _weight_bound(sigma: Any, inputs: int, *, first: bool) -> float:
@@ -111,12 +111,14 @@ def _weight_bound(sigma: Any, inputs: int, *, first: bool) -> float:
 
 @overload
 def analytic_ntk(
-    network: WideNetwork, x: Tensor, y: Tensor | None = None, *, parts: Literal[False] = False
+    network: InfiniteWidthNetwork, x: Tensor, y: Tensor | None = None, *, parts: Literal[False] = False
 ) -> Tensor: ...
 @overload
-def analytic_ntk(network: WideNetwork, x: Tensor, y: Tensor | None = None, *, parts: Literal[True]) -> KernelParts: ...
 def analytic_ntk(
-    network: WideNetwork, x: Tensor, y: Tensor | None = None, *, parts: bool = False
+    network: InfiniteWidthNetwork, x: Tensor, y: Tensor | None = None, *, parts: Literal[True]
+) -> KernelParts: ...
+def analytic_ntk(
+    network: InfiniteWidthNetwork, x: Tensor, y: Tensor | None = None, *, parts: bool = False
 ) -> Tensor | KernelParts:
     """Returns the tangent kernel of one output in the limit of wide networks. The relative error is of order 1/√width.
 
@@ -159,7 +161,7 @@ class _Moments(NamedTuple):
     phase: Tensor
 
 
-def _forward(network: WideNetwork, x: Tensor, y: Tensor) -> list[_Moments]:
+def _forward(network: InfiniteWidthNetwork, x: Tensor, y: Tensor) -> list[_Moments]:
     """Returns the moments of each layer."""
     found = []
     laws = [_first_law(network, *pair) for pair in ((x[:, None], y[None]), (x, x), (y, y))]
@@ -173,7 +175,7 @@ def _forward(network: WideNetwork, x: Tensor, y: Tensor) -> list[_Moments]:
     return found
 
 
-def _backward(network: WideNetwork, moments: list[_Moments], inner: Tensor) -> KernelParts:
+def _backward(network: InfiniteWidthNetwork, moments: list[_Moments], inner: Tensor) -> KernelParts:
     """Returns the parts of the kernel, computed from the last layer to the first."""
     n = network.width
     weights, biases = n * moments[-1].values, torch.ones_like(inner)
@@ -258,7 +260,7 @@ class _Uniform:
 _Law = _Gaussian | _Uniform
 
 
-def _first_law(network: WideNetwork, x: Tensor, y: Tensor) -> _Law:
+def _first_law(network: InfiniteWidthNetwork, x: Tensor, y: Tensor) -> _Law:
     layer = network.layers[0]
     if network.first_law == "gaussian":
         return _Gaussian(

@@ -15,7 +15,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.utils.eval_utils import eval_setup
 
 from staf_nerf.mesh.extract import distance_bound
-from staf_nerf.mesh.source import Source
+from staf_nerf.mesh.source import MeshSource
 from staf_nerf.mesh.texture import ColorFunction
 from staf_nerf.mesh.triangles import Floats
 from staf_nerf.plugin.field import StafField
@@ -31,7 +31,7 @@ COLOR_CHUNK = 2**14
 """Number of points whose colours are evaluated at a time."""
 
 
-def open_run(config: Path, *, most_pixels: int = 256) -> Source:
+def open_run(config: Path, *, most_pixels: int = 256) -> MeshSource:
     """Loads a run of `ns-train` as the source of a mesh.
 
     Args:
@@ -59,14 +59,14 @@ def open_run(config: Path, *, most_pixels: int = 256) -> Source:
     return source_of(model, pipeline.datamanager, most_pixels=most_pixels)
 
 
-def source_of(model: StafModel, manager: Any, *, most_pixels: int = 256) -> Source:
+def source_of(model: StafModel, manager: Any, *, most_pixels: int = 256) -> MeshSource:
     """Returns the source of a mesh for a trained model and the data manager with its training cameras."""
     model.eval()
     outputs, cameras = manager.train_dataparser_outputs, manager.train_dataset.cameras
     field: Any = model.field
     if isinstance(field, StafSurfaceField) and not field.started:
         field = field.background
-    density = Source(
+    density = MeshSource(
         field=field.density_fn,
         bounds=model.scene_box.aabb.detach().cpu().double().numpy(),
         level=OPAQUE,

@@ -9,8 +9,8 @@ import torch
 
 from staf_nerf import CoordinateMLP, analytic_ntk, empirical_ntk
 from staf_nerf.initialization import Sinusoids, theorem
+from staf_nerf.theory.infinite_width import InfiniteWidthNetwork, WideLayer, _Gaussian, _moments, _Uniform, wide_network
 from staf_nerf.theory.ntk import NAMES
-from staf_nerf.theory.wide import WideLayer, WideNetwork, _Gaussian, _moments, _Uniform, wide_network
 
 
 def points(count, generator, inputs=2):
@@ -79,7 +79,7 @@ def test_one_sinusoid_gives_sirens_kernel(generator):
         biases = biases * n * variance * slope + 1.0
     weights = weights * n * variance * slopes[-1] + n * values[-1]
     biases = biases * n * variance * slopes[-1] + 1.0
-    found = analytic_ntk(WideNetwork(layers, n, variance, "gaussian"), x, y, parts=True)
+    found = analytic_ntk(InfiniteWidthNetwork(layers, n, variance, "gaussian"), x, y, parts=True)
     torch.testing.assert_close(found.weights, weights[:5, 5:])
     torch.testing.assert_close(found.biases, biases[:5, 5:])
 
@@ -203,4 +203,4 @@ def test_what_has_no_closed_form_is_refused(generator):
     with pytest.raises(ValueError, match="variances must be >= 0"):
         WideLayer(sum_of(generator), -1.0)
     with pytest.raises(ValueError, match="first_law must be"):
-        WideNetwork((WideLayer(sum_of(generator), 1.0),), 8, 1.0, "cauchy")  # pyright: ignore
+        InfiniteWidthNetwork((WideLayer(sum_of(generator), 1.0),), 8, 1.0, "cauchy")  # pyright: ignore

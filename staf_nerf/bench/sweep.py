@@ -24,21 +24,21 @@ ConfigT = TypeVar("ConfigT")
 
 
 def run_missing(
-    cells: Sequence[Row],
+    runs: Sequence[Row],
     run_one: Callable[[Row], Row],
     make_report: Callable[[list[Row]], Row],
     output: Path | None,
     *,
     processes: int = 0,
 ) -> Row:
-    """Runs the cells that the output does not contain yet and returns the report of all rows.
+    """Does the runs that the output does not contain yet and returns the report of all rows.
 
     The output file is written after each run.
 
     Args:
-        cells: The settings of each run.
-        run_one: Maps a cell to the results of its run. It must be picklable if `processes` is not 0.
-        make_report: Maps rows (cells with results) to the content of the file, with the rows under "rows".
+        runs: The settings of each run.
+        run_one: Maps the settings of a run to its results. It must be picklable if `processes` is not 0.
+        make_report: Maps rows (runs with results) to the content of the file, with the rows under "rows".
         output: JSON file, if any.
         processes: Number of runs at a time, each in its own process with an equal share of the threads. 0: one after
             the other in this process.
@@ -46,7 +46,9 @@ def run_missing(
     rows: list[Row] = []
     if output is not None and output.is_file():
         rows = json.loads(output.read_text())["rows"]
-    missing = [cell for cell in cells if not any(all(row.get(k) == v for k, v in cell.items()) for row in rows)]
+    missing = [
+        settings for settings in runs if not any(all(row.get(k) == v for k, v in settings.items()) for row in rows)
+    ]
     for row in _one_by_one(missing, run_one) if not processes else _side_by_side(missing, run_one, processes):
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
@@ -55,17 +57,17 @@ def run_missing(
     return make_report(rows)
 
 
-def _one_by_one(cells: Sequence[Row], run_one: Callable[[Row], Row]) -> Iterator[Row]:
-    for cell in cells:
-        yield {**cell, **run_one(cell)}
+def _one_by_one(runs: Sequence[Row], run_one: Callable[[Row], Row]) -> Iterator[Row]:
+    for settings in runs:
+        yield {**settings, **run_one(settings)}
         gc.collect()
 
 
-def _side_by_side(cells: Sequence[Row], run_one: Callable[[Row], Row], processes: int) -> Iterator[Row]:
+def _side_by_side(runs: Sequence[Row], run_one: Callable[[Row], Row], processes: int) -> Iterator[Row]:
     start = functools.partial(torch.set_num_threads, max(torch.get_num_threads() // processes, 1))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, start, max_tasks_per_child=1) as pool:
-        running = {pool.submit(run_one, cell): cell for cell in cells}
+        running = {pool.submit(run_one, settings): settings for settings in runs}
         for done in as_completed(running):
             yield {**running[done], **done.result()}
 

@@ -46,7 +46,7 @@ class BroadcastSTAF(STAF):
 
 
 @dataclass(frozen=True)
-class Peer:
+class Baseline:
     """An activation in a comparison."""
 
     make: Callable[[int], Activation]
@@ -58,36 +58,36 @@ class Peer:
 
 
 BASELINE = "sine, eager"
-"""The peer that ratios refer to. In a network it uses our linear layers."""
+"""The baseline that ratios refer to. In a network it uses our linear layers."""
 
 
-def is_fused(peer: Peer, device: str, dtype: torch.dtype) -> bool:
-    """Returns whether this installation has fused kernels for a peer."""
-    if device not in peer.kernels:
+def is_fused(baseline: Baseline, device: str, dtype: torch.dtype) -> bool:
+    """Returns whether this installation has fused kernels for a baseline."""
+    if device not in baseline.kernels:
         return False
     if device == "cuda":
         return triton_is_here() and dtype != torch.float64
     return library.library() is not None
 
 
-def peers(num_frequencies: tuple[int, ...], *, compiled: bool = True) -> dict[str, Peer]:
-    """Returns all peers by name: STAF for each number of frequencies, its slow broadcast formula for the smallest."""
+def baselines(num_frequencies: tuple[int, ...], *, compiled: bool = True) -> dict[str, Baseline]:
+    """Returns all baselines by name: STAF for each number of frequencies, and its slow formula for the smallest."""
     cpu, both = frozenset({"cpu"}), frozenset({"cpu", "cuda"})
-    found = {BASELINE: Peer(EagerSine)}
+    found = {BASELINE: Baseline(EagerSine)}
     if compiled:
-        found["sine, compiled"] = Peer(EagerSine, compiled=True)
+        found["sine, compiled"] = Baseline(EagerSine, compiled=True)
     found |= {
-        "ReLU": Peer(ReLU),
-        "FINER, eager": Peer(EagerFINER),
-        "Gaussian, eager": Peer(EagerGaussian),
-        "sine": Peer(Sine, cpu),
-        "FINER": Peer(FINER, cpu),
-        "Gaussian": Peer(Gaussian, cpu),
+        "ReLU": Baseline(ReLU),
+        "FINER, eager": Baseline(EagerFINER),
+        "Gaussian, eager": Baseline(EagerGaussian),
+        "sine": Baseline(Sine, cpu),
+        "FINER": Baseline(FINER, cpu),
+        "Gaussian": Baseline(Gaussian, cpu),
     }
     for number in num_frequencies:
-        found[staf_name(number)] = Peer(lambda n, number=number: STAF(n, num_frequencies=number), both)
+        found[staf_name(number)] = Baseline(lambda n, number=number: STAF(n, num_frequencies=number), both)
     least = min(num_frequencies)
-    return found | {broadcast_name(least): Peer(lambda n: BroadcastSTAF(n, num_frequencies=least))}
+    return found | {broadcast_name(least): Baseline(lambda n: BroadcastSTAF(n, num_frequencies=least))}
 
 
 def staf_name(num_frequencies: int) -> str:
