@@ -18,7 +18,7 @@ from staf_nerf.config import (
     SuperResolutionConfig,
 )
 from staf_nerf.fields import NeuralField, RadianceField, SignedDistanceField, SurfaceField
-from staf_nerf.fit import fit
+from staf_nerf.fitting.loop import fit
 from staf_nerf.mlp import CoordinateMLP
 from staf_nerf.signals.signal import Signal
 

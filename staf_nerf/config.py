@@ -151,19 +151,40 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """Training of a radiance field: steps, rays and learning rates."""
+class OptimizationConfig:
+    """Optimisers and learning rates, of signals and radiance fields; see `staf_nerf.fitting.optimizers`."""
 
-    steps: int = 3000
-    """Number of training steps."""
-    rays_per_step: int = 1024
-    """Number of rays per training step."""
-    rays_per_chunk: int = 2048
-    """Number of rays that are rendered at a time at evaluation. It limits the memory use."""
-    encoding_learning_rate: float = 1e-2
-    """Adam's learning rate for hash grids and proposal networks."""
     optimizer: Literal["muon", "adam"] = "muon"
     """Optimizer for the weight matrices of the hidden layers. Adam trains all other parameters."""
+    hidden_learning_rate: float = 3e-3
+    """Learning rate for the weight matrices of the hidden layers."""
+    muon_momentum: float = 0.95
+    """Muon's momentum, between 0 and 0.999. Less momentum allows a higher learning rate."""
+    muon_ns_steps: int = 5
+    """Number of Newton-Schulz iterations of Muon. Fewer iterations leave small singular values of an update smaller."""
+    first_layer_learning_rate: float = 3e-4
+    """Adam's learning rate for the weights of a first layer that reads coordinates, in radians per unit.
+    It is divided by the frequency scale of the layer's activation, if there is one."""
+    activation_learning_rate: float = 3e-3
+    """Adam's learning rate for the amplitudes, frequencies and phases of STAF."""
+    encoding_learning_rate: float = 1e-2
+    """Adam's learning rate for the tables of hash grids, and for proposal networks."""
+    network_learning_rate: float = 1e-3
+    """Adam's learning rate for all other parameters: biases, output layers, appearance embeddings."""
+    learning_rate_decay: float = 0.01
+    """Learning rates decay exponentially to this fraction of their initial value."""
+
+    def __post_init__(self) -> None:
+        rates = [name for name in known_keys(self) if name.endswith("learning_rate")]
+        check_range(self, **dict.fromkeys(rates, (0.0, 10.0)), learning_rate_decay=(1e-6, 1.0))
+        check_range(self, muon_momentum=(0, 0.999), muon_ns_steps=(1, 20))
+        check_choice(self, optimizer=("muon", "adam"))
+
+
+@dataclass(frozen=True)
+class TrainingConfig(OptimizationConfig):
+    """Training of a radiance field: steps, rays and learning rates."""
+
     hidden_learning_rate: float = 5e-2
     """Learning rate for the weight matrices of the hidden layers."""
     network_learning_rate: float = 5e-3
@@ -172,6 +193,13 @@ class TrainingConfig:
     """Adam's learning rate for the amplitudes, frequencies and phases of STAF."""
     learning_rate_decay: float = 0.1
     """Learning rates decay exponentially to this fraction of their initial value."""
+
+    steps: int = 3000
+    """Number of training steps."""
+    rays_per_step: int = 1024
+    """Number of rays per training step."""
+    rays_per_chunk: int = 2048
+    """Number of rays that are rendered at a time at evaluation. It limits the memory use."""
     camera_optimizer: bool = False
     """Optimise the camera poses during training.
     In a short run this moves the training poses away from the held-out ones."""
@@ -187,11 +215,9 @@ class TrainingConfig:
     """Longest side of the viewer's images in pixels (64 to 2048). Larger ones slow down training more."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_range(self, steps=(1, math.inf), rays_per_step=(1, math.inf), rays_per_chunk=(1, math.inf))
-        rates = [name for name in known_keys(self) if name.endswith("learning_rate")]
-        check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"learning_rate_decay": (1e-6, 1.0)})
         check_range(self, train_every=(1, math.inf))
-        check_choice(self, optimizer=("muon", "adam"))
         check_range(self, camera_warmup=(0, math.inf), max_image_size=(16, math.inf), viewer_resolution=(64, 2048))
 
 
@@ -275,7 +301,7 @@ class RadianceConfig:
 
 
 @dataclass(frozen=True)
-class FitConfig:
+class FitConfig(OptimizationConfig):
     """Training of a fit: duration, batch size and learning rates."""
 
     minutes: float = 5.0
@@ -287,36 +313,15 @@ class FitConfig:
     0: no epochs. Every batch is drawn from all pixels or samples with replacement."""
     points: int = 16384
     """Batch size: number of points per training step. 0: all pixels or samples in every step."""
-    optimizer: Literal["muon", "adam"] = "muon"
-    """Optimizer for the weight matrices of the hidden layers. Adam trains all other parameters."""
-    hidden_learning_rate: float = 3e-3
-    """Learning rate for the weight matrices of the hidden layers."""
-    muon_momentum: float = 0.95
-    """Muon's momentum, between 0 and 0.999. Less momentum allows a higher learning rate."""
-    muon_ns_steps: int = 5
-    """Number of Newton-Schulz iterations of Muon. Fewer iterations leave small singular values of an update smaller."""
-    first_layer_learning_rate: float = 3e-4
-    """Adam's learning rate for the weights of a first layer that reads coordinates, in radians per unit.
-    It is divided by the frequency scale of the layer's activation, if there is one."""
-    network_learning_rate: float = 1e-3
-    """Adam's learning rate for the biases and the output layer."""
-    activation_learning_rate: float = 3e-3
-    """Adam's learning rate for the amplitudes, frequencies and phases of STAF."""
     activation_delay: float = 0.0
     """Fraction of the training after which the amplitudes, frequencies and phases start to train."""
-    encoding_learning_rate: float = 1e-2
-    """Adam's learning rate for the tables of a hash grid."""
-    learning_rate_decay: float = 0.01
-    """Learning rates decay exponentially to this fraction of their initial value."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_range(self, minutes=(0, math.inf), steps=(0, math.inf), points=(0, math.inf), epochs=(0, math.inf))
-        check_choice(self, optimizer=("muon", "adam"))
         if not (self.minutes or self.steps or self.epochs):
             raise ValueError("one of minutes, steps and epochs must be positive, got 0 for all")
-        rates = [name for name in known_keys(self) if name.endswith("learning_rate")]
-        check_range(self, **dict.fromkeys(rates, (0.0, 10.0)) | {"learning_rate_decay": (1e-6, 1.0)})
-        check_range(self, activation_delay=(0, 1), muon_momentum=(0, 0.999), muon_ns_steps=(1, 20))
+        check_range(self, activation_delay=(0, 1))
 
 
 @dataclass(frozen=True)

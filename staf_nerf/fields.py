@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from staf_nerf.activations import STAF
 from staf_nerf.config import ColorConfig, FieldConfig
 from staf_nerf.encodings import Encoding, FourierFeatures, HashGrid, Identity, Implementation, SphericalHarmonics
 from staf_nerf.mlp import CoordinateMLP
@@ -349,28 +348,3 @@ def make_mlp(
 def count_parameters(module: nn.Module) -> int:
     """Returns the number of parameters. A complex parameter counts as two."""
     return sum((1 + p.is_complex()) * p.numel() for p in module.parameters())
-
-
-def parameter_groups(module: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Groups a module's parameters by the optimizer and learning rate that suit them.
-
-    Returns:
-        "encoding": tables of hash grids. "first": weights of layers that read coordinates. "matrix": real weight
-        matrices (n_out, n_in) of the other hidden layers, for Muon. "activation": C, Ω and Φ. "network": all others.
-    """
-    names = ("encoding", "first", "matrix", "activation", "network")
-    groups: dict[str, list[nn.Parameter]] = {name: [] for name in names}
-    seen: set[nn.Parameter] = set()
-    for child in module.modules():  # a network comes before its own layers
-        if isinstance(child, CoordinateMLP):
-            weights = [p for linear in child.linears for p in linear.parameters() if p.ndim == 2]
-            firsts = int(child.reads_coordinates)
-            kinds = {"first": weights[:firsts], "matrix": [p for p in weights[firsts:] if not p.is_complex()]}
-        elif isinstance(child, HashGrid):
-            kinds = {"encoding": list(child.parameters())}
-        else:
-            kinds = {"activation" if isinstance(child, STAF) else "network": list(child.parameters(recurse=False))}
-        for kind, found in kinds.items():
-            groups[kind] += [p for p in found if p not in seen]
-            seen |= set(found)
-    return groups

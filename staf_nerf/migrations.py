@@ -32,6 +32,8 @@ RENAMED = {
     "readout": "read_noise",
 }
 """Keys of earlier formats, in settings and frames."""
+RENAMED_GROUPS = {"matrix": "hidden"}
+"""Groups of parameters of earlier versions, in checkpoints of radiance fields."""
 OF_TASKS = {"factor": ("superres",), "photons": ("denoise",), "readout": ("denoise",)}
 """Settings of format 1 that every image had, and that only these tasks have since."""
 

@@ -8,7 +8,7 @@ import torch
 
 from staf_nerf.config import FieldConfig, FitConfig, ImageConfig
 from staf_nerf.encodings import HashGrid
-from staf_nerf.fit import fit
+from staf_nerf.fitting.loop import fit
 from staf_nerf.kernels import staf, triton_is_here
 from staf_nerf.metrics.image import image_psnr
 from staf_nerf.signals.image import ImageSignal, image_field

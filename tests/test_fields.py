@@ -4,14 +4,13 @@ from torch import nn
 
 from staf_nerf import (
     ColorConfig,
-    CoordinateMLP,
     FieldConfig,
     NeuralField,
     RadianceField,
     SignedDistanceField,
     SurfaceField,
 )
-from staf_nerf.fields import FieldStack, count_parameters, parameter_groups, truncated_exp
+from staf_nerf.fields import FieldStack, count_parameters, truncated_exp
 
 SMALL_GRID = FieldConfig(encoding="hash", num_levels=3, log2_table_size=8, max_resolution=32, hidden_features=16)
 
@@ -82,34 +81,6 @@ def test_truncated_exp_is_exp_below_its_limit_and_keeps_a_gradient_above():
     assert y[2].isfinite()
     y.sum().backward()
     assert x.grad[2] > 0
-
-
-def test_groups_hold_every_parameter_once():
-    field = RadianceField(SMALL_GRID, ColorConfig())
-    groups = parameter_groups(field)
-    listed = [id(p) for parameters in groups.values() for p in parameters]
-    assert sorted(listed) == sorted(id(p) for p in field.parameters())
-    assert [p.shape for p in groups["encoding"]] == [field.geometry.encoding.table.shape]
-    assert len(groups["activation"]) == 3 * 3  # C, Ω and Φ of one density and two colour layers
-    linears = [*field.geometry.mlp.linears, *field.color_mlp.linears]
-    assert {id(p) for p in groups["matrix"]} == {id(linear.weight) for linear in linears}
-    assert not groups["first"]  # it reads the grid's features
-
-
-def test_weights_that_read_coordinates_are_a_group_of_their_own():
-    mlp = CoordinateMLP(2, 1, hidden_features=4, hidden_layers=3)
-    first, *others = mlp.linears
-    groups = parameter_groups(mlp)
-    assert [id(p) for p in groups["first"]] == [id(first.weight)]
-    assert [id(p) for p in groups["matrix"]] == [id(linear.weight) for linear in others]
-
-
-def test_complex_weights_are_no_matrices_for_muon():
-    network = CoordinateMLP(2, 1, activation="gabor", hidden_features=4, hidden_layers=2)
-    groups = parameter_groups(network)
-    assert [p.shape for p in groups["first"]] == [(4, 2)]
-    assert not groups["matrix"]  # what follows the first layer is complex
-    assert sum(len(parameters) for parameters in groups.values()) == 6
 
 
 def test_gradient_with_respect_to_positions_is_that_of_finite_differences(generator):

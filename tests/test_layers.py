@@ -11,12 +11,12 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "staf_nerf"
 
 ORDER = [
-    {"config", "cores", "errors", "kernels", "initialization", "mesh", "memory", "migrations", "muon"},
+    {"config", "errors", "kernels", "initialization", "machine", "mesh", "migrations"},
     {"presets", "activations", "encodings", "progress"},
     {"mlp"},
     {"fields"},
     {"signals", "theory"},
-    {"fit", "export", "files", "metrics"},
+    {"fitting", "export", "files", "metrics"},
     {"figures"},
     {"tasks"},
     {"checkpoint"},

@@ -71,7 +71,7 @@ def measure(checkpoint: Path, resolution: int, *, whole: bool) -> tuple[Extracti
     import open3d  # noqa: F401  (do not measure its import)
 
     from staf_nerf.checkpoint import load_shape
-    from staf_nerf.memory import keep_freed_memory
+    from staf_nerf.machine.memory import keep_freed_memory
     from staf_nerf.mesh.extract import extract_mesh
     from staf_nerf.progress import peak_memory
     from staf_nerf.tasks.shape import shape_source

@@ -128,7 +128,7 @@ def train_one(
     benchmark: NerfBenchmark, data: Path, method: str, seed: int, after: Callable[[Any], Row] | None = None
 ) -> Row:
     """Trains a method on a capture and returns its scores, with those of `after(trainer)` if it is given."""
-    from staf_nerf.memory import keep_freed_memory
+    from staf_nerf.machine.memory import keep_freed_memory
     from staf_nerf.plugin import run as runs
 
     keep_freed_memory()  # our methods do this, so do it for all methods

@@ -61,7 +61,7 @@ class NerfSpeedBenchmark:
 
 def run(benchmark: NerfSpeedBenchmark) -> dict[str, Any]:
     """Returns rows with median and quartiles of rays/s and seconds per view, and ratios to the last method."""
-    from staf_nerf.memory import keep_freed_memory
+    from staf_nerf.machine.memory import keep_freed_memory
 
     keep_freed_memory()  # our methods do this, so do it for all methods
     rows = []

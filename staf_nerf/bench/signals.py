@@ -23,7 +23,7 @@ from staf_nerf.bench.summary import Grouping, shared_columns, summarize, with_de
 from staf_nerf.bench.sweep import Row, changed, parse, run_missing
 from staf_nerf.bench.timing import Spread, interleave
 from staf_nerf.fields import count_parameters
-from staf_nerf.fit import Training, fit
+from staf_nerf.fitting.loop import Training, fit
 from staf_nerf.jobs.output import write_json
 from staf_nerf.presets import load_preset, preset_names
 from staf_nerf.progress import peak_memory

@@ -9,7 +9,7 @@ from torch import nn
 
 from staf_nerf.activations import STAF
 from staf_nerf.figures.plot import new_figure, save_figure
-from staf_nerf.fit import History
+from staf_nerf.fitting.loop import History
 
 
 class SinusoidTrace:

@@ -16,10 +16,10 @@ from staf_nerf.checkpoint import FIELD_FILE, Checkpoint, save_field
 from staf_nerf.errors import IncompleteError
 from staf_nerf.fields import FieldStack, count_parameters
 from staf_nerf.figures.training import SinusoidTrace, draw_curve
-from staf_nerf.fit import RECORD_EVERY, History, fit, steps_per_epoch
+from staf_nerf.fitting.loop import RECORD_EVERY, History, fit, steps_per_epoch
 from staf_nerf.jobs.output import check_folder, metrics_table, prepare_folder, shown, write_page, write_whole
 from staf_nerf.jobs.processes import Processes, processes
-from staf_nerf.memory import keep_freed_memory
+from staf_nerf.machine.memory import keep_freed_memory
 from staf_nerf.progress import Stages, peak_memory
 from staf_nerf.signals.signal import Signal
 from staf_nerf.tasks import Problem, Task, find_task

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import arg
 
-from staf_nerf.cores import shared_cores
 from staf_nerf.jobs.output import write_whole
-from staf_nerf.memory import keep_freed_memory, return_freed_memory
+from staf_nerf.machine.cores import shared_cores
+from staf_nerf.machine.memory import keep_freed_memory, return_freed_memory
 from staf_nerf.mesh.clean import (
     clamped,
     cropped,

@@ -23,10 +23,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
-from staf_nerf.cores import shared_cores
 from staf_nerf.errors import unusable
 from staf_nerf.fields import count_parameters
 from staf_nerf.jobs import mesh
+from staf_nerf.machine.cores import shared_cores
 from staf_nerf.plugin import run
 from staf_nerf.plugin.mesh_source import source_of
 from staf_nerf.plugin.methods import detect_device, trainer_config

@@ -12,16 +12,14 @@ from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConf
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-from staf_nerf.config import RadianceConfig
+from staf_nerf.config import RadianceConfig, TrainingConfig
+from staf_nerf.fitting.optimizers import learning_rates
 from staf_nerf.plugin.dataparser import CaptureDataParserConfig
 from staf_nerf.plugin.model import StafModelConfig
 from staf_nerf.plugin.pipeline import StafPipelineConfig
 from staf_nerf.plugin.surface_model import StafSurfaceModelConfig
 from staf_nerf.plugin.trainer import FusedAdamConfig, MuonConfig, StafTrainerConfig
 from staf_nerf.presets import Device, load_preset
-
-ADAM_EPS = 1e-15
-"""Adam's epsilon. It is small because a hash grid's gradients are small (instant-ngp, arXiv 2201.05989, section 4)."""
 
 
 def detect_device() -> Device:
@@ -34,25 +32,18 @@ def detect_device() -> Device:
 def trainer_config(name: str, preset: RadianceConfig, device: Device) -> StafTrainerConfig:
     """Returns nerfstudio's trainer configuration for a method and its preset."""
     training = preset.training
-    rates = {
-        "proposal_networks": training.encoding_learning_rate,
-        "encoding": training.encoding_learning_rate,
-        "matrix": training.hidden_learning_rate,
-        "network": training.network_learning_rate,
-        "activation": training.activation_learning_rate,
-    }
-    by_muon = "matrix" if training.optimizer == "muon" else None
+    rates = learning_rates(training)
     optimizers = {
         group: {
-            "optimizer": MuonConfig(lr=rate) if group == by_muon else FusedAdamConfig(lr=rate, eps=ADAM_EPS),
+            "optimizer": _optimizer(group, rate, training),
             "scheduler": ExponentialDecaySchedulerConfig(
                 lr_final=rate * training.learning_rate_decay, max_steps=training.steps
             ),
         }
-        for group, rate in rates.items()
+        for group, rate in {**rates, "proposal_networks": rates["encoding"]}.items()
     }
     optimizers["camera_opt"] = {
-        "optimizer": FusedAdamConfig(lr=training.camera_learning_rate, eps=ADAM_EPS),
+        "optimizer": FusedAdamConfig(lr=training.camera_learning_rate),
         "scheduler": ExponentialDecaySchedulerConfig(
             lr_final=training.camera_learning_rate * training.learning_rate_decay,
             max_steps=training.steps,
@@ -84,6 +75,12 @@ def trainer_config(name: str, preset: RadianceConfig, device: Device) -> StafTra
             model=_model_config(preset),
         ),
     )
+
+
+def _optimizer(group: str, rate: float, training: TrainingConfig) -> FusedAdamConfig | MuonConfig:
+    if group == "hidden" and training.optimizer == "muon":
+        return MuonConfig(lr=rate, momentum=training.muon_momentum, ns_steps=training.muon_ns_steps)
+    return FusedAdamConfig(lr=rate)
 
 
 def _model_config(preset: RadianceConfig) -> StafModelConfig:

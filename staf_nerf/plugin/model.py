@@ -26,7 +26,7 @@ from torchmetrics.image import PeakSignalNoiseRatio
 from staf_nerf.activations import STAF
 from staf_nerf.config import ColorConfig, FieldConfig, RadianceConfig, SamplingConfig
 from staf_nerf.encodings import Implementation
-from staf_nerf.fields import parameter_groups
+from staf_nerf.fitting.optimizers import parameter_groups
 from staf_nerf.kernels.rays import distortion
 from staf_nerf.metrics.perceptual import load_lpips
 from staf_nerf.plugin.field import CubeContraction, ProposalField, StafField
@@ -154,7 +154,6 @@ class StafModel(NerfactoModel):
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
         groups = {"proposal_networks": list(self.proposal_networks.parameters()), **parameter_groups(self.field)}
-        groups["matrix"] += groups.pop("first")
         self.camera_optimizer.get_param_groups(param_groups=groups)
         return {name: parameters for name, parameters in groups.items() if parameters}
 

@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from staf_nerf.config import FitConfig
-from staf_nerf.fit import fit
+from staf_nerf.fitting.loop import fit
 from staf_nerf.mesh.carve import Carving, seen_points
 from staf_nerf.mesh.fuse import View
 from staf_nerf.plugin.model import StafModel

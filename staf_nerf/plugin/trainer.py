@@ -20,36 +20,55 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from nerfstudio.engine.optimizers import AdamOptimizerConfig, OptimizerConfig
+from nerfstudio.engine.optimizers import AdamOptimizerConfig, OptimizerConfig, Optimizers
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from staf_nerf.cores import shared_cores
 from staf_nerf.errors import debugging, explain
-from staf_nerf.memory import keep_freed_memory
-from staf_nerf.muon import PreciseMuon
+from staf_nerf.fitting.optimizers import ADAM_EPS, MUON_EPS, adam, first_layer_scales, muon
+from staf_nerf.machine.cores import shared_cores
+from staf_nerf.machine.memory import keep_freed_memory
+from staf_nerf.migrations import RENAMED_GROUPS
 
 
 @dataclass
 class FusedAdamConfig(AdamOptimizerConfig):
-    """Fused Adam. With the table of a hash grid, Adam takes a large part of a training step on a CPU."""
+    """Adam as in `staf_nerf.fitting.optimizers`."""
+
+    eps: float = ADAM_EPS
 
     def setup(self, params: list[torch.nn.Parameter]) -> torch.optim.Adam:
-        fused = all(parameter.is_floating_point() for parameter in params)  # torch has none for complex weights
-        return torch.optim.Adam(params, lr=self.lr, eps=self.eps, weight_decay=self.weight_decay, fused=fused)
+        return adam([{"params": params, "lr": self.lr, "eps": self.eps, "weight_decay": self.weight_decay}])
 
 
 @dataclass
 class MuonConfig(OptimizerConfig):
     """Muon: updates each matrix by an orthogonal matrix, so by equal amounts in all directions (Jordan et al. 2024)."""
 
-    eps: float = 1e-7
+    eps: float = MUON_EPS
     """Added to the norm of a gradient before the gradient is made orthogonal."""
+    momentum: float = 0.95
+    """Momentum, between 0 and 0.999."""
+    ns_steps: int = 5
+    """Number of Newton-Schulz iterations."""
 
     def setup(self, params: list[torch.nn.Parameter]) -> torch.optim.Muon:
-        kind = PreciseMuon if all(parameter.device.type == "cpu" for parameter in params) else torch.optim.Muon
-        return kind(params, lr=self.lr, weight_decay=0.0, eps=self.eps)
+        return muon(params, self.lr, momentum=self.momentum, ns_steps=self.ns_steps, eps=self.eps)
+
+
+class StafOptimizers(Optimizers):
+    """nerfstudio's optimizers, which also read the states of version 0.1."""
+
+    def load_optimizers(self, loaded_state: dict[str, Any]) -> None:
+        states = {RENAMED_GROUPS.get(name, name): state for name, state in loaded_state.items()}
+        if "first_layer" in self.optimizers and "first_layer" not in states:
+            # Version 0.1 had weights that read coordinates among the matrices. Their first moments start anew.
+            states.pop("hidden", None)
+        super().load_optimizers(states)
+
+    def load_schedulers(self, loaded_state: dict[str, Any]) -> None:
+        super().load_schedulers({RENAMED_GROUPS.get(name, name): state for name, state in loaded_state.items()})
 
 
 @dataclass
@@ -148,6 +167,15 @@ def _loaded_from() -> Path | None:
     return None
 
 
+def _slower(options: dict[str, Any], factor: float) -> dict[str, Any]:
+    """Returns an optimizer and its scheduler with learning rates divided by a factor."""
+    optimizer, scheduler = options["optimizer"], options["scheduler"]
+    return {
+        "optimizer": dataclasses.replace(optimizer, lr=optimizer.lr / factor),
+        "scheduler": dataclasses.replace(scheduler, lr_final=scheduler.lr_final / factor),
+    }
+
+
 def check_readable(checkpoint: Path) -> None:
     """Raises ValueError if a checkpoint file is truncated or not a checkpoint."""
     if not zipfile.is_zipfile(checkpoint):
@@ -178,6 +206,16 @@ class StafTrainer(Trainer):
         if self.config.machine.device_type == "cpu":
             keep_freed_memory()
         super().setup(test_mode=test_mode)
+
+    def setup_optimizers(self) -> Optimizers:
+        """Returns the optimisers of all groups. The rate of "first_layer" is per frequency, as for signals."""
+        groups = self.pipeline.get_param_groups()
+        config = {RENAMED_GROUPS.get(name, name): options for name, options in self.config.optimizers.items()}
+        if "first_layer" in groups:
+            field: Any = self.pipeline.model.field
+            (scale,) = set(first_layer_scales(field))
+            config["first_layer"] = _slower(config.get("first_layer", config["network"]), scale)
+        return StafOptimizers(config, groups)
 
     def train_iteration(self, step: int):
         loss, losses, metrics = super().train_iteration(step)

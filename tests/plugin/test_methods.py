@@ -57,9 +57,9 @@ def test_every_optimizer_group_of_a_model_has_its_learning_rate(tmp_path):
     }
     made = trainer(tmp_path, changes={"training": rates})
     found = {name: optimizer.param_groups[0]["initial_lr"] for name, optimizer in made.optimizers.optimizers.items()}
-    assert found == {"proposal_networks": 0.01, "encoding": 0.01, "network": 0.02, "activation": 0.03, "matrix": 0.04}
+    assert found == {"proposal_networks": 0.01, "encoding": 0.01, "network": 0.02, "activation": 0.03, "hidden": 0.04}
     by_muon = {name for name, one in made.optimizers.optimizers.items() if isinstance(one, torch.optim.Muon)}
-    assert by_muon == {"matrix"}
+    assert by_muon == {"hidden"}
 
 
 def test_learning_rates_decay_to_the_stated_part(tmp_path):

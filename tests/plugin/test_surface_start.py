@@ -5,7 +5,7 @@ import torch
 from torch import Generator
 
 from staf_nerf.config import ColorConfig, FieldConfig, FitConfig, SurfaceConfig
-from staf_nerf.fit import fit
+from staf_nerf.fitting.loop import fit
 from staf_nerf.mesh.carve import seen_points
 from staf_nerf.mesh.fuse import View
 from staf_nerf.plugin.surface_field import Cube, StafSurfaceField

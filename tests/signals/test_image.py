@@ -12,7 +12,7 @@ from skimage.metrics import structural_similarity
 from staf_nerf.config import DenoisingConfig, FieldConfig, ImageConfig, SuperResolutionConfig
 from staf_nerf.fields import NeuralField
 from staf_nerf.files.image import read_image, write_image
-from staf_nerf.fit import steps_per_epoch
+from staf_nerf.fitting.loop import steps_per_epoch
 from staf_nerf.metrics.image import measure_image
 from staf_nerf.signals import sampling
 from staf_nerf.signals.image import ImageSignal, image_field, image_field_config

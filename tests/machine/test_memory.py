@@ -6,7 +6,7 @@ import pytest
 
 PROGRAM = """
 import ctypes
-from staf_nerf.memory import keep_freed_memory, return_freed_memory
+from staf_nerf.machine.memory import keep_freed_memory, return_freed_memory
 
 class Statistics(ctypes.Structure):  # glibc's struct mallinfo2
     _fields_ = [(name, ctypes.c_size_t) for name in

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from staf_nerf import cores
+from staf_nerf.machine import cores
 
 applies = pytest.mark.skipif(
     cores.waited() is None or cores._gnu_openmp() is None or torch.get_num_threads() < 2,

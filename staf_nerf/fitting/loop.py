@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, distributed, nn
+from torch import Generator, Tensor, nn
 
 from staf_nerf.config import FitConfig
-from staf_nerf.cores import shared_cores
-from staf_nerf.fields import parameter_groups
-from staf_nerf.mlp import CoordinateMLP
+from staf_nerf.fitting import processes
+from staf_nerf.fitting.optimizers import make_optimizers
+from staf_nerf.machine.cores import shared_cores
 from staf_nerf.signals.signal import Signal
 
 RECORD_EVERY = 10
@@ -134,7 +134,7 @@ def fit(
     training.keep_best()
     if progress is not None and history.losses:
         progress(1.0, history)
-    if resume is not None and not history.interrupted and _rank() == 0:
+    if resume is not None and not history.interrupted and processes.rank() == 0:
         resume.unlink(missing_ok=True)
     return history
 
@@ -174,10 +174,10 @@ class Training:
         """Does one step, or goes back after a loss that is not finite. Returns whether losses were recorded."""
         step = self.history.steps
         batch = self.signal.batch(self.config.points, self.generator)
-        losses = self.signal.losses(self.model, _share(batch))
+        losses = self.signal.losses(self.model, processes.share(batch))
         record = step % RECORD_EVERY == 0
         if record:
-            values = {name: _mean_over_processes(loss.detach(), batch) for name, loss in losses.items()}
+            values = {name: processes.mean(loss.detach(), batch) for name, loss in losses.items()}
             if not all(math.isfinite(value) for value in values.values()):
                 self._roll_back(values)
                 return False
@@ -189,8 +189,8 @@ class Training:
         self._set_rates(done)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-        (torch.stack(list(losses.values())).sum() * _weight(batch)).backward()
-        _average_gradients(self.model)
+        (torch.stack(list(losses.values())).sum() * processes.weight(batch)).backward()
+        processes.average_gradients(self.model)
         for optimizer in self.optimizers:
             optimizer.step()
         self.history.steps += 1
@@ -205,7 +205,7 @@ class Training:
 
     def save(self, path: Path) -> None:
         """Writes the state atomically: it replaces the file only when it is complete."""
-        if _rank() != 0:
+        if processes.rank() != 0:
             return
         state = {
             **self._snapshot(),
@@ -283,42 +283,6 @@ class Training:
             self.best = error, copy.deepcopy(self.model.state_dict())
 
 
-def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Optimizer]:
-    """Returns Muon (or Adam) for the matrices of hidden layers and Adam for all other parameters, with their rates.
-
-    Adam also trains weights that read coordinates. They change a phase ω w·x, and a suitable rate of change of the
-    phase does not depend on ω. The configured rate is therefore that of ω w.
-    """
-    groups = parameter_groups(model)
-    rates = {
-        "matrix": config.hidden_learning_rate,
-        "encoding": config.encoding_learning_rate,
-        "activation": config.activation_learning_rate,
-        "network": config.network_learning_rate,
-    }
-    chosen: list[torch.optim.Optimizer] = []
-    if groups["matrix"] and config.optimizer == "muon":
-        muon = torch.optim.Muon(
-            groups.pop("matrix"),
-            lr=config.hidden_learning_rate,
-            momentum=config.muon_momentum,
-            ns_steps=config.muon_ns_steps,
-            weight_decay=0.0,
-        )
-        chosen.append(muon)
-    rest: list[dict[str, Any]] = [
-        {"params": groups[name], "lr": rates[name], "name": name} for name in rates if groups.get(name)
-    ]
-    for mlp in model.modules():
-        if isinstance(mlp, CoordinateMLP) and mlp.reads_coordinates and len(mlp.linears):
-            first: Any = mlp.activations[0]
-            rate = config.first_layer_learning_rate / first.argument_scale
-            rest.append({"params": [mlp.linears[0].weight], "lr": rate, "name": "first"})
-    fused = all(p.is_floating_point() for group in rest for p in group["params"])
-    chosen.append(torch.optim.Adam(rest, fused=fused))
-    return chosen
-
-
 def _without_duration(settings: Mapping[str, Any]) -> dict[str, Any]:
     others = {name: value for name, value in settings.items() if name not in DURATION}
     return {**others, "in epochs": settings["epochs"] > 0}
@@ -328,58 +292,4 @@ def _part_done(config: FitConfig, history: History) -> float:
     of_steps = history.steps / config.steps if config.steps else 0.0
     of_time = history.seconds / (60.0 * config.minutes) if config.minutes else 0.0
     done = max(of_steps, of_time)
-    if _processes() > 1 and config.minutes:  # all processes use the clock of the first one
-        clock = torch.tensor(done, dtype=torch.float64)
-        distributed.broadcast(clock, src=0)
-        done = float(clock)
-    return done
-
-
-# --- several processes -----------------------------------------------------------------------------------------------
-
-
-def _processes() -> int:
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-
-
-def _rank() -> int:
-    return distributed.get_rank() if _processes() > 1 else 0
-
-
-def _share(batch: Any) -> Any:
-    """Returns this process's share of a batch: every n-th point for n processes."""
-    if _processes() == 1 or batch is None:
-        return batch
-    if isinstance(batch, Tensor):
-        return batch[_rank() :: _processes()]
-    return tuple(_share(part) for part in batch)
-
-
-def _weight(batch: Any) -> float:
-    """Returns the weight of this process's mean, such that the average over processes is the mean over all points."""
-    if _processes() == 1:
-        return 1.0
-    count = len(batch if isinstance(batch, Tensor) else batch[0])
-    return len(range(_rank(), count, _processes())) * _processes() / count
-
-
-def _mean_over_processes(value: Tensor, batch: Any) -> float:
-    if _processes() > 1:
-        value = value * _weight(batch)
-        distributed.all_reduce(value)
-        value = value / _processes()
-    return float(value)
-
-
-def _average_gradients(model: nn.Module) -> None:
-    """Averages the gradients over processes in one message. torch's DDP makes no promise for double backward."""
-    if _processes() == 1:
-        return
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    parts = [(torch.view_as_real(g) if g.is_complex() else g).reshape(-1) for g in gradients]
-    flat = torch.cat(parts)
-    distributed.all_reduce(flat)
-    flat /= _processes()
-    for gradient, part in zip(gradients, flat.split([len(part) for part in parts]), strict=True):
-        real = torch.view_as_real(gradient) if gradient.is_complex() else gradient
-        real.copy_(part.view_as(real))
+    return processes.of_the_first(done) if config.minutes else done

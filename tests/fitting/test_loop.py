@@ -7,8 +7,9 @@ import torch
 from torch import Generator, distributed, multiprocessing
 
 from staf_nerf.config import FieldConfig, FitConfig, ImageConfig
-from staf_nerf.fields import NeuralField, parameter_groups
-from staf_nerf.fit import fit, make_optimizers
+from staf_nerf.fields import NeuralField
+from staf_nerf.fitting.loop import fit
+from staf_nerf.fitting.optimizers import parameter_groups
 from staf_nerf.signals.image import ImageSignal, image_field
 from staf_nerf.signals.signal import Signal
 
@@ -181,16 +182,6 @@ def test_a_fit_in_passes_goes_on_within_a_pass(tmp_path):
         assert torch.equal(mine, theirs)
 
 
-@pytest.mark.parametrize(("activation", "scale"), [("staf", 10.0), ("gaussian", 20.0), ("filter", 1.0), ("relu", 1.0)])
-def test_weights_that_read_coordinates_turn_phases_at_one_rate_whatever_the_frequency(activation, scale):
-    model = NeuralField(1, 1, FieldConfig(hidden_features=8, hidden_layers=2, activation=activation, first_omega=10.0))
-    _, adam = make_optimizers(model, dataclasses.replace(STEPS, first_layer_learning_rate=0.5))
-    (rate,) = [g["lr"] for g in adam.param_groups if g["params"][0] is model.mlp.linears[0].weight]
-    assert rate == pytest.approx(0.5 / scale)
-    encoded = NeuralField(1, 1, FieldConfig(hidden_features=8, hidden_layers=2, encoding="octaves"))
-    assert any(p is encoded.mlp.linears[0].weight for p in make_optimizers(encoded, STEPS)[0].param_groups[0]["params"])
-
-
 @pytest.mark.parametrize("optimizer", ["muon", "adam"])
 def test_sinusoids_learn_from_their_delay_on_and_the_rest_from_the_start(optimizer):
     model, seen = field(), []
@@ -203,13 +194,6 @@ def test_sinusoids_learn_from_their_delay_on_and_the_rest_from_the_start(optimiz
     _, sinusoids, network = seen[0]
     assert not torch.equal(network, seen[1][2])
     assert [torch.equal(sinusoids, later) for _, later, _ in seen] == [done < 0.5 for done, _, _ in seen]
-
-
-def test_adam_can_take_the_matrices_too():
-    model = field()
-    optimizers = make_optimizers(model, dataclasses.replace(STEPS, optimizer="adam"))
-    assert [type(optimizer).__name__ for optimizer in optimizers] == ["Adam"]
-    assert sum(len(group["params"]) for group in optimizers[0].param_groups) == len(list(model.parameters()))
 
 
 class Precise(Waves):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from staf_nerf.muon import PreciseMuon, orthogonal
+from staf_nerf.fitting.muon import PreciseMuon, orthogonal
 
 SHAPES = [(24, 9), (9, 24), (16, 16)]
 

@@ -1,0 +1,1 @@
+"""Fitting a field to a signal: the loop, the optimisers, several processes."""
