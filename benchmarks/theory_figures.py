@@ -1,4 +1,4 @@
-"""Figures of the theory page: `python -m staf_nerf.jobs.theory_figures --output docs` takes a minute on one core."""
+"""Figures of the theory page: `python benchmarks/theory_figures.py --output docs` takes a minute on one core."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ import re
 import torch
 from PIL import Image
 
-from staf_nerf.jobs.theory_figures import draw_initialization, draw_spectrum, shrink
+from benchmarks.theory_figures import draw_initialization, draw_spectrum, shrink
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "explanation" / "theory.md"
