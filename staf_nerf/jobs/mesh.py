@@ -59,7 +59,8 @@ class MakeMesh:
     keep_unseen: bool = False
     """Keep parts of the surface that no camera sees."""
     keep_parts: int | None = None
-    """Largest number of connected parts to keep, the largest first. Defaults to all."""
+    """Largest number of connected parts to keep, the largest first. Defaults to all.
+    They are selected before decimation, so that all triangles belong to them."""
     smallest_part: float = 0.05
     """Remove connected parts with a bounding box diagonal below this fraction of the largest part's."""
     holes: float = 0.02
@@ -136,6 +137,8 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
             with stages.attempt("decimation"):
                 fewer = decimated(mesh, job.triangles)
                 mesh = _boxed(fewer, clamped, job, to_frame)  # decimation moves vertices, also those at the cut
+                if job.keep_parts is not None:  # it may also split a part
+                    mesh = without_floaters(mesh, smallest=0.0, most=job.keep_parts)
                 if len(mesh.triangles) > job.triangles:
                     console.print(f"warning: {len(mesh.triangles)} triangles are left, fewer would not keep the shape")
             _refuse_empty(mesh, f"decimation to {job.triangles} triangles")
@@ -154,7 +157,8 @@ def run(source: Source, job: MakeMesh, console: Console | None = None) -> dict[s
         for old in (job.picture, job.report):
             old.unlink(missing_ok=True)
         with stages.attempt("picture"):
-            save_preview(job.picture, coloured, up=source.up)
+            axes = to_frame[:3, :3] / np.linalg.norm(to_frame[:3, :3], axis=1, keepdims=True)
+            save_preview(job.picture, coloured, up=source.up, axes=axes)
     found = report(placed)
     found |= {
         "colors": "texture" if texture is not None else found["colors"],
