@@ -5,9 +5,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from staf_nerf import encodings
-from staf_nerf.encodings import FourierFeatures, HashGrid, Identity, SphericalHarmonics
+from staf_nerf.encodings import FourierFeatures, HashGrid, Identity, SphericalHarmonics, finest_cell
 from staf_nerf.kernels import hash_grid, library
 from tests.conftest import opcheck
 from tests.reference import oracles
@@ -293,3 +294,8 @@ def test_spherical_harmonics_are_orthonormal(generator):
     gram = 4 * math.pi * values.T @ values / len(values)
     # Means of 400 000 draws of products with a deviation of about 1.5.
     torch.testing.assert_close(gram, torch.eye(16, dtype=torch.float64), atol=0.015, rtol=0)
+
+
+def test_the_finest_cell_of_a_network_is_that_of_its_finest_grid_and_none_without_a_grid():
+    assert finest_cell(nn.Sequential(HashGrid(2, max_resolution=64), HashGrid(3, max_resolution=128))) == 2 / 128
+    assert finest_cell(nn.Sequential(Identity(3), nn.Linear(3, 3))) is None

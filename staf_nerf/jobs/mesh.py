@@ -34,6 +34,13 @@ from staf_nerf.mesh.texture import LARGEST, SMALLEST, bake, with_vertex_colors
 from staf_nerf.mesh.triangles import Floats, TriangleMesh, box_around, moved
 from staf_nerf.progress import Stages, peak_memory
 
+FINER = 2
+"""How much finer than useful a resolution may be before the user is told."""
+TRIANGLES = 3.5
+"""Triangles of a surface, per square of the resolution: 3.6 million at 1024 (docs/benchmarks/extraction.md)."""
+DECIMATION = 10
+"""How many times the triangles that are kept are useful for decimation."""
+
 
 @dataclass(frozen=True)
 class MakeMesh:
@@ -214,10 +221,28 @@ def _surface(source: Source, job: MakeMesh, to_frame: Floats, stages: Stages) ->
                 f"leaves gaps and loose bits. Use --resolution {finest}, or larger views (--view-pixels)"
             )
         return mesh
+    finest, reason = _finest(source, job, bounds)
+    if job.resolution > FINER * finest:
+        stages.console.print(
+            f"warning: resolution {job.resolution} is much finer than {reason}, which costs time and memory only. "
+            f"Use --resolution {finest}"
+        )
     with stages("surface") as progress:
         return source.surface(
             bounds=bounds, level=job.level, resolution=job.resolution, memory=job.memory, progress=progress
         )
+
+
+def _finest(source: Source, job: MakeMesh, bounds: Floats) -> tuple[float, str]:
+    """Returns the finest useful resolution of a level set, and what it is limited by.
+
+    A field without a grid has no finest detail. There the triangles that are kept are the limit.
+    """
+    if source.detail is not None:
+        return max(round(float(np.ptp(bounds, axis=0).max()) / source.detail), 1), "the details that the field can hold"
+    if job.triangles:
+        return round(math.sqrt(DECIMATION * job.triangles / TRIANGLES)), f"{job.triangles} triangles (--triangles) show"
+    return math.inf, ""
 
 
 def report(mesh: TriangleMesh) -> dict[str, Any]:

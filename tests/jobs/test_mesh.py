@@ -1,11 +1,13 @@
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from staf_nerf.errors import IncompleteError
 from staf_nerf.jobs.mesh import MakeMesh, report, run
@@ -108,6 +110,25 @@ def test_voxels_finer_than_the_views_are_said(tmp_path, capsys):
     for resolution, said in ((60, False), (300, True)):
         run(made, MakeMesh(tmp_path / "ball.ply", resolution=resolution))
         assert ("finer than the views' pixels" in capsys.readouterr().out.replace("\n", " ")) == said
+
+
+@pytest.mark.parametrize(
+    ("detail", "options", "said"),
+    [
+        (0.1, {"resolution": 40}, None),  # the box has a side of 2
+        (0.1, {"resolution": 41}, "the details that the field can hold, .* Use --resolution 20$"),
+        (0.1, {"resolution": 41, "box": (0.0, 0.0, 0.0, 1.0, 0.9, 0.8), "frame": "model"}, "Use --resolution 10$"),
+        (None, {"resolution": 48}, None),
+        (None, {"resolution": 48, "triangles": 100}, r"100 triangles \(--triangles\) show, .* Use --resolution 17$"),
+        (None, {"resolution": 48, "triangles": 0}, None),
+    ],
+)
+def test_a_level_set_much_finer_than_useful_is_said_in_one_line(detail, options, said, tmp_path):
+    console = Console(record=True, width=1000)
+    run(source(detail=detail), MakeMesh(tmp_path / "egg.ply", **options), console)
+    lines = [line.rstrip() for line in console.export_text().splitlines() if "is much finer than" in line]
+    assert len(lines) == (said is not None)
+    assert all(re.search(said, line) for line in lines)
 
 
 def test_a_generous_box_does_not_leave_what_the_field_knows(tmp_path):
