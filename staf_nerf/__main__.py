@@ -46,15 +46,25 @@ class Output:
         return getattr(self.stream, name)
 
 
+def _run() -> None:
+    if sys.argv[1:] == ["doctor"]:  # it tells what is missing, also where that is what reads the command line
+        from staf_nerf.jobs import doctor
+
+        doctor.main()
+        return
+    from staf_nerf import cli
+
+    cli.main()
+
+
 def main() -> None:
-    """Entry point of `staf`. With STAF_DEBUG=1 errors are shown with their traceback."""
+    """Runs the command that the command line names. With STAF_DEBUG=1 errors are shown with their traceback."""
     before, output = sys.stdout, Output(sys.stdout)
     sys.stdout = output  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        from staf_nerf import cli
-
-        cli.main()
+        _run()
     except KeyboardInterrupt:
+        print("Interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         message = explain(error)

@@ -183,10 +183,7 @@ def doctor() -> None:
     """Checks this installation: tries each component, and says how to install what is missing."""
     from staf_nerf.jobs import doctor as module
 
-    with _without_warnings():
-        broken = module.run()
-    if broken:
-        sys.exit(1)
+    module.main()
 
 
 @contextmanager

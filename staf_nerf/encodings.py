@@ -182,7 +182,7 @@ class HashGrid(Encoding):
             )
         self.in_features = in_features
         self.out_features = num_levels * features_per_level + (in_features if coordinate_scale else 0)
-        self.features_per_level = features_per_level
+        self.features_per_level, self.max_resolution = features_per_level, max_resolution
         self.feature_scale, self.coordinate_scale = feature_scale, coordinate_scale
         growth = (max_resolution / base_resolution) ** (1.0 / max(num_levels - 1, 1))
         self.tcnn = None
@@ -227,6 +227,11 @@ class HashGrid(Encoding):
             f"{self.in_features}, out_features={self.out_features}, feature_scale={self.feature_scale:g}, "
             f"coordinate_scale={self.coordinate_scale:g}"
         )
+
+
+def finest_cell(module: nn.Module) -> float | None:
+    """Returns the side of the finest cells of the hash grids in a module, in coordinates, or None if it has none."""
+    return min((2.0 / part.max_resolution for part in module.modules() if isinstance(part, HashGrid)), default=None)
 
 
 # --- tiny-cuda-nn ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -94,15 +93,6 @@ class Stages(Attempts):
         self._progress.update(task, total=1.0, completed=done)
         if note:
             self._progress.update(task, note=note)
-
-
-def memory_available() -> int | None:
-    """Returns the bytes of memory that are free for this process, or None if the system does not report it."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return None
 
 
 def peak_memory() -> int | None:

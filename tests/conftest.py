@@ -6,6 +6,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +46,19 @@ def pytest_terminal_summary(terminalreporter) -> None:
             terminalreporter.write_line(f"skipped: {', '.join(names)}: {reason}; STAF_DATA names its folder")
         else:
             terminalreporter.write_line(f"skipped: {len(names)} of {reason!r}")
+
+
+TRACES_NESTED_VJPS = torch.__version__ >= (2, 13)
+"""Whether torch can trace a backward that calls `torch.func.vjp` inside of itself, as our derivatives do that are
+beyond those in C. Earlier versions raise errors of their own; the values without tracing are right there too."""
+
+
+def opcheck(operator: Any, inputs: tuple[Any, ...], *, nests_vjps: bool = False) -> None:
+    """torch's checks of an operator, without the one that traces its backward where torch cannot do that."""
+    checks = ["test_schema", "test_autograd_registration", "test_faketensor"]
+    if TRACES_NESTED_VJPS or not nests_vjps:
+        checks.append("test_aot_dispatch_dynamic")
+    torch.library.opcheck(operator, inputs, test_utils=checks)
 
 
 @pytest.fixture

@@ -5,10 +5,12 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from staf_nerf import encodings
-from staf_nerf.encodings import FourierFeatures, HashGrid, Identity, SphericalHarmonics
+from staf_nerf.encodings import FourierFeatures, HashGrid, Identity, SphericalHarmonics, finest_cell
 from staf_nerf.kernels import hash_grid, library
+from tests.conftest import opcheck
 from tests.reference import oracles
 
 SMALL = {"num_levels": 5, "log2_table_size": 8, "base_resolution": 3, "max_resolution": 40}
@@ -175,11 +177,11 @@ def test_native_hash_grid_operators_obey_torch_s_rules(generator):
     made = grid(3, generator).float()
     x = torch.rand(5, 3, generator=generator, requires_grad=True)
     levels = (made.scales, made.multipliers, made.rows, made.offsets, made.num_dense)
-    torch.library.opcheck(hash_grid.hash_grid_features, (x, made.table, *levels))
+    opcheck(hash_grid.hash_grid_features, (x, made.table, *levels))
     grad = torch.randn(5, made.out_features, generator=generator, requires_grad=True)
-    torch.library.opcheck(hash_grid.hash_grid_backward, (grad, x, made.table, *levels, True, True))
+    opcheck(hash_grid.hash_grid_backward, (grad, x, made.table, *levels, True, True))
     v = (torch.randn(5, 3, generator=generator, requires_grad=True), torch.randn_like(made.table).requires_grad_())
-    torch.library.opcheck(hash_grid.hash_grid_second, (*v, grad, x, made.table, *levels))
+    opcheck(hash_grid.hash_grid_second, (*v, grad, x, made.table, *levels), nests_vjps=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -292,3 +294,8 @@ def test_spherical_harmonics_are_orthonormal(generator):
     gram = 4 * math.pi * values.T @ values / len(values)
     # Means of 400 000 draws of products with a deviation of about 1.5.
     torch.testing.assert_close(gram, torch.eye(16, dtype=torch.float64), atol=0.015, rtol=0)
+
+
+def test_the_finest_cell_of_a_network_is_that_of_its_finest_grid_and_none_without_a_grid():
+    assert finest_cell(nn.Sequential(HashGrid(2, max_resolution=64), HashGrid(3, max_resolution=128))) == 2 / 128
+    assert finest_cell(nn.Sequential(Identity(3), nn.Linear(3, 3))) is None

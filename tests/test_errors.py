@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -130,3 +131,23 @@ def test_a_name_that_the_terminal_cannot_show_does_not_end_a_fit(tmp_path):
     result = subprocess.run(line, cwd=tmp_path, capture_output=True, check=False, env=environment)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "o" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize("imported", ["torch.version", "staf_nerf.errors"])
+def test_ctrl_c_during_the_imports_ends_the_command_in_one_line(imported, tmp_path):
+    """The first is one of the many modules of torch, which is imported with the package; the second is the last."""
+    code = "import sys; sys.argv = ['staf', 'fit', '--help']; from staf_command import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert any(line.split()[-1] == imported for line in process.stderr), "it is not imported any more"
+    process.send_signal(signal.SIGINT)
+    said = [line for line in process.stderr.read().splitlines() if not line.startswith("import time:")]
+    assert said == ["Interrupted"]
+    assert process.wait() == 130

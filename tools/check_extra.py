@@ -68,6 +68,9 @@ def core() -> None:
     history = fit(model, Wave(), FitConfig(minutes=0, steps=300, points=256))
     assert history.latest["squared error"] < 1e-2, history.latest
     refused("signals", "fit", "image", "photo.png")
+    found = staf("doctor")
+    assert "kernels on the CPU: good" in found, found
+    assert found.endswith('The commands need rich and tyro. To get them: pip install "staf-nerf[signals]"\n'), found
 
 
 def signals() -> None:

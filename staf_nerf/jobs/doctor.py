@@ -1,4 +1,7 @@
-"""`staf doctor`: tries each component of an installation, and says how to install what is missing."""
+"""`staf doctor`: tries each component of an installation, and says how to install what is missing.
+
+It needs no extra: without rich it prints plain lines.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, version
@@ -18,14 +22,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
-from rich.table import Column, Table
 
 import staf_nerf
 from staf_nerf.errors import EXTRAS, explain, unusable
 from staf_nerf.kernels import accuracy, library, triton_is_here
 from staf_nerf.kernels.linear import GAIN, relative_time
-from staf_nerf.progress import memory_available
+from staf_nerf.memory import memory_available
 
 State = Literal["good", "absent", "broken"]
 COLOURS: dict[State, str] = {"good": "green", "absent": "yellow", "broken": "red"}
@@ -42,16 +44,37 @@ class Finding:
     text: str
 
 
+def main() -> None:
+    """Prints the findings, without warnings that libraries give about each other. Exit code 1: something is broken."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        broken = run()
+    if broken:
+        sys.exit(1)
+
+
 def run() -> int:
     """Prints a line for each component, and returns the number of broken ones."""
+    findings = {name: _find(check) for name, check in CHECKS.items()}
+    if find_spec("rich") is not None:
+        _print_table(findings)
+    else:
+        for name, finding in findings.items():
+            print(f"{name}: {finding.state}; {finding.text}")
+    missing = [name for name in ("rich", "tyro") if find_spec(name) is None]
+    if missing:
+        print(f'The commands need {" and ".join(missing)}. To get them: pip install "staf-nerf[signals]"')
+    return sum(finding.state == "broken" for finding in findings.values())
+
+
+def _print_table(findings: dict[str, Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Column, Table
+
     table = Table("component", "state", Column("details", overflow="fold"))
-    broken = 0
-    for name, check in CHECKS.items():
-        finding = _find(check)
-        broken += finding.state == "broken"
+    for name, finding in findings.items():
         table.add_row(name, f"[{COLOURS[finding.state]}]{finding.state}", finding.text)
     Console().print(table)
-    return broken
 
 
 def _find(check: Callable[[], Finding]) -> Finding:

@@ -34,6 +34,13 @@ from staf_nerf.mesh.texture import LARGEST, SMALLEST, bake, with_vertex_colors
 from staf_nerf.mesh.triangles import Floats, TriangleMesh, box_around, moved
 from staf_nerf.progress import Stages, peak_memory
 
+FINER = 2
+"""How much finer than useful a resolution may be before the user is told."""
+TRIANGLES = 3.5
+"""Triangles of a surface, per square of the resolution: 3.6 million at 1024 (docs/benchmarks/extraction.md)."""
+DECIMATION = 10
+"""How many times the triangles that are kept are useful for decimation."""
+
 
 @dataclass(frozen=True)
 class MakeMesh:
@@ -59,7 +66,8 @@ class MakeMesh:
     keep_unseen: bool = False
     """Keep parts of the surface that no camera sees."""
     keep_parts: int | None = None
-    """Largest number of connected parts to keep, the largest first. Defaults to all."""
+    """Largest number of connected parts to keep, the largest first. Defaults to all.
+    They are selected before decimation, so that all triangles belong to them."""
     smallest_part: float = 0.05
     """Remove connected parts with a bounding box diagonal below this fraction of the largest part's."""
     holes: float = 0.02
@@ -136,6 +144,8 @@ def run(source: MeshSource, job: MakeMesh, console: Console | None = None) -> di
             with stages.attempt("decimation"):
                 fewer = decimated(mesh, job.triangles)
                 mesh = _boxed(fewer, clamped, job, to_frame)  # decimation moves vertices, also those at the cut
+                if job.keep_parts is not None:  # it may also split a part
+                    mesh = without_floaters(mesh, smallest=0.0, most=job.keep_parts)
                 if len(mesh.triangles) > job.triangles:
                     console.print(f"warning: {len(mesh.triangles)} triangles are left, fewer would not keep the shape")
             _refuse_empty(mesh, f"decimation to {job.triangles} triangles")
@@ -154,7 +164,8 @@ def run(source: MeshSource, job: MakeMesh, console: Console | None = None) -> di
         for old in (job.picture, job.report):
             old.unlink(missing_ok=True)
         with stages.attempt("picture"):
-            save_preview(job.picture, coloured, up=source.up)
+            axes = to_frame[:3, :3] / np.linalg.norm(to_frame[:3, :3], axis=1, keepdims=True)
+            save_preview(job.picture, coloured, up=source.up, axes=axes)
     found = report(placed)
     found |= {
         "colors": "texture" if texture is not None else found["colors"],
@@ -210,10 +221,28 @@ def _surface(source: MeshSource, job: MakeMesh, to_frame: Floats, stages: Stages
                 f"leaves gaps and loose bits. Use --resolution {finest}, or larger views (--view-pixels)"
             )
         return mesh
+    finest, reason = _finest(source, job, bounds)
+    if job.resolution > FINER * finest:
+        stages.console.print(
+            f"warning: resolution {job.resolution} is much finer than {reason}, which costs time and memory only. "
+            f"Use --resolution {finest}"
+        )
     with stages("surface") as progress:
         return source.surface(
             bounds=bounds, level=job.level, resolution=job.resolution, memory=job.memory, progress=progress
         )
+
+
+def _finest(source: Source, job: MakeMesh, bounds: Floats) -> tuple[float, str]:
+    """Returns the finest useful resolution of a level set, and what it is limited by.
+
+    A field without a grid has no finest detail. There the triangles that are kept are the limit.
+    """
+    if source.detail is not None:
+        return max(round(float(np.ptp(bounds, axis=0).max()) / source.detail), 1), "the details that the field can hold"
+    if job.triangles:
+        return round(math.sqrt(DECIMATION * job.triangles / TRIANGLES)), f"{job.triangles} triangles (--triangles) show"
+    return math.inf, ""
 
 
 def report(mesh: TriangleMesh) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""Memory management for training on a CPU: freed memory is kept for the next step."""
+"""Memory: freed memory is kept for the next step of a training on a CPU, and how much is free is told."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's `mallopt`."""
@@ -38,6 +39,15 @@ def return_freed_memory() -> bool:
     if agreed:
         ctypes.CDLL(None).malloc_trim(0)
     return agreed
+
+
+def memory_available() -> int | None:
+    """Returns the bytes of memory that are free for this process, or None if the system does not report it."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
 
 
 def _hold(largest: int, most: int) -> bool:

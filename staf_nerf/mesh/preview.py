@@ -18,6 +18,10 @@ ELEVATION = 20.0
 PLAIN = np.array([0.72, 0.72, 0.74])
 """Colour of a mesh without colours."""
 BACKGROUND = 1.0
+AXES = (("x", (200, 40, 40)), ("y", (40, 140, 60)), ("z", (40, 80, 210)))
+"""Names and colours of the axes that are drawn in a corner."""
+AXIS_LENGTH, AXES_CENTER = 0.07, 0.12
+"""Length of such an axis, and distance of their origin from the left and the lower side, in parts of a view's size."""
 
 
 def four_views(mesh: TriangleMesh, *, size: int = 480, up: Literal["y", "z"] = "y") -> NDArray[np.uint8]:
@@ -34,11 +38,38 @@ def four_views(mesh: TriangleMesh, *, size: int = 480, up: Literal["y", "z"] = "
     return (255.0 * np.concatenate(rows, 0).clip(0.0, 1.0)).round().astype(np.uint8)
 
 
-def save_preview(path: Path, mesh: TriangleMesh, *, size: int = 480, up: Literal["y", "z"] = "y") -> None:
-    """Writes `four_views` to a PNG file."""
+def save_preview(
+    path: Path, mesh: TriangleMesh, *, size: int = 480, up: Literal["y", "z"] = "y", axes: Floats | None = None
+) -> None:
+    """Writes `four_views` with axes to a PNG file. The axes (`with_axes`) are those of the mesh, if none are given."""
     import imageio.v3
 
-    imageio.v3.imwrite(path, four_views(mesh, size=size, up=up))
+    picture = four_views(mesh, size=size, up=up)
+    imageio.v3.imwrite(path, with_axes(picture, np.eye(3) if axes is None else axes, up=up))
+
+
+def with_axes(picture: NDArray[np.uint8], axes: Floats, *, up: Literal["y", "z"] = "y") -> NDArray[np.uint8]:
+    """Draws axes with their names into the lower left corner of each of `four_views`.
+
+    Args:
+        picture: The four views, (2 size, 2 size, 3).
+        axes: Unit vectors (3, 3) along x, y and z, in the coordinates of the mesh.
+        up: Axis of the mesh that points up, as in `four_views`.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    image, size = Image.fromarray(picture), len(picture) // 2
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(0.5 * AXIS_LENGTH * size)
+    for view, azimuth in enumerate(AZIMUTHS):
+        right, upwards, back = _axes(azimuth, up)
+        row, column = divmod(view, 2)
+        origin = size * np.array([column + AXES_CENTER, row + 1 - AXES_CENTER])
+        on_picture = AXIS_LENGTH * size * np.stack([axes @ right, -axes @ upwards], -1)
+        for axis in np.argsort(axes @ back):  # the nearest last, above the others
+            name, color = AXES[axis]
+            draw.line([*origin, *(origin + on_picture[axis])], fill=color, width=max(size // 160, 1))
+            draw.text(tuple(origin + 1.35 * on_picture[axis]), name, fill=color, font=font, anchor="mm")
+    return np.asarray(image)
 
 
 def vertex_normals(mesh: TriangleMesh) -> Floats:

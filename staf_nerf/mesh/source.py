@@ -32,6 +32,8 @@ class MeshSource:
     """Whether the inside has values below or above the level."""
     lipschitz: float | None = None
     """Bound on the slope of the field, if known; see `extract_mesh`."""
+    detail: float | None = None
+    """Size of the smallest details that the field can hold, in model coordinates. None if it is not known."""
     device: torch.device | str = "cpu"
     """Device on which the field is evaluated."""
     color: ColorFunction | None = None

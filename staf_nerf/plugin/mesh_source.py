@@ -13,7 +13,9 @@ import yaml
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.utils.eval_utils import eval_setup
+from torch import nn
 
+from staf_nerf.encodings import finest_cell
 from staf_nerf.mesh.extract import distance_bound
 from staf_nerf.mesh.source import MeshSource
 from staf_nerf.mesh.texture import ColorFunction
@@ -66,9 +68,13 @@ def source_of(model: StafModel, manager: Any, *, most_pixels: int = 256) -> Mesh
     field: Any = model.field
     if isinstance(field, StafSurfaceField) and not field.started:
         field = field.background
+    bounds = model.scene_box.aabb.detach().cpu().double().numpy()
+    # A unit of the field's coordinates; with a contraction, in the middle, where it is smallest.
+    unit = float(np.ptp(bounds, axis=0).max()) / 2 if getattr(field, "contraction", None) is None else 2.0
     density = MeshSource(
         field=field.density_fn,
-        bounds=model.scene_box.aabb.detach().cpu().double().numpy(),
+        bounds=bounds,
+        detail=detail(field.field, unit, cameras, bounds.mean(0)),
         level=OPAQUE,
         inside="above",
         device=model.device,
@@ -91,8 +97,20 @@ def source_of(model: StafModel, manager: Any, *, most_pixels: int = 256) -> Mesh
         level=0.0,
         inside="below",
         lipschitz=distance_bound(field.signed_distance, bounds, model.device),
+        detail=detail(field.field, half, cameras, middle),
         method="surface",
     )
+
+
+def detail(field: nn.Module, half_side: float, cameras: Cameras, middle: Floats) -> float | None:
+    """Returns the size of the smallest details that a field with coordinates in a cube can hold, in model coordinates.
+
+    That is a cell of the field's finest hash grid, or what a pixel of the nearest photo covers, if that is larger.
+    """
+    cell = finest_cell(field)
+    distance = np.linalg.norm(cameras.camera_to_worlds[:, :3, 3].cpu().double().numpy() - middle, axis=-1)
+    pixel = float((distance / cameras.fx.cpu().double().numpy()[:, 0]).min())
+    return None if cell is None else max(cell * half_side, pixel)
 
 
 def camera_positions(manager: Any) -> Floats:

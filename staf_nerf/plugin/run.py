@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
 from typing import Any, Literal
@@ -13,6 +14,8 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocati
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.models.base_model import Model
 from nerfstudio.utils import writer
+
+from staf_nerf.plugin.trainer import StafTrainerConfig
 
 OnStep = Callable[[Trainer, int], None]
 OnView = Callable[[int, dict[str, Any], dict[str, Any]], None]
@@ -37,9 +40,12 @@ def set_up(config: TrainerConfig, *, seed: int, test_mode: Literal["test", "val"
     np.random.seed(seed)  # noqa: NPY002 (what nerfstudio draws from)
     torch.manual_seed(seed)
     writer.EVENT_WRITERS.clear()
-    config.save_config()
+    if isinstance(config, StafTrainerConfig):
+        config.make_paths_absolute()
+    as_configured = copy.deepcopy(config)  # the setup below adds to it
     trainer = config.setup(local_rank=0, world_size=1)
     trainer.setup(test_mode=test_mode)
+    as_configured.save_config()  # only now: a capture that cannot be read leaves no folder behind
     return trainer
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Generator, nn
 
 from staf_nerf.config import ShapeConfig
+from staf_nerf.encodings import finest_cell
 from staf_nerf.export.network import network_of
 from staf_nerf.export.page import shape_page
 from staf_nerf.mesh.clean import repair
@@ -255,6 +256,7 @@ def shape_source(field: nn.Module, config: ShapeConfig, frame: Frame) -> MeshSou
         level=where,
         inside=inside,
         lipschitz=None if config.quantity == "occupancy" else distance_bound(known, CUBE, device),
+        detail=finest_cell(field),
         device=device,
         to_world=to_world,
     )

@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from staf_nerf.errors import EXTRAS
 from staf_nerf.jobs import doctor
 from staf_nerf.kernels import accuracy, library, native
 from tests.conftest import ROOT
@@ -58,6 +60,25 @@ def test_this_installation_has_nothing_broken(tmp_path):
     for name in ("Open3D", "COLMAP", "ffmpeg", "display", "C compiler", "memory", "disk", "LPIPS", "tiny-cuda-nn"):
         assert name in printed
     assert "staf-nerf-mlp" in printed
+
+
+def test_it_runs_with_the_core_alone_and_says_which_extra_the_commands_need(tmp_path):
+    """A module that is None in sys.modules is one that is not installed."""
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({list(EXTRAS)}))
+sys.argv = ["staf", "doctor"]
+from staf_command import main
+main()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    line = [sys.executable, "-c", code]
+    result = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    lines = result.stdout.splitlines()
+    assert "Traceback" not in result.stderr
+    assert f"torch: good; {torch.__version__}, " in result.stdout
+    assert 'images: absent; PIL is not installed. To get it: pip install "staf-nerf[signals]"' in lines
+    assert lines[-1] == 'The commands need rich and tyro. To get them: pip install "staf-nerf[signals]"'
 
 
 def test_a_checkout_that_hides_the_installed_package_is_told(tmp_path):

@@ -1,17 +1,21 @@
 import dataclasses
 import json
+import re
 from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from staf_nerf.errors import IncompleteError
 from staf_nerf.jobs.mesh import MakeMesh, report, run
 from staf_nerf.mesh.compare import compare
 from staf_nerf.mesh.fuse import fuse
+from staf_nerf.mesh.preview import AXES
 from staf_nerf.mesh.source import MeshSource
-from staf_nerf.mesh.triangles import TriangleMesh, moved, read_mesh
+from staf_nerf.mesh.triangles import TriangleMesh, moved, read_mesh, weld
 from tests.mesh.shapes import sphere, views_of
 
 CENTER, RADII = torch.tensor([0.3, -0.2, 0.1]), torch.tensor([0.5, 0.3, 0.2])
@@ -108,6 +112,25 @@ def test_voxels_finer_than_the_views_are_said(tmp_path, capsys):
         assert ("finer than the views' pixels" in capsys.readouterr().out.replace("\n", " ")) == said
 
 
+@pytest.mark.parametrize(
+    ("detail", "options", "said"),
+    [
+        (0.1, {"resolution": 40}, None),  # the box has a side of 2
+        (0.1, {"resolution": 41}, "the details that the field can hold, .* Use --resolution 20$"),
+        (0.1, {"resolution": 41, "box": (0.0, 0.0, 0.0, 1.0, 0.9, 0.8), "frame": "model"}, "Use --resolution 10$"),
+        (None, {"resolution": 48}, None),
+        (None, {"resolution": 48, "triangles": 100}, r"100 triangles \(--triangles\) show, .* Use --resolution 17$"),
+        (None, {"resolution": 48, "triangles": 0}, None),
+    ],
+)
+def test_a_level_set_much_finer_than_useful_is_said_in_one_line(detail, options, said, tmp_path):
+    console = Console(record=True, width=1000)
+    run(source(detail=detail), MakeMesh(tmp_path / "egg.ply", **options), console)
+    lines = [line.rstrip() for line in console.export_text().splitlines() if "is much finer than" in line]
+    assert len(lines) == (said is not None)
+    assert all(re.search(said, line) for line in lines)
+
+
 def test_a_generous_box_does_not_leave_what_the_field_knows(tmp_path):
     run(source(), MakeMesh(tmp_path / "egg.ply", resolution=48, box=(-500.0, -500.0, -500.0, 500.0, 500.0, 500.0)))
     np.testing.assert_allclose(read_mesh(tmp_path / "egg.ply").bounds, world_bounds(), atol=SCALE * 2 / 48)
@@ -122,6 +145,46 @@ def test_floaters_are_left_out(tmp_path):
     assert found["parts_left_out"] == 1
     found = run(source(field=two, lipschitz=12.0), MakeMesh(tmp_path / "egg.ply", resolution=96, smallest_part=0.0))
     assert found["components"] == 2
+
+
+def two_balls(points):
+    """The larger one has 25/41 of the area."""
+    first, second = ((points - torch.tensor([x, 0.0, 0.0])).norm(dim=-1, keepdim=True) for x in (-0.45, 0.5))
+    return torch.minimum(first - 0.5, second - 0.4)
+
+
+def test_all_triangles_belong_to_the_parts_that_are_kept(tmp_path):
+    job = MakeMesh(tmp_path / "ball.ply", resolution=64, triangles=1000, keep_parts=1)
+    found = run(source(field=two_balls, lipschitz=1.0), job)
+    assert found["components"] == 1
+    assert 950 < found["triangles"] <= 1000  # of both parts, about 610 would be the larger one's
+    assert found["parts_left_out"] == 1
+
+
+def test_parts_that_decimation_splits_off_are_not_kept(tmp_path, monkeypatch):
+    from staf_nerf.jobs import mesh as module
+
+    def splits(mesh, triangles):
+        """Without a ring of triangles: that leaves two parts."""
+        assert len(mesh.triangles) > triangles
+        middle = np.abs(mesh.corners.mean(1)[:, 0] - 0.1) < 0.1
+        return weld(TriangleMesh(mesh.vertices, mesh.triangles[~middle], mesh.colors))
+
+    monkeypatch.setattr(module, "decimated", splits)
+    for parts in (2, 1):
+        job = MakeMesh(tmp_path / "egg.ply", resolution=48, triangles=2000, keep_parts=parts)
+        assert run(source(), job)["components"] == parts
+
+
+def test_the_picture_s_axes_are_those_of_the_file(tmp_path):
+    """The world's x is the model's -y here, which points down in the picture; the model's own y points up."""
+    for frame, name, sign in (("world", 0, 1), ("model", 1, -1)):
+        job = MakeMesh(tmp_path / "egg.ply", resolution=32, frame=frame)
+        run(source(), job)
+        view = iio.imread(job.picture)[:480, :480]
+        rows, columns = np.nonzero((view == AXES[name][1]).all(-1))
+        assert sign * (rows.mean() - 0.88 * 480) > 10
+        assert columns.mean() == pytest.approx(0.12 * 480, abs=2)
 
 
 @pytest.mark.parametrize(

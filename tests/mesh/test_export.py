@@ -6,7 +6,7 @@ import pytest
 import trimesh
 
 from staf_nerf.mesh.export import check_output, write_mesh
-from staf_nerf.mesh.preview import four_views, save_preview
+from staf_nerf.mesh.preview import AXES, four_views, save_preview, with_axes
 from staf_nerf.mesh.texture import bake, with_vertex_colors
 from staf_nerf.mesh.triangles import TriangleMesh, linear_from_srgb, read_mesh, srgb_from_linear
 from tests.mesh.shapes import sphere
@@ -131,6 +131,36 @@ def test_a_preview_shows_the_mesh_from_four_sides(ball, tmp_path):
     assert (tmp_path / "a.png").stat().st_size > 0
     with pytest.raises(ValueError, match="must have triangles"):
         four_views(TriangleMesh(np.eye(3), np.zeros((0, 3), dtype=np.int64)))
+
+
+def offset_of(color: tuple[int, ...], view: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """How far to the right and downwards from a point of a view the pixels of a colour lie, on average."""
+    rows, columns = np.nonzero((view == color).all(-1))
+    return np.array([columns.mean(), rows.mean()]) - origin
+
+
+@pytest.mark.parametrize("up", ["y", "z"])
+@pytest.mark.parametrize("axis", range(3))
+def test_an_axis_of_a_preview_points_to_where_the_mesh_goes_on_it(axis, up):
+    far, near = sphere(0.2, 2.0 * np.eye(3)[axis], 2), sphere(0.2, -2.0 * np.eye(3)[axis], 2)
+    mesh = TriangleMesh(
+        np.concatenate([far.vertices, near.vertices]),
+        np.concatenate([far.triangles, near.triangles + len(far.vertices)]),
+    )
+    size = 200
+    plain = four_views(mesh, size=size, up=up)
+    goes_on = four_views(TriangleMesh(mesh.vertices, far.triangles), size=size, up=up) < 255
+    drawn = with_axes(plain, np.eye(3), up=up)
+    renamed = with_axes(plain, np.roll(np.eye(3), 1, axis=0), up=up)
+    for corner in ((0, 0), (0, size), (size, 0), (size, size)):
+        view = np.s_[corner[0] : corner[0] + size, corner[1] : corner[1] + size]
+        away = offset_of((True,) * 3, goes_on[view], np.array([size, size]) / 2)
+        origin = size * np.array([0.12, 0.88])
+        pointed = offset_of(AXES[axis][1], drawn[view], origin)
+        # The letter at the end makes the mean of an axis's pixels a little uneven.
+        assert pointed @ away > 0.95 * np.linalg.norm(pointed) * np.linalg.norm(away)
+        same = offset_of(AXES[(axis + 1) % 3][1], renamed[view], origin)
+        np.testing.assert_allclose(same, pointed, atol=2.0)  # with another letter
 
 
 @pytest.mark.parametrize(("up", "axis"), [("y", 1), ("z", 2)])

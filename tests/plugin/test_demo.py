@@ -44,6 +44,13 @@ def small_scene(tmp_path_factory):
     return folder
 
 
+def test_demo_leaves_no_folder_behind_for_a_capture_that_is_not_there(tmp_path):
+    result = command("staf", "demo", "--data", "nowhere", cwd=tmp_path, check=False)
+    assert result.returncode == 1
+    assert f"the data folder {tmp_path / 'nowhere'} does not exist" in result.stdout
+    assert not list(tmp_path.iterdir())
+
+
 def test_demo_writes_metrics_pictures_and_a_film_and_says_how_to_go_on(small_scene, tmp_path):
     printed = command("staf", "demo", "--data", small_scene, "--steps", 150, "--frames", 4, cwd=tmp_path).stdout
     (folder,) = (tmp_path / "outputs" / "demo" / "staf-nerf").iterdir()

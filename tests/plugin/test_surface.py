@@ -3,13 +3,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from nerfstudio.cameras.cameras import Cameras
 
+from staf_nerf.encodings import HashGrid
 from staf_nerf.mesh.compare import compare
 from staf_nerf.mesh.fuse import fuse
 from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import read_mesh
 from staf_nerf.plugin.dataparser import CaptureDataParserConfig
-from staf_nerf.plugin.mesh_source import to_world, views
+from staf_nerf.plugin.mesh_source import detail, to_world, views
 from tests.conftest import write_capture
 from tests.plugin.conftest import SCENE, command
 
@@ -88,6 +90,15 @@ def test_staf_mesh_makes_a_coloured_mesh_of_a_run(trained, tmp_path):
         # The world's frame: the robot stands in the middle of what was reconstructed.
         assert (made.bounds[0] < truth.bounds.mean(0)).all()
         assert (made.bounds[1] > truth.bounds.mean(0)).all()
+
+
+@pytest.mark.parametrize(("cells", "expected"), [(64, 2 / 64 * 1.5), (4096, 2.0 / 300)])
+def test_a_surface_has_details_down_to_a_cell_of_its_grid_or_a_pixel_of_the_nearest_photo(cells, expected):
+    poses = torch.eye(4)[:3].repeat(3, 1, 1)
+    poses[:, 2, 3] = torch.tensor([3.0, 2.0, 4.0])  # distances from the origin
+    cameras = Cameras(poses, fx=300.0, fy=300.0, cx=50.0, cy=50.0, width=100, height=100)
+    assert detail(HashGrid(3, max_resolution=cells), 1.5, cameras, np.zeros(3)) == pytest.approx(expected)
+    assert detail(torch.nn.Linear(3, 1), 1.5, cameras, np.zeros(3)) is None
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path):
