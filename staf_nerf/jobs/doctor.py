@@ -27,7 +27,7 @@ import staf_nerf
 from staf_nerf.errors import EXTRAS, explain, unusable
 from staf_nerf.kernels import accuracy, library, triton_is_here
 from staf_nerf.kernels.linear import GAIN, relative_time
-from staf_nerf.memory import memory_available
+from staf_nerf.machine.memory import memory_available
 
 State = Literal["good", "absent", "broken"]
 COLOURS: dict[State, str] = {"good": "green", "absent": "yellow", "broken": "red"}

@@ -233,7 +233,7 @@ def _surface(source: MeshSource, job: MakeMesh, to_frame: Floats, stages: Stages
         )
 
 
-def _finest(source: Source, job: MakeMesh, bounds: Floats) -> tuple[float, str]:
+def _finest(source: MeshSource, job: MakeMesh, bounds: Floats) -> tuple[float, str]:
     """Returns the finest useful resolution of a level set, and what it is limited by.
 
     A field without a grid has no finest detail. There the triangles that are kept are the limit.
