@@ -18,10 +18,11 @@ from staf_nerf.mesh.extract import distance_bound
 from staf_nerf.mesh.source import MeshSource
 from staf_nerf.mesh.texture import ColorFunction
 from staf_nerf.mesh.triangles import Floats
+from staf_nerf.plugin.cameras import pinhole
 from staf_nerf.plugin.field import StafField
 from staf_nerf.plugin.model import StafModel
 from staf_nerf.plugin.surface_field import StafSurfaceField
-from staf_nerf.plugin.views import pinhole, views
+from staf_nerf.plugin.views import views
 
 OPAQUE = 50.0
 """Density that counts as a surface, per model unit. At this density light is halved over 1/70 of a unit."""

@@ -17,11 +17,11 @@ from nerfstudio.fields.base_field import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from staf_nerf.captures.focus import CameraFocus
 from staf_nerf.config import ColorConfig, FieldConfig, SurfaceConfig
 from staf_nerf.encodings import Implementation
 from staf_nerf.fields import SurfaceField
 from staf_nerf.plugin.field import StafField, make_appearance
-from staf_nerf.plugin.poses import CameraFocus
 from staf_nerf.plugin.sampling import positions_of
 
 SHARPNESS_RATE = 10.0
