@@ -130,7 +130,7 @@ def _pose(image: Image) -> np.ndarray:
     return WORLD_UP @ np.linalg.inv(world_to_camera) @ OPENCV_TO_OPENGL
 
 
-# --- text files --------------------------------------------------------------------------------------------------------
+# --- text files ------------------------------------------------------------------------------------------------------
 
 
 def _lines(path: Path) -> list[str]:
@@ -154,7 +154,7 @@ def _text_images(path: Path) -> Iterator[Image]:
         next(lines, None)  # the points of the image
 
 
-# --- binary files: little-endian ---------------------------------------------------------------------------------------
+# --- binary files: little-endian -------------------------------------------------------------------------------------
 
 
 def _unpack(file: BinaryIO, layout: str) -> tuple[Any, ...]:

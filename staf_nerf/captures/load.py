@@ -19,7 +19,7 @@ class Reader(Protocol):
     """What the module of a format has."""
 
     @property
-    def FILES(self) -> str:  # noqa: N802 (a constant of the module)
+    def FILES(self) -> str:
         """The files by which the format is recognised, with the programs that write them, for messages."""
         ...
 
@@ -126,11 +126,12 @@ def is_transparent(image: Image.Image) -> bool:
 def _camera(photo: ListedPhoto, size: tuple[int, int], source: Path) -> Camera:
     """Returns the camera of a photo. What is not listed follows from the size of the image."""
     listed, (width, height) = photo.camera, size
-    fx, fy = _focal_length(listed, "x", width), _focal_length(listed, "y", height)
-    if fx is None and fy is None:
+    focal = _focal_length(listed, "x", width), _focal_length(listed, "y", height)
+    known = [length for length in focal if length is not None]
+    if not known:
         raise CaptureError(f"{source} has no intrinsics for {photo.image}: fl_x or camera_angle_x is needed")
     center = listed.get("cx", 0.5 * width), listed.get("cy", 0.5 * height)
-    numbers = [float(value) for value in (fy if fx is None else fx, fx if fy is None else fy, *center)]
+    numbers = [float(value) for value in (known[0], known[-1], *center)]
     if not all(map(math.isfinite, numbers)) or min(numbers[:2]) <= 0:
         raise CaptureError(f"the intrinsics of {photo.image} must be finite and positive, got {numbers}")
     distortion = {name: listed[name] for name in transforms.DISTORTION if name in listed}

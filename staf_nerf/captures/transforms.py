@@ -38,9 +38,11 @@ def read(path: Path, data: Path) -> Listing:
     world = {name: meta[name] for name in WORLD if name in meta}
     if "ply_file_path" in world:
         world["ply_file_path"] = str(path.parent / world["ply_file_path"])
-    splits = {split: meta[f"{split}_filenames"] for split in SPLITS if meta.get(f"{split}_filenames")}
-    located = {split: tuple(_locate(path.parent, name) for name in names) for split, names in splits.items()}
-    return Listing(path, photos, completed(located), world)
+    splits: dict[Split, tuple[Path, ...]] = {}
+    for split in SPLITS:
+        if names := meta.get(f"{split}_filenames"):
+            splits[split] = tuple(_locate(path.parent, name) for name in names)
+    return Listing(path, photos, completed(splits), world)
 
 
 def completed(splits: Mapping[Split, tuple[Path, ...]]) -> dict[Split, tuple[Path, ...]]:
