@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from staf_nerf.captures import transforms
-from staf_nerf.captures.capture import SPLITS, ListedPhoto, Listing, Split
+from staf_nerf.captures.capture import SPLITS, ListedPhoto, Listing
 
 FILES = "transforms_train.json (blender)"
 
@@ -22,7 +22,7 @@ def read(folder: Path, data: Path) -> Listing:
         CaptureError: If a file is damaged or lists no photos.
     """
     photos: list[ListedPhoto] = []
-    splits: dict[Split, tuple[Path, ...]] = {}
+    splits: dict[str, tuple[Path, ...]] = {}
     for split in SPLITS:
         path = folder / f"transforms_{split}.json"
         if path.is_file():

@@ -14,9 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 Kind = Literal["transforms", "blender", "colmap"]
-Split = Literal["train", "val", "test"]
 
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 
 
 class CaptureError(ValueError):
@@ -44,7 +43,7 @@ class Listing:
     source: Path
     """The file or folder that has the poses, for messages."""
     photos: tuple[ListedPhoto, ...]
-    splits: Mapping[Split, tuple[Path, ...]] = field(default_factory=dict)
+    splits: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     """The images of each split. Empty if the capture has no splits of its own."""
     world: Mapping[str, Any] = field(default_factory=dict)
     """What is said of all photos, by the names of `transforms.json`: camera_model, applied_transform …"""
@@ -87,7 +86,7 @@ class Capture:
     photos: tuple[Photo, ...]
     dropped: tuple[Path, ...]
     """Listed images that do not exist."""
-    splits: Mapping[Split, tuple[Path, ...]]
+    splits: Mapping[str, tuple[Path, ...]]
     """The images of each split that exist. Empty if the capture has no splits of its own."""
     world: Mapping[str, Any]
     """As in `Listing`."""

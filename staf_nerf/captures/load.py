@@ -23,11 +23,11 @@ class Reader(Protocol):
         """The files by which the format is recognised, with the programs that write them, for messages."""
         ...
 
-    def find(self, data: Path) -> Path | None:
+    def find(self, data: Path, /) -> Path | None:
         """Returns the file or folder that has the poses, or None if the folder is of another format."""
         ...
 
-    def read(self, source: Path, data: Path) -> Listing:
+    def read(self, source: Path, data: Path, /) -> Listing:
         """Returns what the files of the capture `data` list. `source` is what `find` returned."""
         ...
 

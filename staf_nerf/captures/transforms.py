@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from staf_nerf.captures.capture import SPLITS, CaptureError, ListedPhoto, Listing, Split
+from staf_nerf.captures.capture import SPLITS, CaptureError, ListedPhoto, Listing
 
 FILES = "transforms.json (nerfstudio, instant-ngp)"
 
@@ -38,14 +38,14 @@ def read(path: Path, data: Path) -> Listing:
     world = {name: meta[name] for name in WORLD if name in meta}
     if "ply_file_path" in world:
         world["ply_file_path"] = str(path.parent / world["ply_file_path"])
-    splits: dict[Split, tuple[Path, ...]] = {}
+    splits: dict[str, tuple[Path, ...]] = {}
     for split in SPLITS:
         if names := meta.get(f"{split}_filenames"):
             splits[split] = tuple(_locate(path.parent, name) for name in names)
     return Listing(path, photos, completed(splits), world)
 
 
-def completed(splits: Mapping[Split, tuple[Path, ...]]) -> dict[Split, tuple[Path, ...]]:
+def completed(splits: Mapping[str, tuple[Path, ...]]) -> dict[str, tuple[Path, ...]]:
     """Completes the splits: nerfstudio needs all three or none, so validation and test replace each other."""
     if "train" not in splits or len(splits) < 2:
         return {}
