@@ -79,5 +79,5 @@ def _photo(folder: Path, meta: Mapping[str, Any], frame: Mapping[str, Any]) -> L
 def _locate(folder: Path, name: str) -> Path:
     """Returns an image's absolute path. Blender's files omit the suffix."""
     candidates = [folder / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES]
-    found = next((path for path in candidates if path.is_file()), folder / name)
-    return Path(os.path.normpath(found))
+    chosen = next((path for path in candidates if path.is_file()), folder / name)
+    return Path(os.path.normpath(chosen))

@@ -95,7 +95,7 @@ class CaptureDataParser(DataParser):
             outputs = thinned(outputs, config.train_every)
         outputs.metadata |= {"has_alpha": prepared.has_alpha, "bounded": synthetic}
         outputs.metadata["scene_from_capture"] = _scene_from_capture(transforms, outputs)
-        outputs.metadata["attention"] = focus_of(outputs.cameras)
+        outputs.metadata["focus"] = focus_of(outputs.cameras)
         return outputs
 
 

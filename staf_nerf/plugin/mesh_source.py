@@ -116,9 +116,9 @@ def camera_positions(manager: Any) -> Floats:
 
 def rays(cameras: Cameras) -> tuple[Floats, Floats]:
     """Returns origins and directions (N, 3) of a few thousand rays from each camera."""
-    found = [pinhole(cameras[i : i + 1], SEEN_PIXELS).generate_rays(camera_indices=0) for i in range(len(cameras))]
+    bundles = [pinhole(cameras[i : i + 1], SEEN_PIXELS).generate_rays(camera_indices=0) for i in range(len(cameras))]
     origins, directions = (
-        np.concatenate([getattr(bundle, name).reshape(-1, 3).double().numpy() for bundle in found])
+        np.concatenate([getattr(bundle, name).reshape(-1, 3).double().numpy() for bundle in bundles])
         for name in ("origins", "directions")
     )
     return origins, directions
@@ -138,10 +138,10 @@ def color_function(field: StafField | StafSurfaceField, device: torch.device | s
 
     @torch.no_grad()
     def color(points: Floats, normals: Floats) -> Floats:
-        found = []
+        colors = []
         for start in range(0, len(points), COLOR_CHUNK):
             x, n = (torch.from_numpy(v[start : start + COLOR_CHUNK]).float().to(device) for v in (points, normals))
-            found.append(field.surface_color(x, -n).cpu().double().numpy())
-        return np.concatenate(found) if found else np.zeros((0, 3))
+            colors.append(field.surface_color(x, -n).cpu().double().numpy())
+        return np.concatenate(colors) if colors else np.zeros((0, 3))
 
     return color

@@ -143,8 +143,8 @@ class StafModel(NerfactoModel):
 
     def shade_density(self, field: StafField, samples: RaySamples) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Returns the same for a density field."""
-        found = field(samples)
-        return weights_of(samples, found[FieldHeadNames.DENSITY]), found[FieldHeadNames.RGB], {}
+        outputs = field(samples)
+        return weights_of(samples, outputs[FieldHeadNames.DENSITY]), outputs[FieldHeadNames.RGB], {}
 
     def _proposal_interval(self, step: int) -> float:
         """Returns the steps between updates of the proposal networks, which grow from 1 over the warm-up."""

@@ -20,10 +20,13 @@ from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from staf_nerf.plugin.workarounds import without_library_warnings
+
 OnStep = Callable[[Trainer, int], None]
 OnView = Callable[[int, dict[str, Any], dict[str, Any]], None]
 
 
+@without_library_warnings()
 def set_up(config: TrainerConfig, *, seed: int, test_mode: Literal["test", "val"] = "test") -> Trainer:
     """Returns a trainer that is ready to train, without viewer, evaluation during training, or waiting at the end.
 
@@ -49,6 +52,7 @@ def set_up(config: TrainerConfig, *, seed: int, test_mode: Literal["test", "val"
     return trainer
 
 
+@without_library_warnings()
 def train(trainer: Trainer, on_step: OnStep | None = None) -> None:
     """Runs all training steps. `on_step(trainer, step)` is called after each of them."""
     if on_step is not None:
@@ -81,6 +85,7 @@ def _call_back(trainer: Trainer, number: int, location: TrainingCallbackLocation
         callback.run_callback_at_location(number, location=location)
 
 
+@without_library_warnings()
 @torch.no_grad()
 def evaluate(model: Model, manager: DataManager, on_view: OnView | None = None) -> dict[str, Any]:
     """Evaluates PSNR and SSIM over all held-out views. Training can continue unchanged afterwards.

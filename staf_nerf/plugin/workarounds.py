@@ -10,7 +10,8 @@ import inspect
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +24,9 @@ EVAL_SETUP = "eval_setup"
 """The function that reads the config.yml of a run: nerfstudio/utils/eval_utils.py, line 68."""
 ALL_NETWORKS = ViewerConfig().websocket_host
 """The address by which nerfstudio's viewer listens on all networks: nerfstudio/configs/base_config.py, line 135."""
+
+LIBRARIES = r"(nerfstudio|torch|torchmetrics|torchvision)(\.|$)"
+"""Modules that warn about each other, which a user cannot act on."""
 
 
 def config_being_read() -> Path | None:
@@ -84,6 +88,14 @@ def _reason(error: BaseException) -> str:
     return said or "it is not a config.yml of ns-train"
 
 
+@contextmanager
+def without_library_warnings() -> Iterator[None]:
+    """Context that hides the libraries' warnings about each other."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=LIBRARIES)
+        yield
+
+
 def name_unreadable_runs() -> None:
     """Makes nerfstudio's commands name a file that is not the config.yml of a run, without a traceback.
 
@@ -96,12 +108,12 @@ def name_unreadable_runs() -> None:
 def keep_messages_short() -> None:
     """Makes nerfstudio's commands show errors that a user can fix in a few lines, without a traceback.
 
-    It also hides the libraries' warnings about each other, which a user cannot act on. nerfstudio catches no errors in
+    It also hides the libraries' warnings about each other. nerfstudio catches no errors in
     its commands, so this is done in Python's own hook. It has no effect in other programs that use the plugin, and with
     STAF_DEBUG=1.
     """
     if _in_a_command():
-        warnings.filterwarnings("ignore", module=r"(nerfstudio|torch|torchmetrics|torchvision)(\.|$)")
+        warnings.filterwarnings("ignore", module=LIBRARIES)
         _show_errors(lambda error: unreadable_run(error) or explain(error))
 
 
