@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytest.importorskip("platformdirs")
+
 from staf_nerf.captures.capture import CaptureError
 from staf_nerf.captures.load import find
 from staf_nerf.captures.prepare import prepare, reduce_image

@@ -11,6 +11,8 @@ from staf_nerf.mesh.triangles import read_mesh
 from tests.conftest import write_capture
 from tests.plugin.conftest import SCENE, command
 
+pytest.importorskip("nerfstudio")
+
 
 @pytest.fixture(scope="module")
 def small_scene(tmp_path_factory):
