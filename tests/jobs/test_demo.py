@@ -35,7 +35,7 @@ def test_demo_writes_metrics_pictures_and_a_film_and_says_how_to_go_on(small_sce
     (folder,) = (tmp_path / "outputs" / "demo" / "staf-nerf").iterdir()
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["test_views"] == len(metrics["views"]) == 20
-    # A constant image of the scene's mean colour has about 13 dB.
+    # A constant image of the photos' mean colour has 16.6 dB at this size.
     assert metrics["psnr"] > 18.0
     assert metrics["psnr"] == pytest.approx(np.mean([view["psnr"] for view in metrics["views"]]))
     assert metrics["training_rays_per_second"] > 0
@@ -54,6 +54,16 @@ def test_demo_writes_metrics_pictures_and_a_film_and_says_how_to_go_on(small_sce
     for name in ("ns-viewer", "ns-train staf-nerf", "ns-eval", "ns-render interpolate"):
         assert name in printed
     assert str(folder / "config.yml") in printed
+
+
+@pytest.mark.slow
+def test_the_whole_demo_renders_the_scene_as_well_as_its_page_says(tmp_path):
+    command("staf", "demo", "--frames", 0, cwd=tmp_path, timeout=7200)
+    (folder,) = (tmp_path / "outputs" / "demo" / "staf-nerf").iterdir()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    # docs/start/demo.md has 30.33 and 30.37 dB, of two processors, and 0.935. Another processor rounds differently.
+    assert metrics["psnr"] > 29.9
+    assert metrics["ssim"] > 0.925
 
 
 @pytest.mark.parametrize(
