@@ -53,7 +53,7 @@ def demo(
         steps, frames = min(steps, SHORT_STEPS), min(frames, SHORT_FRAMES)
         print(f"STAF_SHORT_DEMO is set: {steps} steps and {frames} frames")
     with _without_warnings():
-        from staf_nerf.plugin import demo as module
+        from staf_nerf.jobs import demo as module
 
     module.demo(method=method, data=data, steps=steps, output=output, seed=seed, frames=frames)
 

@@ -16,8 +16,8 @@ from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataPars
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from staf_nerf.plugin.capture import Masks, Prepared, prepare
-from staf_nerf.plugin.poses import camera_focus
+from staf_nerf.captures.prepare import Masks, Prepared, prepare
+from staf_nerf.plugin.cameras import focus_of
 
 BLENDER_BOX = 1.5
 """Half the side length of a synthetic scene's box around the origin (as in nerfstudio's blender dataparser)."""
@@ -57,7 +57,7 @@ class CaptureDataParserConfig(DataParserConfig):
 
 @dataclass
 class CaptureDataParser(DataParser):
-    """Prepares a capture (`staf_nerf.plugin.capture`) and passes it on to nerfstudio's own dataparser."""
+    """Prepares a capture (`staf_nerf.captures`) and passes it on to nerfstudio's own dataparser."""
 
     config: CaptureDataParserConfig
     prepared: Prepared | None = None
@@ -95,7 +95,7 @@ class CaptureDataParser(DataParser):
             outputs = thinned(outputs, config.train_every)
         outputs.metadata |= {"has_alpha": prepared.has_alpha, "bounded": synthetic}
         outputs.metadata["scene_from_capture"] = _scene_from_capture(transforms, outputs)
-        outputs.metadata["attention"] = camera_focus(outputs.cameras)
+        outputs.metadata["focus"] = focus_of(outputs.cameras)
         return outputs
 
 
@@ -139,7 +139,7 @@ def _scene_from_capture(transforms: Path, outputs: DataparserOutputs) -> list[li
 def report(prepared: Prepared) -> None:
     """Prints which listed images do not exist, and by how much images were reduced."""
     if prepared.dropped:
-        names = ", ".join(Path(path).name for path in prepared.dropped[:3])
+        names = ", ".join(path.name for path in prepared.dropped[:3])
         more = ", …" if len(prepared.dropped) > 3 else ""
         missing, listed = len(prepared.dropped), prepared.count + len(prepared.dropped)
         CONSOLE.print(

@@ -12,6 +12,7 @@ import torch
 import yaml
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.eval_utils import eval_setup
 from torch import nn
 
@@ -20,10 +21,13 @@ from staf_nerf.mesh.extract import distance_bound
 from staf_nerf.mesh.source import MeshSource
 from staf_nerf.mesh.texture import ColorFunction
 from staf_nerf.mesh.triangles import Floats
+from staf_nerf.plugin.cameras import pinhole
 from staf_nerf.plugin.field import StafField
 from staf_nerf.plugin.model import StafModel
 from staf_nerf.plugin.surface_field import StafSurfaceField
-from staf_nerf.plugin.views import pinhole, views
+from staf_nerf.plugin.trainer import StafTrainerConfig
+from staf_nerf.plugin.views import views
+from staf_nerf.plugin.workarounds import unreadable_run
 
 OPAQUE = 50.0
 """Density that counts as a surface, per model unit. At this density light is halved over 1/70 of a unit."""
@@ -51,14 +55,22 @@ def open_run(config: Path, *, most_pixels: int = 256) -> MeshSource:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            _, pipeline, _, _ = eval_setup(config, test_mode="test")
-        except (AssertionError, IndexError, AttributeError, yaml.YAMLError) as error:
-            reason = str(error) or "it is not a config.yml of ns-train"
-            raise ValueError(f"cannot load the run {config}: {reason}") from error
+            _, pipeline, _, _ = eval_setup(
+                config, test_mode="test", update_config_callback=lambda read: _located(read, config)
+            )
+        except (AssertionError, AttributeError, LookupError, UnicodeError, yaml.YAMLError) as error:
+            raise ValueError(unreadable_run(error) or f"cannot load the run {config}: {error}") from error
     model = pipeline.model
     if not isinstance(model, StafModel):
         raise ValueError(f"{config} is a run of {type(model).__name__}; a run of a method of staf_nerf is needed")
     return source_of(model, pipeline.datamanager, most_pixels=most_pixels)
+
+
+def _located(config: TrainerConfig, file: Path) -> TrainerConfig:
+    """Returns the configuration of a run, which knows the file that it was read from."""
+    if isinstance(config, StafTrainerConfig):
+        config.config_file = file.absolute()
+    return config
 
 
 def source_of(model: StafModel, manager: Any, *, most_pixels: int = 256) -> MeshSource:
@@ -122,9 +134,9 @@ def camera_positions(manager: Any) -> Floats:
 
 def rays(cameras: Cameras) -> tuple[Floats, Floats]:
     """Returns origins and directions (N, 3) of a few thousand rays from each camera."""
-    found = [pinhole(cameras[i : i + 1], SEEN_PIXELS).generate_rays(camera_indices=0) for i in range(len(cameras))]
+    bundles = [pinhole(cameras[i : i + 1], SEEN_PIXELS).generate_rays(camera_indices=0) for i in range(len(cameras))]
     origins, directions = (
-        np.concatenate([getattr(bundle, name).reshape(-1, 3).double().numpy() for bundle in found])
+        np.concatenate([getattr(bundle, name).reshape(-1, 3).double().numpy() for bundle in bundles])
         for name in ("origins", "directions")
     )
     return origins, directions
@@ -144,10 +156,10 @@ def color_function(field: StafField | StafSurfaceField, device: torch.device | s
 
     @torch.no_grad()
     def color(points: Floats, normals: Floats) -> Floats:
-        found = []
+        colors = []
         for start in range(0, len(points), COLOR_CHUNK):
             x, n = (torch.from_numpy(v[start : start + COLOR_CHUNK]).float().to(device) for v in (points, normals))
-            found.append(field.surface_color(x, -n).cpu().double().numpy())
-        return np.concatenate(found) if found else np.zeros((0, 3))
+            colors.append(field.surface_color(x, -n).cpu().double().numpy())
+        return np.concatenate(colors) if colors else np.zeros((0, 3))
 
     return color

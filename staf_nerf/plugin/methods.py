@@ -19,6 +19,7 @@ from staf_nerf.plugin.model import StafModelConfig
 from staf_nerf.plugin.pipeline import StafPipelineConfig
 from staf_nerf.plugin.surface_model import StafSurfaceModelConfig
 from staf_nerf.plugin.trainer import FusedAdamConfig, MuonConfig, StafTrainerConfig
+from staf_nerf.plugin.workarounds import name_unreadable_runs
 from staf_nerf.presets import Device, load_preset
 
 
@@ -111,3 +112,5 @@ staf_nerf_mlp = method("staf-nerf-mlp")
 staf_nerf_sdf = method("staf-nerf-sdf")
 siren_nerf = method("siren-nerf")
 paper_nerf = method("paper-nerf")
+
+name_unreadable_runs()  # nerfstudio's commands load this module before they read a run

@@ -18,7 +18,7 @@ from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRen
 from nerfstudio.model_components.scene_colliders import AABBBoxCollider, NearFarCollider
 from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.models.nerfacto import NerfactoModel
-from nerfstudio.utils import writer
+from nerfstudio.utils import colormaps, writer
 from torch import Tensor, nn
 from torchmetrics.functional import peak_signal_noise_ratio, structural_similarity_index_measure
 from torchmetrics.image import PeakSignalNoiseRatio
@@ -143,8 +143,8 @@ class StafModel(NerfactoModel):
 
     def shade_density(self, field: StafField, samples: RaySamples) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Returns the same for a density field."""
-        found = field(samples)
-        return weights_of(samples, found[FieldHeadNames.DENSITY]), found[FieldHeadNames.RGB], {}
+        outputs = field(samples)
+        return weights_of(samples, outputs[FieldHeadNames.DENSITY]), outputs[FieldHeadNames.RGB], {}
 
     def _proposal_interval(self, step: int) -> float:
         """Returns the steps between updates of the proposal networks, which grow from 1 over the warm-up."""
@@ -232,10 +232,19 @@ class StafModel(NerfactoModel):
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        lpips = load_lpips(self.device)
-        # The method of nerfacto calls self.lpips: without the weights it gets a placeholder that is dropped below.
-        self.__dict__["lpips"] = lpips if lpips is not None else lambda *_: torch.nan
-        metrics, images = super().get_image_metrics_and_images(outputs, batch)
-        if lpips is None:
-            metrics.pop("lpips")
+        """Returns the metrics of a view, and pictures for TensorBoard. nerfacto's own needs the weights of LPIPS."""
+        truth = self.renderer_rgb.blend_background(batch["image"].to(self.device))
+        rgb, accumulation = outputs["rgb"], outputs["accumulation"]
+        images = {
+            "img": torch.cat([truth, rgb], dim=1),
+            "accumulation": colormaps.apply_colormap(accumulation),
+            "depth": colormaps.apply_depth_colormap(outputs["depth"], accumulation=accumulation),
+        }
+        for i in range(self.config.num_proposal_iterations):
+            depth = outputs[f"prop_depth_{i}"]
+            images[f"prop_depth_{i}"] = colormaps.apply_depth_colormap(depth, accumulation=accumulation)
+        pair = [image.moveaxis(-1, 0)[None] for image in (truth, rgb)]
+        metrics = {"psnr": float(self.psnr(*pair)), "ssim": float(self.ssim(*pair))}  # pyright: ignore
+        if (lpips := load_lpips(self.device)) is not None:
+            metrics["lpips"] = float(lpips(*pair))
         return metrics, images

@@ -1,26 +1,34 @@
-"""Training and evaluation of a method in this process, without `ns-train`, for the demo and the benchmarks."""
+"""Training, evaluation and views of a method in this process, without `ns-train`, for the demo and the benchmarks."""
 
 from __future__ import annotations
 
 import copy
+import math
 import random
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.datamanagers.base_datamanager import DataManager
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.models.base_model import Model
 from nerfstudio.utils import writer
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
 
 from staf_nerf.plugin.trainer import StafTrainerConfig
+from staf_nerf.plugin.workarounds import without_library_warnings
 
 OnStep = Callable[[Trainer, int], None]
 OnView = Callable[[int, dict[str, Any], dict[str, Any]], None]
 
 
+@without_library_warnings()
 def set_up(config: TrainerConfig, *, seed: int, test_mode: Literal["test", "val"] = "test") -> Trainer:
     """Returns a trainer that is ready to train, without viewer, evaluation during training, or waiting at the end.
 
@@ -49,6 +57,7 @@ def set_up(config: TrainerConfig, *, seed: int, test_mode: Literal["test", "val"
     return trainer
 
 
+@without_library_warnings()
 def train(trainer: Trainer, on_step: OnStep | None = None) -> None:
     """Runs all training steps. `on_step(trainer, step)` is called after each of them."""
     if on_step is not None:
@@ -81,6 +90,7 @@ def _call_back(trainer: Trainer, number: int, location: TrainingCallbackLocation
         callback.run_callback_at_location(number, location=location)
 
 
+@without_library_warnings()
 @torch.no_grad()
 def evaluate(model: Model, manager: DataManager, on_view: OnView | None = None) -> dict[str, Any]:
     """Evaluates PSNR and SSIM over all held-out views. Training can continue unchanged afterwards.
@@ -109,3 +119,47 @@ def evaluate(model: Model, manager: DataManager, on_view: OnView | None = None) 
         sampler._steps_since_update = since_update
     model.train()
     return {**{name: float(np.mean([view[name] for view in views])) for name in views[0]}, "views": views}
+
+
+def held_out_view(trainer: Trainer) -> tuple[Cameras, Tensor]:
+    """Returns the first held-out camera at half its resolution, and its photo (H, W, 3 or 4), reduced by averaging."""
+    manager: Any = trainer.pipeline.datamanager
+    camera, batch = next(iter(manager.fixed_indices_eval_dataloader))
+    image = batch["image"]
+    height, width = image.shape[0] // 2, image.shape[1] // 2
+    small = image[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1).mean((1, 3))
+    camera = camera.to("cpu")
+    camera.rescale_output_resolution(0.5, scale_rounding_mode="floor")
+    return camera.to(trainer.device), small.to(trainer.device)
+
+
+@torch.no_grad()
+def view_psnr(model: Model, camera: Cameras, truth: Tensor) -> float:
+    """Returns the PSNR of one view, rendered with the current weights."""
+    model.eval()
+    rgb = model.get_outputs_for_camera(camera)["rgb"]
+    truth = model.renderer_rgb.blend_background(truth)  # pyright: ignore[reportAttributeAccessIssue,reportCallIssue]
+    model.train()
+    return -10.0 * math.log10(float((rgb - truth).square().mean()))
+
+
+@torch.no_grad()
+def pictures(model: Model, cameras: Cameras) -> Iterator[np.ndarray]:
+    """Renders the view of each camera as bytes (H, W, 3). Training can continue unchanged afterwards."""
+    model.eval()
+    for i in range(len(cameras)):
+        rgb = model.get_outputs_for_camera(cameras[i : i + 1].to(model.device))["rgb"]
+        yield (rgb * 255.0).round().byte().cpu().numpy()
+    model.train()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hides messages of nerfstudio, and warnings that libraries give about each other."""
+    before, CONSOLE.quiet = CONSOLE.quiet, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        CONSOLE.quiet = before

@@ -17,11 +17,11 @@ from nerfstudio.fields.base_field import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from staf_nerf.captures.focus import CameraFocus
 from staf_nerf.config import ColorConfig, FieldConfig, SurfaceConfig
 from staf_nerf.encodings import Implementation
 from staf_nerf.fields import SurfaceField
 from staf_nerf.plugin.field import StafField, make_appearance
-from staf_nerf.plugin.poses import CameraFocus
 from staf_nerf.plugin.sampling import positions_of
 
 SHARPNESS_RATE = 10.0
@@ -66,7 +66,7 @@ class StafSurfaceField(Field):
         color: The colour network.
         surface: Settings of the signed distance.
         cube: Cube of the signed distance.
-        look: Where the cameras look. The initial sphere is centred there, or around the cameras in a room.
+        focus: Where the cameras look. The initial sphere is centred there, or around the cameras in a room.
         background: The density network. It models all of space at first, and later what lies outside the cube.
         contraction: Contraction of space for the background.
         implementation: Implementation of the hash grids; see `HashGrid`.
@@ -86,20 +86,20 @@ class StafSurfaceField(Field):
         *,
         cube: Cube,
         background: FieldConfig,
-        look: CameraFocus | None = None,
+        focus: CameraFocus | None = None,
         contraction: SpatialDistortion | None = None,
         implementation: Implementation = "auto",
     ) -> None:
         super().__init__()
         self.register_buffer("middle", torch.tensor(cube.middle))
         self.half_side = cube.half_side
-        center, radius = first_sphere(surface, cube, look)
+        center, radius = first_sphere(surface, cube, focus)
         self.field = SurfaceField(
             config,
             color,
             radius=radius,
             center=center,
-            hollow=is_room(surface, look),
+            hollow=is_room(surface, focus),
             implementation=implementation,
         )
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(surface.sharpness) / SHARPNESS_RATE))
@@ -199,34 +199,34 @@ def _appearance(field: StafField | StafSurfaceField, ray_samples: RaySamples, ch
     return field.appearance(ray_samples.camera_indices[chosen].squeeze(-1))
 
 
-def is_room(surface: SurfaceConfig, look: CameraFocus | None) -> bool:
+def is_room(surface: SurfaceConfig, focus: CameraFocus | None) -> bool:
     """Returns whether the cameras stand inside the surface."""
     if surface.inside == "auto":
-        return look is not None and not look.inwards
+        return focus is not None and not focus.inwards
     return surface.inside == "room"
 
 
-def surface_cube(surface: SurfaceConfig, look: CameraFocus | None, bounds: Tensor | None) -> Cube:
+def surface_cube(surface: SurfaceConfig, focus: CameraFocus | None, bounds: Tensor | None) -> Cube:
     """Returns the cube of the signed distance: the scene's bounds (2, 3), around the object, or around the cameras."""
     if bounds is not None:
         x, y, z = bounds.mean(0).tolist()
         return Cube((x, y, z), half_side=float((bounds[1] - bounds[0]).max()) / 2.0)
-    if look is None or is_room(surface, look):
+    if focus is None or is_room(surface, focus):
         return Cube((0.0, 0.0, 0.0), surface.extent)
-    return Cube(look.center, surface.extent * look.nearest)
+    return Cube(focus.center, surface.extent * focus.nearest)
 
 
 def first_sphere(
-    surface: SurfaceConfig, cube: Cube, look: CameraFocus | None
+    surface: SurfaceConfig, cube: Cube, focus: CameraFocus | None
 ) -> tuple[tuple[float, float, float], float]:
     """Returns centre and radius of the initial sphere, in the network's coordinates.
 
     Around an object the sphere is centred at the point that the cameras look at, and small enough to see past it on
     all sides. In a room it is a hollow sphere around the cameras.
     """
-    if look is None or is_room(surface, look):
-        return (0.0, 0.0, 0.0), 0.9 if look is not None else surface.radius
-    x, y, z = ((c - m) / cube.half_side for c, m in zip(look.center, cube.middle, strict=True))
+    if focus is None or is_room(surface, focus):
+        return (0.0, 0.0, 0.0), 0.9 if focus is not None else surface.radius
+    x, y, z = ((c - m) / cube.half_side for c, m in zip(focus.center, cube.middle, strict=True))
     center = min(max(x, -0.5), 0.5), min(max(y, -0.5), 0.5), min(max(z, -0.5), 0.5)
-    radius = surface.radius * look.half_view * look.nearest / cube.half_side
+    radius = surface.radius * focus.half_view * focus.nearest / cube.half_side
     return center, min(radius, 0.9 - max(map(abs, center)))

@@ -23,9 +23,9 @@ from staf_nerf.plugin.model import StafModel, StafModelConfig
 from staf_nerf.plugin.surface_field import StafSurfaceField, surface_cube
 from staf_nerf.plugin.surface_start import CarvedSignal, start_surface
 
-ANCHOR_POINTS = 2048
+PRIOR_POINTS = 2048
 """Number of points per step for the prior loss."""
-DEEP = 0.5
+PRIOR_DEPTH = 0.5
 """The prior loss holds only points that were carved as solid and lie this fraction of the reach below the surface.
 The surface itself may move."""
 
@@ -62,8 +62,8 @@ class StafSurfaceModel(StafModel):
 
     def _make_field(self, contraction: CubeContraction | None) -> StafSurfaceField:
         aabb, config = self.scene_box.aabb, self.config
-        look = self.kwargs.get("metadata", {}).get("attention")
-        cube = surface_cube(config.surface, look, None if contraction is not None else aabb)
+        focus = self.kwargs.get("metadata", {}).get("focus")
+        cube = surface_cube(config.surface, focus, None if contraction is not None else aabb)
         return StafSurfaceField(
             aabb,
             self.num_train_data,
@@ -72,7 +72,7 @@ class StafSurfaceModel(StafModel):
             config.surface,
             cube=cube,
             background=config.background,
-            look=look,
+            focus=focus,
             contraction=contraction,
             implementation=config.implementation,
         )
@@ -80,12 +80,12 @@ class StafSurfaceModel(StafModel):
     def shade(self, samples: RaySamples) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         if not self.field.started:
             return self.shade_density(self.field.background, samples)
-        found = self.field(samples)
-        weights = RaySamples.get_weights_and_transmittance_from_alphas(found["alpha"], weights_only=True)
+        outputs = self.field(samples)
+        weights = RaySamples.get_weights_and_transmittance_from_alphas(outputs["alpha"], weights_only=True)
         if self.training:
-            return weights, found[FieldHeadNames.RGB], {"gradient": found["gradient"]}
-        normals = 0.5 + 0.5 * (weights * found[FieldHeadNames.NORMALS]).sum(-2)
-        return weights, found[FieldHeadNames.RGB], {"normals": normals}
+            return weights, outputs[FieldHeadNames.RGB], {"gradient": outputs["gradient"]}
+        normals = 0.5 + 0.5 * (weights * outputs[FieldHeadNames.NORMALS]).sum(-2)
+        return weights, outputs[FieldHeadNames.RGB], {"normals": normals}
 
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Any] | None = None
@@ -101,9 +101,9 @@ class StafSurfaceModel(StafModel):
 
     def _prior_loss(self, signal: CarvedSignal, generator: Generator) -> Tensor:
         """Returns how far points that were carved as solid now lie outside the surface, relative to the reach."""
-        points, distance, known = signal.carved(ANCHOR_POINTS, generator)
-        solid = points[known & (distance < -DEEP * signal.reach)]
-        return relu(self.field.signed_distance(solid)).sum() / (ANCHOR_POINTS * signal.reach)
+        points, distance, known = signal.carved(PRIOR_POINTS, generator)
+        solid = points[known & (distance < -PRIOR_DEPTH * signal.reach)]
+        return relu(self.field.signed_distance(solid)).sum() / (PRIOR_POINTS * signal.reach)
 
     def get_metrics_dict(self, outputs: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
         metrics = super().get_metrics_dict(outputs, batch)
@@ -113,8 +113,8 @@ class StafSurfaceModel(StafModel):
     def start_surface(self, manager: DataManager, *, steps: int) -> None:
         """Initialises the signed distance from depth maps that the density gives for the training cameras."""
         CONSOLE.print("The surface is initialised from depth maps of the density.")
-        carved = start_surface(self, manager, steps=steps)
-        self.prior = (carved, Generator().manual_seed(0)) if carved is not None else None
+        signal = start_surface(self, manager, steps=steps)
+        self.prior = (signal, Generator().manual_seed(0)) if signal is not None else None
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes

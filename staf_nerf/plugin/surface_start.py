@@ -95,12 +95,12 @@ class CarvedSignal(Signal):
         """Returns the losses of distances up to the reach, of the gradient's length and of colours, in scene units."""
         seen, colors, directions, points, distance, known = batch
         x, _ = field.coordinates_of(torch.cat([seen, points]))
-        found, gradient, features = field.field.surface(x)
+        predicted, gradient, features = field.field.surface(x)
         normals = torch.nn.functional.normalize(gradient[: len(seen)], dim=-1)
         appearance = None if field.appearance is None else field.appearance.mean(dim=0)
         rgb = field.field.color(features[: len(seen)], directions, appearance, normals)
         return {
-            "distance": distance_loss(field.half_side * found[len(seen) :, 0], distance, known, self.reach),
+            "distance": distance_loss(field.half_side * predicted[len(seen) :, 0], distance, known, self.reach),
             "eikonal": 0.01 * (gradient.norm(dim=-1) - 1.0).square().mean(),
             "color": (rgb - colors).square().mean(),
         }
@@ -109,13 +109,13 @@ class CarvedSignal(Signal):
 def of_one_size(views: Sequence[View]) -> list[View]:
     """Crops all views to their common size, around the centre of the image."""
     height, width = (min(view.depth.shape[axis] for view in views) for axis in (0, 1))
-    found = []
+    cropped = []
     for view in views:
         top, left = (view.depth.shape[0] - height) // 2, (view.depth.shape[1] - width) // 2
         part = slice(top, top + height), slice(left, left + width)
         fx, fy, cx, cy = view.intrinsics
-        found.append(View(view.color[part], view.depth[part], (fx, fy, cx - left, cy - top), view.world_to_camera))
-    return found
+        cropped.append(View(view.color[part], view.depth[part], (fx, fy, cx - left, cy - top), view.world_to_camera))
+    return cropped
 
 
 @torch.no_grad()
@@ -125,10 +125,10 @@ def _carved(carving: Carving, points: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(distance), torch.cat(known)
 
 
-def distance_loss(found: Tensor, carved: Tensor, known: Tensor, reach: float) -> Tensor:
+def distance_loss(predicted: Tensor, carved: Tensor, known: Tensor, reach: float) -> Tensor:
     """Returns the mean error of known distances (N,), relative to the reach. Beyond the reach only the sign counts."""
     close = carved.abs() < reach
-    error = torch.where(close, (found - carved).abs(), torch.relu(reach - carved.sign() * found))
+    error = torch.where(close, (predicted - carved).abs(), torch.relu(reach - carved.sign() * predicted))
     return (error * known).mean() / reach
 
 
@@ -148,10 +148,10 @@ def start_surface(model: StafModel, manager: Any, *, steps: int = FIT.steps, see
     """
     field: Any = model.field
     model.eval()
-    seen = list(views(model, manager.train_dataset.cameras, most_pixels=MOST_PIXELS))
+    rendered = list(views(model, manager.train_dataset.cameras, most_pixels=MOST_PIXELS))
     model.train()
     try:
-        signal = CarvedSignal(seen, field, Generator().manual_seed(seed), model.device)
+        signal = CarvedSignal(rendered, field, Generator().manual_seed(seed), model.device)
     except NothingSeenError:
         field.start()
         return None

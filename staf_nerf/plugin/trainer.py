@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import inspect
 import os
-import sys
-import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,11 +21,12 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from staf_nerf.errors import debugging, explain
+from staf_nerf.errors import debugging
 from staf_nerf.fitting.optimizers import ADAM_EPS, MUON_EPS, adam, first_layer_scales, muon
 from staf_nerf.machine.cores import shared_cores
 from staf_nerf.machine.memory import keep_freed_memory
 from staf_nerf.migrations import RENAMED_GROUPS
+from staf_nerf.plugin import workarounds
 
 
 @dataclass
@@ -77,21 +74,18 @@ class StafTrainerConfig(TrainerConfig):
 
     _target: type = dataclasses.field(default_factory=lambda: StafTrainer)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # `ns-viewer` sets its own defaults, with which the viewer listens on all networks of the machine.
-        if name == "viewer" and value.websocket_host == "0.0.0.0" and not _host_was_named():
-            value = dataclasses.replace(value, websocket_host="127.0.0.1")
-        super().__setattr__(name, value)
+    config_file: Path | None = dataclasses.field(default=None, init=False, repr=False)
+    """The config.yml that this was read from, once it is known. It is not saved: a run may be moved."""
 
-    _found: ClassVar[Path | None] = None
-    """Folder that config.yml was read from, once it is known."""
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, workarounds.local_unless_named(value) if name == "viewer" else value)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_found"}
+        return {name: value for name, value in self.__dict__.items() if name != "config_file"}
 
     def print_to_terminal(self) -> None:
         """Prints the method, the capture and the folder of the run. nerfstudio would print the whole configuration."""
-        keep_messages_short()
+        workarounds.keep_messages_short()
         if debugging():
             super().print_to_terminal()
         else:
@@ -100,18 +94,19 @@ class StafTrainerConfig(TrainerConfig):
 
     def get_base_dir(self) -> Path:
         """Returns the folder of the run. A run may be moved: the folder of a config.yml that was read comes first."""
-        if (found := _loaded_from()) is not None and (found / self.relative_model_dir).is_dir():
-            self.__dict__["_found"] = found
-        return self._found or super().get_base_dir()
+        self.config_file = self.config_file or workarounds.config_being_read()
+        if self.config_file is not None and (self.config_file.parent / self.relative_model_dir).is_dir():
+            return self.config_file.parent
+        return super().get_base_dir()
 
     def get_checkpoint_dir(self) -> Path:
-        keep_messages_short()
+        workarounds.keep_messages_short()
         folder = super().get_checkpoint_dir()
-        if _loaded_from() is not None:
-            found = sorted(folder.glob("step-*.ckpt"))
-            if not found:
+        if self.config_file is not None:
+            checkpoints = sorted(folder.glob("step-*.ckpt"))
+            if not checkpoints:
                 raise FileNotFoundError(f"the run has no checkpoint (step-*.ckpt) in {folder}")
-            check_readable(found[-1])
+            check_readable(checkpoints[-1])
         return folder
 
     def save_config(self) -> None:
@@ -126,45 +121,6 @@ class StafTrainerConfig(TrainerConfig):
             data = getattr(holder, "data", None)
             if holder is not None and data is not None and data != Path():
                 holder.data = Path(data).expanduser().absolute()
-
-
-def keep_messages_short() -> None:
-    """Makes nerfstudio's commands show errors that a user can fix in a few lines, without a traceback.
-
-    It also hides the libraries' warnings about each other, which a user cannot act on. It has no effect in other
-    programs that use the plugin, and with STAF_DEBUG=1.
-    """
-    if debugging() or not Path(sys.argv[0]).name.startswith("ns-"):
-        return
-    warnings.filterwarnings("ignore", module=r"(nerfstudio|torch|torchmetrics|torchvision)(\.|$)")
-
-    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        message = explain(error)
-        if message is None:
-            sys.__excepthook__(kind, error, trace)
-        else:
-            print(f"staf-nerf: {message}", file=sys.stderr)
-
-    sys.excepthook = show
-
-
-def _host_was_named() -> bool:
-    """Returns whether the command line sets the address that the viewer listens on."""
-    return any("websocket-host" in word.replace("_", "-") for word in sys.argv)
-
-
-def _loaded_from() -> Path | None:
-    """Returns the folder of the config.yml that nerfstudio's `eval_setup` is reading, or None.
-
-    nerfstudio derives the folder of a run from the working directory and the names in the file. It does not tell the
-    configuration where the file lies. The path is therefore taken from the stack frame of `eval_setup`.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        if frame.f_code.co_name == "eval_setup" and isinstance(path := frame.f_locals.get("config_path"), Path):
-            return path.absolute().parent
-        frame = frame.f_back
-    return None
 
 
 def _slower(options: dict[str, Any], factor: float) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.cameras.cameras import Cameras
 
 from staf_nerf.mesh.fuse import View
+from staf_nerf.plugin.cameras import pinhole
 from staf_nerf.plugin.model import StafModel
 
 SEEN = 0.5
@@ -34,18 +35,3 @@ def views(model: StafModel, cameras: Cameras, *, most_pixels: int) -> Iterator[V
             intrinsics=(float(camera.fx), float(camera.fy), float(camera.cx), float(camera.cy)),
             world_to_camera=np.linalg.inv(pose),
         )
-
-
-def pinhole(camera: Cameras, most_pixels: int) -> Cameras:
-    """Returns the camera without lens distortion, reduced to at most that many pixels per side."""
-    factor = min(most_pixels / max(int(camera.height), int(camera.width)), 1.0)
-    return Cameras(
-        camera_to_worlds=camera.camera_to_worlds.cpu(),
-        fx=camera.fx.cpu() * factor,
-        fy=camera.fy.cpu() * factor,
-        cx=camera.cx.cpu() * factor,
-        cy=camera.cy.cpu() * factor,
-        width=max(round(int(camera.width) * factor), 1),
-        height=max(round(int(camera.height) * factor), 1),
-        camera_type=CameraType.PERSPECTIVE,
-    )

@@ -8,6 +8,7 @@ import pytest
 
 from staf_nerf.bench import nerf
 from tests.conftest import write_capture
+from tests.plugin.conftest import SCENE
 
 SMALL = (
     "staf-nerf+field.num_levels=2+field.log2_table_size=8+field.hidden_features=8+sampling.proposal_samples=[8]"
@@ -89,8 +90,7 @@ def test_a_budget_of_minutes_decides_the_number_of_steps(tmp_path):
         data=(tmp_path / "capture",), methods=(SMALL,), seeds=(0,), budget="minutes", amount=0.05, rays=32
     )
     (row,) = nerf.run(benchmark)["rows"]
-    assert row["steps"] >= 1
-    assert row["psnr"] > 0
+    assert row["steps"] >= 1  # the amount itself, as steps, would be none
 
 
 def test_steps_within_a_budget():
@@ -100,11 +100,18 @@ def test_steps_within_a_budget():
     assert nerf.steps_within(28.5, 1.0, 2.0, lambda step: 1 if step < 10 else 5) == 16
 
 
+def test_views_are_learned_that_were_held_out():
+    benchmark = nerf.NerfBenchmark(data=(SCENE,), methods=(SMALL,), amount=100, rays=256, downscale_factor=8)
+    row = nerf.train_one(benchmark, SCENE, SMALL, 0)
+    # A constant image of the photos' mean colour has 17.1 dB at 32x32. Three seeds came to 18.9 to 19.3.
+    assert row["psnr"] > 18.4
+
+
 def test_stock_nerfacto_runs_offline_at_its_small_sizes(tmp_path):
     write_capture(tmp_path / "capture", size=(48, 32))
     benchmark = nerf.NerfBenchmark(data=(tmp_path / "capture",), methods=("nerfacto",), seeds=(0,), amount=1, rays=16)
     (row,) = nerf.run(benchmark)["rows"]
-    assert row["psnr"] > 0
+    assert row["psnr"] == pytest.approx(sum(row["views"]) / len(row["views"]))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ MODULES = (
     "nerfstudio.scripts.train",
     "nerfstudio.scripts.eval",
     "nerfstudio.scripts.render",
-    "staf_nerf.plugin.demo",
+    "staf_nerf.jobs.demo",
 )
 
 with warnings.catch_warnings():

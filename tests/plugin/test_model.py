@@ -40,10 +40,9 @@ def test_every_parameter_learns_and_colours_are_in_range(tmp_path):
     made = trainer(tmp_path)
     made.train_iteration(0)
     model = made.pipeline.model
-    dead = [
-        name for name, p in model.named_parameters() if p.numel() and (p.grad is None or not p.grad.isfinite().all())
-    ]
-    assert not dead
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.numel()}
+    assert not [name for name, gradient in gradients.items() if gradient is None or not gradient.isfinite().all()]
+    assert not [name for name, gradient in gradients.items() if not gradient.any()]
     model.eval()
     outputs = model(rays())
     assert ((outputs["rgb"] >= 0) & (outputs["rgb"] <= 1)).all()

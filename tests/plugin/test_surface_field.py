@@ -5,7 +5,7 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 
 from staf_nerf.config import SurfaceConfig
-from staf_nerf.plugin.poses import camera_focus
+from staf_nerf.plugin.cameras import focus_of
 from staf_nerf.plugin.surface_field import Cube, first_sphere, is_room, neus_alpha, surface_cube
 from tests.conftest import pose
 
@@ -44,7 +44,7 @@ def around(count: int = 12, *, outwards: bool = False) -> Cameras:
 
 
 def test_cameras_around_an_object_look_at_it():
-    look = camera_focus(around())
+    look = focus_of(around())
     # They stand on a circle of radius 3 at a height of 1.2 and look at the origin.
     assert look.center == pytest.approx((0.0, 0.0, 0.0), abs=1e-5)
     assert look.nearest == pytest.approx(look.farthest)
@@ -62,7 +62,7 @@ def test_cameras_around_an_object_look_at_it():
 
 
 def test_cameras_that_look_outwards_are_in_a_room_around_which_the_first_surface_lies():
-    look = camera_focus(around(outwards=True))
+    look = focus_of(around(outwards=True))
     assert not look.inwards
     surface = SurfaceConfig(extent=4.0)
     assert is_room(surface, look)

@@ -42,7 +42,7 @@ def test_a_surface_is_learned_and_its_views(learned):
     model = learned.pipeline.model
     assert isinstance(model, StafSurfaceModel)
     scores = run.evaluate(model, learned.pipeline.datamanager)
-    assert scores["psnr"] > 14.0  # a constant picture has about 13
+    assert scores["psnr"] > 22.0  # a constant picture has 16.6 at this size; three seeds came to 23.6 and more
     x = 2.0 * torch.rand(4000, 3) - 1.0
     distance = model.field.field.distance(x)
     assert 0.01 < float((distance < 0).float().mean()) < 0.9

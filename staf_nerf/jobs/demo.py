@@ -1,4 +1,4 @@
-"""The demo: trains a method on the shipped scene, evaluates it, and makes pictures, a film and a mesh."""
+"""`staf demo`: trains a method on the shipped scene, evaluates it, and makes pictures, a film and a mesh."""
 
 from __future__ import annotations
 
@@ -6,18 +6,13 @@ import json
 import math
 import shlex
 import time
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.engine.trainer import Trainer
-from nerfstudio.models.base_model import Model
-from nerfstudio.utils.rich_utils import CONSOLE as NERFSTUDIO_CONSOLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 from rich.table import Table
@@ -28,10 +23,10 @@ from staf_nerf.fields import count_parameters
 from staf_nerf.jobs import mesh
 from staf_nerf.machine.cores import shared_cores
 from staf_nerf.plugin import run
+from staf_nerf.plugin.cameras import turntable
 from staf_nerf.plugin.mesh_source import source_of
 from staf_nerf.plugin.methods import detect_device, trainer_config
 from staf_nerf.plugin.model import StafModel
-from staf_nerf.plugin.poses import camera_focus
 from staf_nerf.plugin.trainer import StafTrainer
 from staf_nerf.presets import load_preset, override, resource
 from staf_nerf.progress import Attempts
@@ -67,14 +62,15 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
     if (problem := unusable("open3d")) is not None:
         console.print(f"There will be no mesh: {problem}", style="yellow", markup=False, soft_wrap=True)
     console.print(f"Training {method} on {config.pipeline.datamanager.data} ({device}); Ctrl-C saves and stops.")
-    with _quiet():
+    with run.quiet():
         trainer = run.set_up(config, seed=seed, test_mode="val")
     assert isinstance(trainer, StafTrainer)
+    assert isinstance(trainer.pipeline.model, StafModel)
     folder, model = config.get_base_dir(), trainer.pipeline.model
     rays = preset.training.rays_per_step
     start = time.perf_counter()
     try:
-        with _progress(console, trainer, rays) as on_step, _quiet():
+        with _progress(console, trainer, rays) as on_step, run.quiet():
             run.train(trainer, on_step)
     except KeyboardInterrupt:
         console.print(
@@ -83,7 +79,7 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
         raise
     seconds = time.perf_counter() - start
 
-    with _quiet():
+    with run.quiet():
         manager = config.pipeline.datamanager.setup(device=trainer.device, test_mode="test", world_size=1, local_rank=0)
     training = {
         "training_seconds": round(seconds, 1),
@@ -103,12 +99,13 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
             contact_sheet(shown, folder / "contact_sheet.png")
     _show_commands(console, folder, trainer)
     if frames:
-        with attempts.attempt("turntable"), _quiet():
-            film(model, turntable(manager.train_dataset.cameras, frames), folder / "turntable.mp4", console)
+        with attempts.attempt("turntable"), run.quiet():
+            cameras = turntable(manager.train_dataset.cameras, frames)
+            pictures = track(run.pictures(model, cameras), "turntable", total=frames, console=console)
+            film(pictures, folder / "turntable.mp4")
     if "turntable" in attempts.failed:
         (folder / "turntable.mp4").unlink(missing_ok=True)  # what there is of it
-    with attempts.attempt("mesh"), _quiet():
-        assert isinstance(model, StafModel)
+    with attempts.attempt("mesh"), run.quiet():
         source = source_of(model, trainer.pipeline.datamanager, most_pixels=MESH_VIEW_PIXELS)
         mesh.run(source, mesh.MakeMesh(folder / "mesh.glb"), console)
     _show_files(console, folder)
@@ -131,7 +128,7 @@ def shipped_scene() -> Path:
         ) from error
 
 
-def _test(model: Model, manager: Any, console: Console) -> tuple[dict[str, Any], list[list[np.ndarray]]]:
+def _test(model: StafModel, manager: Any, console: Console) -> tuple[dict[str, Any], list[list[np.ndarray]]]:
     """Renders all test views. Returns their metrics and the rendering speed, and the panels of four views."""
     total = len(manager.eval_dataset)
     shown: dict[int, list[np.ndarray]] = {}
@@ -144,7 +141,7 @@ def _test(model: Model, manager: Any, console: Console) -> tuple[dict[str, Any],
             progress.advance(task)
 
         start = time.perf_counter()
-        with _quiet():
+        with run.quiet():
             scores = run.evaluate(model, manager, on_view)
         seconds = time.perf_counter() - start
     pixels = sum(int(camera.height) * int(camera.width) for camera in manager.eval_dataset.cameras)
@@ -158,23 +155,11 @@ def _spread(total: int, count: int) -> list[int]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides messages of nerfstudio, and warnings that libraries give about each other."""
-    before, NERFSTUDIO_CONSOLE.quiet = NERFSTUDIO_CONSOLE.quiet, True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        NERFSTUDIO_CONSOLE.quiet = before
-
-
-@contextmanager
 def _progress(console: Console, trainer: StafTrainer, rays: int) -> Iterator[run.OnStep]:
     """Context of a progress bar: step, loss, PSNR on a held-out view, rays per second, time left."""
     steps = trainer.config.max_num_iterations
     every = max(steps // HELD_OUT_CHECKS, 1)
-    camera, truth = held_out_view(trainer)
+    camera, truth = run.held_out_view(trainer)
     columns = (
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
@@ -187,40 +172,18 @@ def _progress(console: Console, trainer: StafTrainer, rays: int) -> Iterator[run
         task = progress.add_task("", total=steps, loss=math.nan, psnr=math.nan, speed=0.0)
         clock = {"start": time.perf_counter(), "step": trainer.step}
 
-        def on_step(_: Trainer, step: int) -> None:
+        def on_step(_: Any, step: int) -> None:
             if step % 10 == 9:
                 now = time.perf_counter()
                 speed = (step - clock["step"]) * rays / max(now - clock["start"], 1e-9)
                 clock.update(start=now, step=step)
                 progress.update(task, completed=step + 1, loss=trainer.latest_loss, speed=speed)
             if step % every == every - 1:
-                progress.update(task, psnr=view_psnr(trainer.pipeline.model, camera, truth))
+                progress.update(task, psnr=run.view_psnr(trainer.pipeline.model, camera, truth))
                 clock.update(start=time.perf_counter(), step=step)
 
         yield on_step
         progress.update(task, completed=steps)
-
-
-def held_out_view(trainer: StafTrainer) -> tuple[Cameras, Tensor]:
-    """Returns the first held-out camera at half its resolution, and its photo (H, W, 3 or 4), reduced by averaging."""
-    manager: Any = trainer.pipeline.datamanager
-    camera, batch = next(iter(manager.fixed_indices_eval_dataloader))
-    image = batch["image"]
-    height, width = image.shape[0] // 2, image.shape[1] // 2
-    small = image[: 2 * height, : 2 * width].reshape(height, 2, width, 2, -1).mean((1, 3))
-    camera = camera.to("cpu")
-    camera.rescale_output_resolution(0.5, scale_rounding_mode="floor")
-    return camera.to(trainer.device), small.to(trainer.device)
-
-
-@torch.no_grad()
-def view_psnr(model: Model, camera: Cameras, truth: Tensor) -> float:
-    """Returns the PSNR of one view, rendered with the current weights."""
-    model.eval()
-    rgb = model.get_outputs_for_camera(camera)["rgb"]
-    truth = model.renderer_rgb.blend_background(truth)  # pyright: ignore[reportAttributeAccessIssue,reportCallIssue]
-    model.train()
-    return -10.0 * math.log10(float((rgb - truth).square().mean()))
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
@@ -262,45 +225,12 @@ def contact_sheet(rows: list[list[np.ndarray]], path: Path) -> None:
     figure.savefig(path)
 
 
-def turntable(cameras: Cameras, count: int) -> Cameras:
-    """Returns cameras on a circle around the point that the given ones look at, at their mean height and distance.
-
-    The z axis points up.
-    """
-    center = torch.tensor(camera_focus(cameras).center, dtype=torch.float64)
-    offsets = cameras.camera_to_worlds[:, :, 3].cpu().double() - center
-    radius, height = offsets[:, :2].norm(dim=-1).mean(), offsets[:, 2].mean()
-    angles = torch.arange(count, dtype=torch.float64) * (2 * math.pi / count)
-    directions = torch.stack([radius * angles.cos(), radius * angles.sin(), height.expand(count)], -1)
-    back = torch.nn.functional.normalize(directions, dim=-1)
-    right = torch.nn.functional.normalize(torch.linalg.cross(torch.tensor([[0.0, 0.0, 1.0]]).double(), back), dim=-1)
-    up = torch.linalg.cross(back, right)
-    made = torch.stack([right, up, back, center + directions], -1).float()
-    first = cameras[0]
-    return Cameras(
-        camera_to_worlds=made,
-        fx=float(first.fx),
-        fy=float(first.fy),
-        cx=float(first.cx),
-        cy=float(first.cy),
-        width=int(first.width),
-        height=int(first.height),
-    )
-
-
-@torch.no_grad()
-def film(model: Model, cameras: Cameras, path: Path, console: Console) -> None:
-    """Renders the views of the cameras to an H.264 film."""
+def film(pictures: Iterable[np.ndarray], path: Path) -> None:
+    """Writes pictures (H, W, 3) of bytes to an H.264 film."""
     import imageio.v3 as imageio
 
-    model.eval()
-    pictures = []
-    for i in track(range(len(cameras)), description="turntable", console=console):
-        rgb = model.get_outputs_for_camera(cameras[i : i + 1].to(model.device))["rgb"]
-        height, width = rgb.shape[0] // 2 * 2, rgb.shape[1] // 2 * 2  # H.264 needs even sizes
-        pictures.append((rgb[:height, :width] * 255.0).round().byte().cpu().numpy())
-    imageio.imwrite(path, np.stack(pictures), plugin="pyav", codec="libx264", fps=FRAMES_PER_SECOND)
-    model.train()
+    even = [picture[: len(picture) // 2 * 2, : picture.shape[1] // 2 * 2] for picture in pictures]  # as H.264 needs
+    imageio.imwrite(path, np.stack(even), plugin="pyav", codec="libx264", fps=FRAMES_PER_SECOND)
 
 
 def _table(metrics: dict[str, Any]) -> Table:

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from staf_nerf.plugin.capture import CaptureError, find, prepare, reduce_image
+pytest.importorskip("platformdirs")
+
+from staf_nerf.captures.capture import CaptureError
+from staf_nerf.captures.load import find
+from staf_nerf.captures.prepare import prepare, reduce_image
 from tests.conftest import data, pose, write_blender, write_capture
 
 

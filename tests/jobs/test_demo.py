@@ -5,27 +5,13 @@ import json
 import imageio.v3 as imageio
 import numpy as np
 import pytest
-import torch
-from nerfstudio.cameras.cameras import Cameras
 from PIL import Image
 
 from staf_nerf.mesh.triangles import read_mesh
-from staf_nerf.plugin.demo import turntable
-from tests.conftest import pose, write_capture
+from tests.conftest import write_capture
 from tests.plugin.conftest import SCENE, command
 
-
-def test_turntable_circles_what_the_cameras_look_at():
-    shift = torch.tensor([0.5, -1.0, 0.25])
-    poses = torch.tensor([pose(angle) for angle in (0.0, 1.0, 2.5, 4.0)])[:, :3]
-    poses[:, :, 3] += shift
-    made = turntable(Cameras(poses, fx=20.0, fy=20.0, cx=12.0, cy=8.0, width=24, height=16), 8)
-    origins, axes = made.camera_to_worlds[:, :, 3], -made.camera_to_worlds[:, :, 2]
-    toward = torch.nn.functional.normalize(shift - origins, dim=-1)
-    torch.testing.assert_close(axes, toward, atol=1e-4, rtol=0)
-    torch.testing.assert_close((origins - shift).norm(dim=-1), torch.full((8,), 3 * 1.16**0.5), atol=1e-3, rtol=0)
-    rotation = made.camera_to_worlds[:, :, :3]
-    torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(8))
+pytest.importorskip("nerfstudio")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +42,7 @@ def test_demo_writes_metrics_pictures_and_a_film_and_says_how_to_go_on(small_sce
     (folder,) = (tmp_path / "outputs" / "demo" / "staf-nerf").iterdir()
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["test_views"] == len(metrics["views"]) == 20
-    # A constant image of the scene's mean colour has about 13 dB.
+    # A constant image of the photos' mean colour has 16.6 dB at this size.
     assert metrics["psnr"] > 18.0
     assert metrics["psnr"] == pytest.approx(np.mean([view["psnr"] for view in metrics["views"]]))
     assert metrics["training_rays_per_second"] > 0
@@ -75,6 +61,16 @@ def test_demo_writes_metrics_pictures_and_a_film_and_says_how_to_go_on(small_sce
     for name in ("ns-viewer", "ns-train staf-nerf", "ns-eval", "ns-render interpolate"):
         assert name in printed
     assert str(folder / "config.yml") in printed
+
+
+@pytest.mark.slow
+def test_the_whole_demo_renders_the_scene_as_well_as_its_page_says(tmp_path):
+    command("staf", "demo", "--frames", 0, cwd=tmp_path, timeout=7200)
+    (folder,) = (tmp_path / "outputs" / "demo" / "staf-nerf").iterdir()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    # docs/start/demo.md has 30.33 and 30.37 dB, of two processors, and 0.935. Another processor rounds differently.
+    assert metrics["psnr"] > 29.9
+    assert metrics["ssim"] > 0.925
 
 
 @pytest.mark.parametrize(
@@ -124,7 +120,7 @@ def test_without_the_library_of_meshes_all_else_is_written_and_one_line_says_so(
 
 
 def test_an_installation_without_the_scene_says_where_it_is(monkeypatch):
-    from staf_nerf.plugin import demo
+    from staf_nerf.jobs import demo
 
     def absent(folder):
         raise FileNotFoundError(folder)
