@@ -115,8 +115,8 @@ def _draw_sums_per_neuron(generator: Generator) -> tuple[Tensor, ...]:
     return vz, v_amplitude, v_frequency, v_phase, none, grad, z, amplitude, frequency, phase, none
 
 
-def _draw_pieces(generator: Generator) -> tuple[Tensor, ...]:
-    """Draws as `_draw_sums`, with as many values and sinusoids as pieces need, and directions of z alone."""
+def _draw_for_table(generator: Generator) -> tuple[Tensor, ...]:
+    """Draws as `_draw_sums`, with as many values and sinusoids as the interpolation table needs, and directions of z alone."""
     vz, grad, z = (_digits(1200, 16, generator=generator) for _ in range(3))
     amplitude, frequency, phase = (_digits(32, generator=generator) for _ in range(3))
     bias, zeros = _digits(16, generator=generator), z.new_zeros(32)
@@ -253,7 +253,7 @@ def _exact_grid(
 FAMILIES = {
     "Fourier sum": Family(_draw_sums, _sums, _exact_sums),
     "Fourier sum per neuron": Family(_draw_sums_per_neuron, _sums, _exact_sums),
-    "pieces": Family(_draw_pieces, _sums, _exact_sums, (torch.float32,)),
+    "interpolation table": Family(_draw_for_table, _sums, _exact_sums, (torch.float32,)),
     "pointwise": Family(_draw_pointwise, _pointwise, _exact_pointwise),
     "rays": Family(_draw_rays, _rays, _exact_rays),
     "hash grid": Family(functools.partial(_draw_grid, 3, 2), _grid, _exact_grid, (torch.float32,)),

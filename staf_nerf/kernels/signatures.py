@@ -18,7 +18,7 @@ VERSION = 6
 NUMBER, REAL, SIZE, ADDRESS = ctypes.c_int, ctypes.c_double, ctypes.c_ssize_t, ctypes.c_void_p
 
 ERRORS: dict[int, tuple[type[Exception], str]] = {
-    1: (MemoryError, "there is no memory for the partial sums of the parameters' gradients"),
+    1: (MemoryError, "there is no memory for intermediate results"),
     2: (ValueError, "each level must have rows that lie within the table: see rows and offsets"),
 }
 """Errors by the number that a function returns. The numbers are those of the enumeration in native_threads.h."""
