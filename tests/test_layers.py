@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "staf_nerf"
 
 ORDER = [
+    {"_torch_compat"},
     {"config", "cores", "errors", "kernels", "initialization", "mesh", "memory", "migrations", "muon"},
     {"presets", "activations", "encodings", "progress"},
     {"mlp"},
