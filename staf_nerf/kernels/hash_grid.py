@@ -195,7 +195,7 @@ def _second(ctx, v_points: Tensor, v_table: Tensor):
 def _third(ctx, *directions: Tensor):
     """Computes derivatives beyond the second, which are rare, by autograd of the reference."""
     v_points, v_table, grad, points, table, *arrays = ctx.saved_tensors
-    levels = Levels(*arrays, ctx.num_dense)
+    levels = Levels._make((*arrays, ctx.num_dense))
 
     def features(points: Tensor, table: Tensor) -> Tensor:
         return reference_hash_grid(points, table, levels)
