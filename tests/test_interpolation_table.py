@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from staf_nerf.bench.timing import on_threads
-from staf_nerf.kernels import library, staf
+from staf_nerf.kernels import library, native, staf
 from tests.test_kernels import draw, errors
 
 pytestmark = pytest.mark.skipif(library.library() is None, reason="there was no C compiler when this was installed")
@@ -139,6 +139,20 @@ def test_a_parameter_that_is_not_finite_shows(bad, generator):
     assert staf(z, amplitude, ones * frequency, phase).isnan().all()
     assert staf(z, amplitude, frequency, ones * phase).isnan().all()
     assert not staf(z, ones * amplitude, frequency, phase).isfinite().any()
+
+
+@pytest.mark.parametrize(("equal", "bound"), [(False, 1e-6), (True, 3e-4)])
+def test_sums_over_one_interval_are_right_to_the_rounding_of_16384_values(equal, bound, generator):
+    z = 1e-3 * torch.randn(2**19, generator=generator)
+    z[::997] = 4.0  # so the range is wide, and nearly all values lie in its middle interval
+    parameters = torch.rand(3, TERMS, generator=generator)
+    grad = torch.full_like(z, 0.1) if equal else torch.randn(z.shape, generator=generator)
+    inputs = (grad, z, *parameters, torch.empty(0))
+    _, *gradients = native.backward(*inputs)
+    _, *exact_gradients = native.backward(*(x.double() for x in inputs))
+    # Equal values are rounded alike, by a quarter of a rounding on average: 16384 / 4 of 6e-8. Others add at random.
+    for gradient, expected in zip(gradients[:3], exact_gradients[:3], strict=True):
+        assert float((gradient - expected).abs().max()) <= bound * float(expected.abs().max())
 
 
 def test_results_do_not_depend_on_the_number_of_threads(generator):
