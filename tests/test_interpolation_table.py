@@ -141,7 +141,7 @@ def test_a_parameter_that_is_not_finite_shows(bad, generator):
     assert not staf(z, ones * amplitude, frequency, phase).isfinite().any()
 
 
-@pytest.mark.parametrize(("equal", "bound"), [(False, 1e-6), (True, 3e-4)])
+@pytest.mark.parametrize(("equal", "bound"), [(False, 1e-5), (True, 3e-4)])
 def test_sums_over_one_interval_are_right_to_the_rounding_of_16384_values(equal, bound, generator):
     z = 1e-3 * torch.randn(2**19, generator=generator)
     z[::997] = 4.0  # so the range is wide, and nearly all values lie in its middle interval
@@ -150,7 +150,8 @@ def test_sums_over_one_interval_are_right_to_the_rounding_of_16384_values(equal,
     inputs = (grad, z, *parameters, torch.empty(0))
     _, *gradients = native.backward(*inputs)
     _, *exact_gradients = native.backward(*(x.double() for x in inputs))
-    # Equal values are rounded alike, by a quarter of a rounding on average: 16384 / 4 of 6e-8. Others add at random.
+    # Equal values are rounded alike, by a quarter of a rounding on average: 16384 / 4 of 6e-8.
+    # Others round at random: 1e-6 of a sum that is a few hundred times smaller than that of the magnitudes.
     for gradient, expected in zip(gradients[:3], exact_gradients[:3], strict=True):
         assert float((gradient - expected).abs().max()) <= bound * float(expected.abs().max())
 
