@@ -177,11 +177,11 @@ def test_native_hash_grid_operators_obey_torch_s_rules(generator):
     made = grid(3, generator).float()
     x = torch.rand(5, 3, generator=generator, requires_grad=True)
     levels = (made.scales, made.multipliers, made.rows, made.offsets, made.num_dense)
-    opcheck(hash_grid.hash_grid_features, (x, made.table, *levels))
+    opcheck(hash_grid.hash_grid_features.operator, (x, made.table, *levels))
     grad = torch.randn(5, made.out_features, generator=generator, requires_grad=True)
-    opcheck(hash_grid.hash_grid_backward, (grad, x, made.table, *levels, True, True))
+    opcheck(hash_grid.hash_grid_backward.operator, (grad, x, made.table, *levels, True, True))
     v = (torch.randn(5, 3, generator=generator, requires_grad=True), torch.randn_like(made.table).requires_grad_())
-    opcheck(hash_grid.hash_grid_second, (*v, grad, x, made.table, *levels), nests_vjps=True)
+    opcheck(hash_grid.hash_grid_second.operator, (*v, grad, x, made.table, *levels), nests_vjps=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

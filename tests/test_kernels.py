@@ -436,9 +436,9 @@ def test_native_operators_obey_torch_s_rules(parameter_shape, generator):
     if len(parameter_shape) == 1:
         biases.append(torch.randn(4, generator=generator, dtype=torch.float64, requires_grad=True))
     for bias in biases:
-        torch.library.opcheck(fourier_sum, (*inputs, bias))
-        torch.library.opcheck(fourier_sum_backward, (grad, *inputs, bias))
-        torch.library.opcheck(fourier_sum_second, (*inputs, bias, grad, *inputs, bias))
+        torch.library.opcheck(fourier_sum.operator, (*inputs, bias))
+        torch.library.opcheck(fourier_sum_backward.operator, (grad, *inputs, bias))
+        torch.library.opcheck(fourier_sum_second.operator, (*inputs, bias, grad, *inputs, bias))
 
 
 @pytest.mark.parametrize("layout", ["transposed", "expanded", "strided", "0-d"])
@@ -474,8 +474,13 @@ def test_forward_mode_is_right_when_compiled_and_refused_where_it_would_be_dropp
         torch.testing.assert_close(forward_ad.unpack_dual(function(dual)).tangent, expected)
         with pytest.raises(RuntimeError, match=r"no torch\.func, forward-mode"):
             staf(dual, *parameters, implementation="native")
-        with pytest.raises(RuntimeError, match="no forward-mode derivatives"):
-            fourier_sum(dual, *parameters, z.new_empty(0))
+        for call, message in (
+            (fourier_sum, "implement the jvp function"),  # torch's own words
+            (fourier_sum.operator, "no forward-mode derivatives"),
+            (fourier_sum.kernel, "no forward-mode derivatives"),
+        ):
+            with pytest.raises(RuntimeError, match=message):
+                call(dual, *parameters, z.new_empty(0))
 
 
 # --- activations without parameters -----------------------------------------------------------------------------------
@@ -572,7 +577,7 @@ def test_the_pointwise_operator_obeys_torch_s_rules(kind, order, generator):
     z = torch.randn(5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     factor = torch.randn(5, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     inputs = (z, factor if order else None, kind, order, 3.0)
-    opcheck(scaled_derivative, inputs, nests_vjps=order == HIGHEST_ORDER)
+    opcheck(scaled_derivative.operator, inputs, nests_vjps=order == HIGHEST_ORDER)
 
 
 @pytest.mark.parametrize("kind", sorted(PLAIN))

@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "staf_nerf"
 
 ORDER = [
+    {"_torch_compat"},
     {"captures", "config", "errors", "kernels", "initialization", "machine", "mesh", "migrations"},
     {"presets", "activations", "encodings", "progress"},
     {"mlp"},

@@ -1,4 +1,7 @@
-"""Linear layers as convolutions: the same numbers, differentiable alike, and used where a measurement says so."""
+"""Linear layers as convolutions: the same numbers, differentiable alike, and used where the processor gains by them."""
+
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,20 +11,23 @@ from torch.nn import functional
 from staf_nerf import CoordinateMLP
 from staf_nerf.bench.timing import on_threads
 from staf_nerf.kernels import linear as module
-from staf_nerf.kernels.linear import LEAST_ROWS, linear
+from staf_nerf.kernels.linear import LEAST_ROWS, Processor, Thresholds, linear, prefers_convolution, this_processor
 
 ROWS = LEAST_ROWS + 64
+EAGER = Processor("a processor that gains by all convolutions", 1)
 
 
 @pytest.fixture
 def calls(monkeypatch) -> list[str]:
-    """The products that convolutions compute, in order; measurements, which would choose them, are made up."""
+    """The products that convolutions compute, in order, on a processor that gains by them at all sizes."""
     found: list[str] = []
     for name in ("convolve", "convolve_outer"):
         function = getattr(module, name)
         wrapped = lambda *inputs, name=name, function=function: (found.append(name), function(*inputs))[1]  # noqa: E731
         monkeypatch.setattr(module, name, wrapped)
-    monkeypatch.setattr(module, "relative_time", lambda *shape: 0.5)
+    monkeypatch.setattr(module, "this_processor", lambda: EAGER)
+    monkeypatch.setitem(module.MEASURED, EAGER, Thresholds(0, 0, 0))
+    monkeypatch.setattr(module, "WIDE", 1)
     return found
 
 
@@ -111,7 +117,8 @@ def test_each_product_is_by_the_quicker_way(calls, monkeypatch, generator):
         ({(False, 7, 5), (True, 5, 7)}, ["convolve"]),
         ({(False, 5, 7), (False, 7, 5), (True, 5, 7)}, []),
     ):
-        monkeypatch.setattr(module, "relative_time", lambda o, r, i, n, t, slow=slow: 1.0 if (o, i, n) in slow else 0.5)
+        gains = lambda rows, n_in, n_out, *, outer, processor, slow=slow: (outer, n_in, n_out) not in slow  # noqa: E731
+        monkeypatch.setattr(module, "prefers_convolution", gains)
         calls.clear()
         found = torch.autograd.grad(linear(x, weight, bias).square().sum(), (x, weight, bias))
         assert sorted(calls) == left
@@ -155,11 +162,6 @@ def test_torch_does_what_convolutions_should_not(calls, monkeypatch, generator):
         linear(x, weight, bias)
     finally:
         torch.backends.mkldnn.conv.fp32_precision = precision
-    torch.use_deterministic_algorithms(True)
-    try:
-        linear(x, weight, bias)
-    finally:
-        torch.use_deterministic_algorithms(False)
     torch.testing.assert_close(vmap(lambda v: linear(v, weight, bias))(x), expected)
     torch.testing.assert_close(jacrev(lambda b: linear(x, weight, b).sum(0))(bias), ROWS * torch.eye(7))
     compiled = torch.compile(lambda *v: linear(*v), fullgraph=True, backend="aot_eager")
@@ -171,15 +173,99 @@ def test_torch_does_what_convolutions_should_not(calls, monkeypatch, generator):
         linear(x, weight, bias, implementation="fast")  # pyright: ignore[reportArgumentType]
 
 
-def test_a_shape_is_measured_once_for_a_number_of_threads_and_draws_no_random_numbers():
-    shape = (False, 1024, 3, 5)
-    state = torch.get_rng_state()
+INTEL, ZEN_5, ZEN_4 = Processor("GenuineIntel", 6), Processor("AuthenticAMD", 26), Processor("AuthenticAMD", 25)
+CHOICES = [
+    # rows, inputs, outputs, of the weights; the processors that use convolutions
+    ((16384, 256, 256, False), {ZEN_5, ZEN_4}),
+    ((16384, 64, 64, False), {ZEN_5}),
+    ((1024, 256, 256, False), {ZEN_5}),
+    ((1024, 64, 64, False), set()),
+    ((1023, 2048, 2048, False), set()),
+    ((65536, 256, 1, False), set()),
+    ((65536, 2, 256, False), set()),
+    ((16384, 256, 256, True), {ZEN_5}),
+    ((1024, 64, 64, True), set()),
+    ((16384, 2, 256, True), {ZEN_5, INTEL}),
+    ((16384, 8, 64, True), {ZEN_5, INTEL}),
+    ((1024, 2, 256, True), set()),
+    ((16384, 1, 256, True), set()),
+    ((65536, 16, 256, True), set()),
+    ((65536, 256, 3, True), set()),
+    # numbers of rows to which zeros must be added
+    ((16385, 256, 256, False), {ZEN_5, ZEN_4}),
+    ((16385, 64, 64, False), set()),
+    ((16385, 2, 256, True), set()),
+]
+
+
+@pytest.mark.parametrize(("product", "users"), CHOICES)
+def test_the_choice_follows_from_the_product_and_the_processor_alone(product, users, monkeypatch):
+    *sizes, outer = product
+    monkeypatch.setattr("time.perf_counter", None)  # nothing is timed
     for threads in (1, 2):
         with on_threads(threads):
-            first = module.relative_time(*shape, threads)
-            assert first > 0
-            assert module.relative_time(*shape, threads) == first
-    assert torch.equal(torch.get_rng_state(), state)
+            for processor in (INTEL, ZEN_5, ZEN_4, Processor("AuthenticAMD", 99), Processor("another", 6), None):
+                found = prefers_convolution(*sizes, outer=outer, processor=processor)
+                assert found == (processor in users), processor
+
+
+def test_the_processor_is_what_linux_says_and_none_elsewhere(tmp_path):
+    one = "processor\t: {}\nvendor_id\t: AuthenticAMD\ncpu family\t: 26\nmodel name\t: AMD EPYC: 2 cores\n\n"
+    for text, expected in (
+        (one.format(0) + one.format(1), ZEN_5),
+        ("processor\t: 0\nCPU implementer\t: 0x41\n", None),  # Arm
+        ("vendor_id\t: GenuineIntel\ncpu family\t: unknown\n", None),
+        ("", None),
+    ):
+        (tmp_path / "cpuinfo").write_text(text)
+        assert this_processor.__wrapped__(tmp_path / "cpuinfo") == expected  # the function without its cache
+    assert this_processor.__wrapped__(tmp_path / "absent") is None
+
+
+FIT = """
+import hashlib, sys, threading, torch
+from staf_nerf import CoordinateMLP
+from staf_nerf.kernels import linear
+processor, is_busy = sys.argv[1:]
+if processor != "own":
+    linear.this_processor = lambda: linear.Processor("AuthenticAMD", 26) if processor == "Zen 5" else None
+torch.set_num_threads(2)
+if is_busy == "busy":
+    def work():
+        while True:
+            sum(range(1000))
+    for _ in range(2):
+        threading.Thread(target=work, daemon=True).start()
+    for rows, n_in, n_out in ((2048, 3, 5), (16384, 64, 64), (1024, 256, 256)):
+        x = torch.ones(rows, n_in, requires_grad=True)
+        linear.linear(x, torch.ones(n_out, n_in, requires_grad=True)).sum().backward()
+generator = torch.Generator().manual_seed(0)
+model = CoordinateMLP(2, 3, hidden_features=64, hidden_layers=2, generator=generator)
+optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+for _ in range(4):
+    x = 2.0 * torch.rand(16384, 2, generator=generator) - 1.0
+    loss = (model(x) - x[:, :1]).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+assert weights.isfinite().all()
+print(hashlib.sha256(weights.numpy().tobytes()).hexdigest())
+"""
+
+
+def fit_in_a_process(processor: str, load: str) -> str:
+    result = subprocess.run([sys.executable, "-c", FIT, processor, load], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_two_processes_fit_the_same_bits_whatever_else_runs():
+    first = fit_in_a_process("own", "quiet")
+    assert fit_in_a_process("own", "busy") == first
+    by_convolutions = fit_in_a_process("Zen 5", "quiet")
+    assert fit_in_a_process("Zen 5", "busy") == by_convolutions
+    assert fit_in_a_process("unknown", "quiet") != by_convolutions  # so the choice shows in the bits
 
 
 def test_networks_use_it(calls, monkeypatch, generator):

@@ -42,7 +42,7 @@ export UBSAN_OPTIONS="print_stacktrace=1:log_path=$work/report"
 if [ $# -eq 0 ]; then
     # Left out: what asks torch's compiler, or torch's own checks of operators, and calls no other C code than the rest;
     # the test of what happens without the library; and tests of memory and stacks, which sanitizers enlarge.
-    set -- tests/test_kernels.py tests/test_pieces.py tests/test_rays.py tests/test_encodings.py \
+    set -- tests/test_kernels.py tests/test_interpolation_table.py tests/test_rays.py tests/test_encodings.py \
         -k "not compiled and not torch_s_rules and not without_the_library and not little_memory and not small_stacks"
 fi
 status=0

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from staf_nerf._torch_compat import linear_by_onednn
 from staf_nerf.bench.record import environment, settings
 from staf_nerf.bench.timing import Spread, interleave, on_threads, ratios
 from staf_nerf.jobs.output import write_json
@@ -51,7 +52,7 @@ def by_convolution(a: Tensor, b: Tensor) -> Tensor:
 
 def by_operator(a: Tensor, b: Tensor) -> Tensor:
     """Returns a bᵀ by oneDNN, through a private operator of torch."""
-    return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+    return linear_by_onednn(a, b)
 
 
 def by_tensors(a: Tensor, b: Tensor) -> Tensor:

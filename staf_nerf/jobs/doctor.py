@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch.nn import functional
 
 import staf_nerf
 from staf_nerf.errors import EXTRAS, explain, unusable
 from staf_nerf.kernels import accuracy, library, triton_is_here
-from staf_nerf.kernels.linear import GAIN, relative_time
+from staf_nerf.kernels.linear import convolve, prefers_convolution, this_processor
 from staf_nerf.machine.memory import memory_available
 
 State = Literal["good", "absent", "broken"]
@@ -156,9 +158,20 @@ def _cuda_kernels() -> Finding:
 
 
 def _linear() -> Finding:
-    relative = relative_time(False, 4096, 256, 256, torch.get_num_threads())
-    way = "1 x 1 convolutions" if relative < GAIN else "torch's own"
+    rows, width, processor = 4096, 256, this_processor()
+    is_convolution = prefers_convolution(rows, width, width, outer=False, processor=processor)
+    way = "1 x 1 convolutions" if is_convolution else "torch's own"
+    x, weight = torch.ones(rows, width), torch.ones(width, width)
+    best = [min([_seconds(way, x, weight) for _ in range(6)][1:]) for way in (convolve, functional.linear)]
+    relative = best[0] / best[1]
     return Finding("good", f"{way}: as convolutions they take {relative:.2f} of the time (4096 x 256 times 256 x 256)")
+
+
+def _seconds(function: Callable[..., object], *inputs: object) -> float:
+    """Returns how long a call takes."""
+    start = time.perf_counter()
+    function(*inputs)
+    return time.perf_counter() - start
 
 
 def _hash_grids() -> Finding:

@@ -65,14 +65,14 @@ def staf(
     inputs = (z, amplitude, frequency, phase)
     native_fits = implementation in ("auto", "native") and native.fits(*inputs) and library.serves()
     if bias is not None and native_fits and amplitude.ndim == 1 and native.fits(z, bias):
-        return fourier_sum.evaluate(*inputs, bias)
+        return fourier_sum.fourier_sum(*inputs, bias)
     if bias is not None and z.dtype in HALF:
         return in_float32(functools.partial(staf, implementation=implementation), *inputs, bias)
     if bias is not None:
         return staf(z + bias, amplitude, frequency, phase, implementation=implementation)
     none = amplitude.new_empty(0)
     if native_fits or (implementation in ("auto", "triton") and _triton_fits(*inputs)):
-        return fourier_sum.evaluate(*inputs, none)
+        return fourier_sum.fourier_sum(*inputs, none)
     if z.dtype in HALF:
         return in_float32(functools.partial(staf, implementation=implementation), *inputs)
     if implementation in ("native", "triton"):

@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 
 from staf_nerf.kernels import hash_grid, library, native, native_hash_grid, rays, reference
 from staf_nerf.kernels.pointwise import FORMULAS, HIGHEST_ORDER, KINDS
+from staf_nerf.kernels.signatures import Levels
 
 BOUND = 64.0
 """Largest error of kernels that are right, in roundings: four times the largest that was seen."""
@@ -115,8 +116,8 @@ def _draw_sums_per_neuron(generator: Generator) -> tuple[Tensor, ...]:
     return vz, v_amplitude, v_frequency, v_phase, none, grad, z, amplitude, frequency, phase, none
 
 
-def _draw_pieces(generator: Generator) -> tuple[Tensor, ...]:
-    """Draws as `_draw_sums`, with as many values and sinusoids as pieces need, and directions of z alone."""
+def _draw_for_table(generator: Generator) -> tuple[Tensor, ...]:
+    """Draws as `_draw_sums`, with values enough for the interpolation table, and directions of z alone."""
     vz, grad, z = (_digits(1200, 16, generator=generator) for _ in range(3))
     amplitude, frequency, phase = (_digits(32, generator=generator) for _ in range(3))
     bias, zeros = _digits(16, generator=generator), z.new_zeros(32)
@@ -229,20 +230,20 @@ def _draw_grid(dimensions: int, features: int, generator: Generator) -> tuple[Te
 def _grid(
     v_points: Tensor, v_table: Tensor, grad: Tensor, points: Tensor, table: Tensor, scales: Tensor
 ) -> tuple[Tensor, ...]:
-    levels = (scales, MULTIPLIERS[: points.shape[1]], ROWS, OFFSETS, NUM_DENSE)
+    levels = Levels(scales, MULTIPLIERS[: points.shape[1]], ROWS, OFFSETS, NUM_DENSE)
     return (
-        native_hash_grid.forward(points, table, *levels),
-        *native_hash_grid.backward(grad, points, table, *levels, True, True),
-        *native_hash_grid.second(v_points, v_table, grad, points, table, *levels),
+        native_hash_grid.forward(points, table, levels),
+        *native_hash_grid.backward(grad, points, table, levels, True, True),
+        *native_hash_grid.second(v_points, v_table, grad, points, table, levels),
     )
 
 
 def _exact_grid(
     v_points: Tensor, v_table: Tensor, grad: Tensor, points: Tensor, table: Tensor, scales: Tensor
 ) -> tuple[Tensor, ...]:
-    levels = (scales, MULTIPLIERS[: points.shape[1]], ROWS, OFFSETS, NUM_DENSE)
+    levels = Levels(scales, MULTIPLIERS[: points.shape[1]], ROWS, OFFSETS, NUM_DENSE)
     return _two_derivatives(
-        lambda points, table: hash_grid.reference_hash_grid(points, table, *levels),
+        lambda points, table: hash_grid.reference_hash_grid(points, table, levels),
         (v_points, v_table),
         grad,
         points,
@@ -253,7 +254,7 @@ def _exact_grid(
 FAMILIES = {
     "Fourier sum": Family(_draw_sums, _sums, _exact_sums),
     "Fourier sum per neuron": Family(_draw_sums_per_neuron, _sums, _exact_sums),
-    "pieces": Family(_draw_pieces, _sums, _exact_sums, (torch.float32,)),
+    "interpolation table": Family(_draw_for_table, _sums, _exact_sums, (torch.float32,)),
     "pointwise": Family(_draw_pointwise, _pointwise, _exact_pointwise),
     "rays": Family(_draw_rays, _rays, _exact_rays),
     "hash grid": Family(functools.partial(_draw_grid, 3, 2), _grid, _exact_grid, (torch.float32,)),

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from staf_nerf._torch_compat import is_traced
 from staf_nerf.kernels import library, native_hash_grid
-from staf_nerf.kernels.signatures import grid_sizes
+from staf_nerf.kernels.operators import Operator
+from staf_nerf.kernels.signatures import Levels, grid_sizes
 
 
 def hash_grid(
@@ -29,25 +32,22 @@ def hash_grid(
         ValueError: If a shape is not as described above, if an array of integers is not int32, if `num_dense` is not
             between 0 and L or, on a CPU, if a level does not lie in the table.
     """
-    inputs = (points, table, scales, multipliers, rows, offsets, num_dense)
-    evaluate = _Features.apply if library.is_plain(points, table) else hash_grid_features
+    levels = Levels(scales, multipliers, rows, offsets, num_dense)
     single = all(x.device == points.device and x.dtype == torch.float32 for x in (points, table, scales))
     if single and points.device.type == "cpu" and library.serves():
-        return evaluate(*inputs)  # which checks the inputs itself
-    _check(*inputs)
+        return hash_grid_features(points, table, *levels)  # which checks the inputs itself
+    _check(points, table, levels)
     if single and _triton_fits(points, table):
-        return evaluate(*inputs)
-    return reference_hash_grid(*inputs)
+        return hash_grid_features(points, table, *levels)
+    return reference_hash_grid(points, table, levels)
 
 
-def _check(
-    points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
-) -> None:
-    sizes = grid_sizes(points, table, rows, num_dense)
-    library.check_shapes("hash_grid_forward", sizes, (points, table, scales, multipliers, rows, offsets))
-    for name, x in (("multipliers", multipliers), ("rows", rows), ("offsets", offsets)):
-        if x.dtype != torch.int32:
-            raise ValueError(f"{name} must be int32, got {x.dtype}")
+def _check(points: Tensor, table: Tensor, levels: Levels) -> None:
+    *arrays, _ = levels
+    library.check_shapes("hash_grid_forward", grid_sizes(points, table, levels), (points, table, *arrays))
+    for name in ("multipliers", "rows", "offsets"):
+        if (dtype := getattr(levels, name).dtype) != torch.int32:
+            raise ValueError(f"{name} must be int32, got {dtype}")
 
 
 def _triton_fits(points: Tensor, table: Tensor) -> bool:
@@ -57,30 +57,27 @@ def _triton_fits(points: Tensor, table: Tensor) -> bool:
 # --- in plain torch --------------------------------------------------------------------------------------------------
 
 
-def reference_hash_grid(
-    points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
-) -> Tensor:
+def reference_hash_grid(points: Tensor, table: Tensor, levels: Levels) -> Tensor:
     """Returns the features of `hash_grid`, on any device and in any precision."""
-    corners, fraction = find_corners(points, scales, multipliers, rows, offsets, num_dense)
+    corners, fraction = find_corners(points, levels)
     # torch cannot save a trace that has an autograd.Function.
-    interpolate = _interpolate if library.is_tracing() else _Interpolate.apply
+    interpolate = _interpolate if is_traced() else _Interpolate.apply
     return interpolate(fraction, table, corners).transpose(0, 1).flatten(1)
 
 
-def find_corners(
-    points: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
-) -> tuple[Tensor, Tensor]:
+def find_corners(points: Tensor, levels: Levels) -> tuple[Tensor, Tensor]:
     """Returns the table rows around each point, and the position of the point in its cell.
 
     Returns:
         Rows (L, B, 2**d), in which axis 0 of the corners changes fastest, and fractions (d, L, B) in [0, 1).
     """
+    scales, multipliers, rows, offsets, n = levels
     position = points.T.contiguous()[:, None, :] * scales[:, None].to(points.dtype) + 0.5
     cell = position.detach().floor()
     # int32 wraps around like the uint32 of the other implementations. The mask below drops the sign.
     low = cell.int() * multipliers[:, :, None]
     high = low + multipliers[:, :, None]
-    n, sizes = num_dense, rows[:, None, None]
+    sizes = rows[:, None, None]
     dense = _combine(low[:, :n], high[:, :n], torch.add) % sizes[:n]
     hashed = _combine(low[:, n:], high[:, n:], torch.bitwise_xor) & (sizes[n:] - 1)
     return torch.cat([dense, hashed]) + offsets[:, None, None], position - cell
@@ -156,66 +153,22 @@ def _kernels(x: Tensor) -> ModuleType:
     return triton_hash_grid
 
 
-@torch.library.custom_op("staf_nerf::hash_grid", mutates_args=())
-def hash_grid_features(
-    points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
-) -> Tensor:
-    """Returns the features of `hash_grid` for float32."""
-    return _kernels(points).forward(points, table, scales, multipliers, rows, offsets, num_dense)
+INPUTS = "Tensor points, Tensor table, Tensor scales, Tensor multipliers, Tensor rows, Tensor offsets, int num_dense"
 
 
-@torch.library.custom_op("staf_nerf::hash_grid_backward", mutates_args=())
-def hash_grid_backward(
-    grad: Tensor,
-    points: Tensor,
-    table: Tensor,
-    scales: Tensor,
-    multipliers: Tensor,
-    rows: Tensor,
-    offsets: Tensor,
-    num_dense: int,
-    to_points: bool,
-    to_table: bool,
-) -> tuple[Tensor, Tensor]:
-    """Returns the gradients of <grad, features> with respect to points and table. Unneeded ones are zero."""
-    levels = (scales, multipliers, rows, offsets, num_dense)
-    return _kernels(points).backward(grad, points, table, *levels, to_points, to_table)
+def _features(points: Tensor, table: Tensor, *levels: Any) -> Tensor:
+    return _kernels(points).forward(points, table, Levels(*levels))
 
 
-@torch.library.custom_op("staf_nerf::hash_grid_second", mutates_args=())
-def hash_grid_second(
-    v_points: Tensor | None,
-    v_table: Tensor | None,
-    grad: Tensor,
-    points: Tensor,
-    table: Tensor,
-    scales: Tensor,
-    multipliers: Tensor,
-    rows: Tensor,
-    offsets: Tensor,
-    num_dense: int,
+def _gradients(grad: Tensor, points: Tensor, table: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    *levels, to_points, to_table = others
+    return _kernels(points).backward(grad, points, table, Levels(*levels), to_points, to_table)
+
+
+def _second_gradients(
+    v_points: Tensor | None, v_table: Tensor | None, grad: Tensor, points: Tensor, table: Tensor, *levels: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the gradients of <v, w> with respect to grad, points and table.
-
-    Here w are the results of `hash_grid_backward`, and v are the directions v_points and v_table (None: zero).
-    """
-    levels = (scales, multipliers, rows, offsets, num_dense)
-    return _kernels(points).second(v_points, v_table, grad, points, table, *levels)
-
-
-@hash_grid_features.register_fake
-def _(points, table, scales, multipliers, rows, offsets, num_dense):
-    return points.new_empty(points.shape[0], rows.shape[0] * table.shape[1])
-
-
-@hash_grid_backward.register_fake
-def _(grad, points, table, scales, multipliers, rows, offsets, num_dense, to_points, to_table):
-    return points.new_empty(points.shape), table.new_empty(table.shape)
-
-
-@hash_grid_second.register_fake
-def _(v_points, v_table, grad, points, table, scales, multipliers, rows, offsets, num_dense):
-    return grad.new_empty(grad.shape), points.new_empty(points.shape), table.new_empty(table.shape)
+    return _kernels(points).second(v_points, v_table, grad, points, table, Levels(*levels))
 
 
 def _save(ctx, inputs, output) -> None:
@@ -241,10 +194,11 @@ def _second(ctx, v_points: Tensor, v_table: Tensor):
 
 def _third(ctx, *directions: Tensor):
     """Computes derivatives beyond the second, which are rare, by autograd of the reference."""
-    v_points, v_table, grad, points, table, scales, multipliers, rows, offsets = ctx.saved_tensors
+    v_points, v_table, grad, points, table, *arrays = ctx.saved_tensors
+    levels = Levels._make((*arrays, ctx.num_dense))
 
     def features(points: Tensor, table: Tensor) -> Tensor:
-        return reference_hash_grid(points, table, scales, multipliers, rows, offsets, ctx.num_dense)
+        return reference_hash_grid(points, table, levels)
 
     def first(grad: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
         return torch.func.vjp(features, *inputs)[1](grad)
@@ -258,19 +212,35 @@ def _third(ctx, *directions: Tensor):
     return *(g if w else None for g, w in zip(gradients, wanted, strict=True)), *([None] * 5)
 
 
-class _Features(torch.autograd.Function):
-    """`hash_grid_features` without the dispatcher, which takes as long as the features of a thousand points."""
+hash_grid_second = Operator(
+    "hash_grid_second",
+    f"(Tensor? v_points, Tensor? v_table, Tensor grad, {INPUTS}) -> (Tensor, Tensor, Tensor)",
+    _second_gradients,
+    fake=lambda v_points, v_table, *inputs: tuple(x.new_empty(x.shape) for x in inputs[:3]),
+    backward=_third,
+    save=_save,
+)
+"""Returns the gradients of <v, w> with respect to grad, points and table.
 
-    @staticmethod
-    def forward(ctx, *inputs):
-        _save(ctx, inputs, None)
-        return _kernels(inputs[0]).forward(*inputs)
+Here w are the results of `hash_grid_backward`, and v are the directions v_points and v_table (None: zero).
+"""
 
-    @staticmethod
-    def backward(ctx, *grads: Tensor):
-        return _backward(ctx, *grads)
+hash_grid_backward = Operator(
+    "hash_grid_backward",
+    f"(Tensor grad, {INPUTS}, bool to_points, bool to_table) -> (Tensor, Tensor)",
+    _gradients,
+    fake=lambda grad, points, table, *_: (points.new_empty(points.shape), table.new_empty(table.shape)),
+    backward=_second,
+    save=_save_backward,
+)
+"""Returns the gradients of <grad, features> with respect to points and table. Unneeded ones are zero."""
 
-
-hash_grid_features.register_autograd(_backward, setup_context=_save)
-hash_grid_backward.register_autograd(_second, setup_context=_save_backward)
-hash_grid_second.register_autograd(_third, setup_context=_save)
+hash_grid_features = Operator(
+    "hash_grid",
+    f"({INPUTS}) -> Tensor",
+    _features,
+    fake=lambda points, table, scales, *_: points.new_empty(points.shape[0], scales.shape[0] * table.shape[1]),
+    backward=_backward,
+    save=_save,
+)
+"""Returns the features of `hash_grid` for float32."""

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -25,6 +25,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from staf_nerf._torch_compat import (
+    constant_when_compiled,
+    has_dispatch_mode,
+    is_forward_mode,
+    is_traced,
+    is_transformed,
+)
 from staf_nerf.kernels.signatures import ERRORS, INDICES, SIGNATURES, VERSION, Shape
 
 LEVELS = ("the compiler's default instructions", "AVX2", "AVX-512")
@@ -233,14 +240,8 @@ def refuse_tangents(tensors: Iterable[Tensor]) -> None:
 
     Such tensors reach a kernel only through a function that was compiled without them.
     """
-    if forward_mode() and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+    if is_forward_mode() and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
         raise RuntimeError("these kernels have no forward-mode derivatives; use implementation='reference'")
-
-
-def constant_when_compiled(function: Callable[[], bool]) -> Callable[[], bool]:
-    """Does what `torch.compiler.assume_constant_result` does, without importing torch's compiler for a second."""
-    function.__dict__["_dynamo_marked_constant"] = True
-    return function
 
 
 @constant_when_compiled
@@ -274,28 +275,16 @@ def operators_serve() -> bool:
     They may not under transformations of `torch.func`, forward-mode differentiation and `torch.jit.trace`. Plain torch
     keeps a trace free of this package, and right at any batch size.
     """
-    return not torch._C._are_functorch_transforms_active() and not forward_mode() and not is_tracing()
+    return not (is_transformed() or is_forward_mode() or is_traced())
 
 
-@constant_when_compiled
-def forward_mode() -> bool:
-    """Returns whether forward-mode differentiation is active (`torch.func`, `torch.autograd.forward_ad`)."""
-    return forward_ad._current_level >= 0
+PLAIN = frozenset({Tensor, nn.Parameter, int, float, bool, type(None)})
+"""Types of inputs for which torch needs no operator."""
 
 
-@constant_when_compiled
-def is_tracing() -> bool:
-    """Returns whether `torch.jit.trace` records operations, as the older of torch's two ONNX exporters does."""
-    return torch._C._is_tracing()
-
-
-def is_plain(*tensors: Tensor) -> bool:
+def is_plain(*inputs: Any) -> bool:
     """Returns whether torch needs no operator: no compilation, no dispatch mode and no tensor subclass."""
-    return (
-        not torch.compiler.is_compiling()
-        and not torch._C._len_torch_dispatch_stack()
-        and all(type(x) in (Tensor, nn.Parameter) for x in tensors)
-    )
+    return not torch.compiler.is_compiling() and not has_dispatch_mode() and PLAIN.issuperset(map(type, inputs))
 
 
 @functools.cache

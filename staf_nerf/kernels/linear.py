@@ -1,18 +1,18 @@
 """The matrix products of a linear layer, on a CPU by the faster of torch's two libraries.
 
-torch multiplies matrices with MKL. On processors that are not Intel's, MKL takes twice as long as oneDNN or more.
-torch's convolutions use oneDNN. A linear map of rows is a convolution with a 1 x 1 filter: the rows are the pixels of
-images whose channels come last, so that nothing is copied. Both libraries compute in float32. Which is faster is
-measured once for each shape.
+torch multiplies matrices with MKL. On AMD's processors, and for the weights of a layer with few inputs, MKL takes up to
+several times as long as oneDNN, which computes torch's convolutions. A linear map of rows is a convolution with a 1 x 1
+filter: the rows are the pixels of images whose channels come last, so that nothing is copied. Both libraries compute in
+float32. Which one computes a product follows from the processor and the shapes alone, by measurements that are written
+down here. So two processes on one machine give the same bits.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-import time
-from collections.abc import Callable
-from typing import Literal
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,15 +31,40 @@ PIXELS, FEW_PIXELS, SMALL = 128, 16, 64 * 64
 Small images are transposed in parts that fit the nearest cache. That is a fifth to a half faster than large images."""
 LEAST_ROWS = 1024
 """Smallest number of rows for a convolution. With fewer rows its overhead decides."""
-MEASURED_ROWS = 2**16
-MEASURED_PRODUCTS = 2**26
-"""Largest number of rows and of multiplications in a measurement, which then takes about 20 ms."""
-ROUNDS = 5
-GAIN = 0.9
-"""A convolution is used if it takes less than this fraction of torch's own time. The margin is for noise."""
-GAIN_FILLED, LARGE = 0.7, 128 * 128
-"""The fraction if rows of zeros must be added, and the smallest size of a weight for which this copy pays off.
-oneDNN compiles a program for each number of rows, in a millisecond. So only some numbers of rows are used."""
+LARGE = 128 * 128
+"""Smallest size of a weight for which rows of zeros are added, which is a copy. oneDNN compiles a program for each
+number of rows, in a millisecond. So only some numbers of rows are used."""
+
+
+class Processor(NamedTuple):
+    """A processor as it names itself."""
+
+    vendor: str
+    family: int
+
+
+class Thresholds(NamedTuple):
+    """The smallest products that a processor computes faster by convolutions. `NEVER`: none, or none was measured."""
+
+    maps: float
+    """Multiplications of a linear map between at least `WIDE` features."""
+    weights: float
+    """Multiplications of the gradient of a weight between at least `WIDE` features."""
+    thin_weights: float
+    """Elements of the outputs' gradient, for the gradient of a weight with 2 to `THIN` inputs."""
+
+
+NEVER = math.inf
+WIDE, THIN = 64, 8
+MEASURED = {
+    ("GenuineIntel", None): Thresholds(NEVER, NEVER, 2**20),
+    ("AuthenticAMD", 26): Thresholds(2**24, 2**24, 2**20),  # Zen 5
+    ("AuthenticAMD", 25): Thresholds(2**28, NEVER, NEVER),  # Zen 3 and 4
+    ("AuthenticAMD", 23): Thresholds(2**28, NEVER, NEVER),  # Zen to Zen 2
+}
+"""What `staf bench linear` measured, by vendor and family (None: all families). The documentation has the times, in
+Benchmarks, Linear layers. Before Zen 5 another way to oneDNN was measured, which is slower than convolutions for
+weights. So there only its large gains are taken, those of linear maps."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, implementation: Implementation = "auto") -> Tensor:
@@ -50,11 +75,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, implementat
         weight: W, (out, in).
         bias: b, (out,).
         implementation: "torch": `torch.nn.functional.linear`, for any input. "convolution": convolutions, for the three
-            products of x, W and their gradients, with any real dtype. "auto": the faster one for each product, measured
-            at the first use of its shape. "auto" measures for float32 on a CPU only, and not for few rows, under
-            torch.compile, `torch.func`, forward-mode differentiation or autocast, or if `torch.backends.mkldnn` is
-            disabled or may round its factors. Nor does it with `torch.use_deterministic_algorithms`, as the choice, and
-            with it the rounding, may differ between processes. Without a measurement "auto" is "torch".
+            products of x, W and their gradients, with any real dtype. "auto": the faster one for each product, as
+            `prefers_convolution` says. That is "torch" for all but float32 on a CPU, for few rows, under torch.compile,
+            `torch.func`, forward-mode differentiation or autocast, and if `torch.backends.mkldnn` is disabled or may
+            round its factors.
 
     Returns:
         (..., out).
@@ -79,7 +103,6 @@ def _fits(x: Tensor, weight: Tensor) -> bool:
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and torch.backends.mkldnn.conv.fp32_precision in ("none", "ieee")  # pyright: ignore[reportAttributeAccessIssue]
-        and not torch.are_deterministic_algorithms_enabled()
         and not torch.is_autocast_enabled("cpu")
         and library.operators_serve()
     )
@@ -88,11 +111,11 @@ def _fits(x: Tensor, weight: Tensor) -> bool:
 def _gains(x: Tensor, weight: Tensor) -> bool:
     """Returns whether a convolution is faster for any of the products that will be needed."""
     rows, (n_out, n_in) = x.numel() // x.shape[-1], weight.shape
-    gains = _is_quicker(rows, n_in, n_out)
+    gains = _chosen(rows, n_in, n_out)
     if torch.is_grad_enabled() and weight.requires_grad:
-        gains |= _is_quicker(rows, n_in, n_out, outer=True)
+        gains |= _chosen(rows, n_in, n_out, outer=True)
     if torch.is_grad_enabled() and x.requires_grad:
-        gains |= _is_quicker(rows, n_out, n_in)
+        gains |= _chosen(rows, n_out, n_in)
     return gains
 
 
@@ -106,7 +129,7 @@ class _Product(torch.autograd.Function):
     def forward(ctx, a: Tensor, b: Tensor, bias: Tensor | None, forced: bool) -> Tensor:
         ctx.save_for_backward(a, b)
         ctx.forced = forced
-        if forced or _is_quicker(len(a), *reversed(b.shape)):
+        if forced or _chosen(len(a), *reversed(b.shape)):
             return convolve(a, b, bias)
         return functional.linear(a, b, bias)
 
@@ -129,7 +152,7 @@ class _Outer(torch.autograd.Function):
     def forward(ctx, a: Tensor, b: Tensor, forced: bool) -> Tensor:
         ctx.save_for_backward(a, b)
         ctx.forced = forced
-        if forced or _is_quicker(len(a), b.shape[1], a.shape[1], outer=True):
+        if forced or _chosen(len(a), b.shape[1], a.shape[1], outer=True):
             return convolve_outer(a, b)
         return a.T @ b
 
@@ -146,8 +169,8 @@ class _Outer(torch.autograd.Function):
 
 def convolve(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     """Returns a Bᵀ + b, by a convolution: (rows, in), (out, in), (out,) -> (rows, out)."""
-    found = functional.conv2d(_images(a), b[:, :, None, None], bias)
-    return found.permute(0, 2, 3, 1).reshape(-1, len(b))[: len(a)]
+    images = functional.conv2d(_images(a), b[:, :, None, None], bias)
+    return images.permute(0, 2, 3, 1).reshape(-1, len(b))[: len(a)]
 
 
 def convolve_outer(a: Tensor, b: Tensor) -> Tensor:
@@ -173,37 +196,43 @@ def _whole(rows: int) -> int:
 # --- which is faster -------------------------------------------------------------------------------------------------
 
 
-def _is_quicker(rows: int, n_in: int, n_out: int, *, outer: bool = False) -> bool:
-    """Returns whether to compute a product by a convolution. The arguments are those of `relative_time`."""
-    if rows < LEAST_ROWS:
+def prefers_convolution(rows: int, n_in: int, n_out: int, *, outer: bool, processor: Processor | None) -> bool:
+    """Returns whether a product is computed by a convolution. The answer depends on the arguments alone.
+
+    Args:
+        rows: Number of rows.
+        n_in: Number of columns of the factor with rows, or of the second such factor if `outer`.
+        n_out: Number of columns of the result, or of the first factor if `outer`.
+        outer: Whether the product is aᵀ B, a sum over rows, as the gradient of a weight. Otherwise it is a Bᵀ.
+        processor: See `this_processor`. None prefers torch's own products.
+    """
+    least = _thresholds(processor)
+    is_whole, is_wide = _whole(rows) == rows, min(n_in, n_out) >= WIDE
+    if rows < LEAST_ROWS or not (is_whole or n_in * n_out >= LARGE):
         return False
-    measured = min(1 << rows.bit_length() - 1, MEASURED_ROWS, max(IMAGES, MEASURED_PRODUCTS // (n_in * n_out)))
-    needed = GAIN if _whole(rows) == rows else GAIN_FILLED if n_in * n_out >= LARGE else 0.0
-    return relative_time(outer, measured, n_in, n_out, torch.get_num_threads()) < needed
+    if outer and not is_wide:
+        return 2 <= n_in <= THIN and is_whole and rows * n_out >= least.thin_weights
+    return is_wide and rows * n_in * n_out >= (least.weights if outer else least.maps)
+
+
+def _thresholds(processor: Processor | None) -> Thresholds:
+    nothing = Thresholds(NEVER, NEVER, NEVER)
+    if processor is None:
+        return nothing
+    return MEASURED.get(processor) or MEASURED.get((processor.vendor, None)) or nothing
 
 
 @functools.cache
-def relative_time(outer: bool, rows: int, n_in: int, n_out: int, threads: int) -> float:
-    """Measures the time of a product by a convolution, relative to torch's own function, on torch's current threads.
+def this_processor(table: Path = Path("/proc/cpuinfo")) -> Processor | None:
+    """Returns this machine's processor, as Linux on x86 names it, or None."""
+    try:
+        lines = table.read_text().splitlines()
+    except OSError:
+        return None
+    entries = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    vendor, family = entries.get("vendor_id"), entries.get("cpu family", "")
+    return Processor(vendor, int(family)) if vendor and family.isdecimal() else None
 
-    Args:
-        outer: Whether the product is the gradient of a weight. Otherwise it is a linear map.
-        rows: Number of rows of the input.
-        n_in: Number of input features.
-        n_out: Number of output features.
-        threads: Number of torch's threads. It is only a key of the cache.
-    """
-    x, y, weight = torch.ones(rows, n_in), torch.ones(rows, n_out), torch.ones(n_out, n_in)
-    ways: tuple[Callable[[], Tensor], ...] = (
-        (lambda: convolve_outer(y, x), lambda: y.T @ x)
-        if outer
-        else (lambda: convolve(x, weight), lambda: functional.linear(x, weight))
-    )
-    best = [float("inf")] * 2
-    with torch.no_grad():
-        for at in range(ROUNDS + 1):
-            for i, way in enumerate(ways):
-                start = time.perf_counter()
-                way()
-                best[i] = min(best[i], time.perf_counter() - start) if at else best[i]
-    return best[0] / best[1]
+
+def _chosen(rows: int, n_in: int, n_out: int, *, outer: bool = False) -> bool:
+    return prefers_convolution(rows, n_in, n_out, outer=outer, processor=this_processor())

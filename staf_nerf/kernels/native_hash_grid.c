@@ -71,26 +71,27 @@ static int fits(const grid *g) {
 
 static ptrdiff_t groups(ptrdiff_t count) { return (count + GROUP - 1) / GROUP; }
 
-EXPORT int hash_grid_forward(int level, int threads, ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels,
-                             ptrdiff_t table_rows, ptrdiff_t features, ptrdiff_t dense, const float *points,
-                             const float *table, const float *scales, const int32_t *multipliers, const int32_t *rows,
-                             const int32_t *offsets, float *out) {
-    grid g = {.points = points, .table = table, .scales = scales, .multipliers = multipliers, .rows = rows,
-              .offsets = offsets, .out = out, .count = count, .dims = dims, .levels = levels, .table_rows = table_rows,
-              .features = features, .dense = dense};
+/* What all functions are given, once as parameters and once as the fields of a grid: in the order of `_grid` and
+ * `grid_sizes` in signatures.py. */
+#define SIZES \
+    ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels, ptrdiff_t table_rows, ptrdiff_t features, ptrdiff_t dense
+#define ARRAYS                                                                                                  \
+    const float *points, const float *table, const float *scales, const int32_t *multipliers, const int32_t *rows, \
+        const int32_t *offsets
+#define GIVEN                                                                                                     \
+    .count = count, .dims = dims, .levels = levels, .table_rows = table_rows, .features = features, .dense = dense, \
+    .points = points, .table = table, .scales = scales, .multipliers = multipliers, .rows = rows, .offsets = offsets
+
+EXPORT int hash_grid_forward(int level, int threads, SIZES, ARRAYS, float *out) {
+    grid g = {GIVEN, .out = out};
     if (!fits(&g)) return BEYOND_TABLE;
     run_job((job){choose(level)->forward, &g, groups(count), threads});
     return DONE;
 }
 
 /* to_table arrives as zeros; it or to_points may be NULL where that gradient is not wanted. */
-EXPORT int hash_grid_backward(int level, int threads, ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels,
-                              ptrdiff_t table_rows, ptrdiff_t features, ptrdiff_t dense, const float *grad,
-                              const float *points, const float *table, const float *scales, const int32_t *multipliers,
-                              const int32_t *rows, const int32_t *offsets, float *to_table, float *to_points) {
-    grid g = {.points = points, .table = table, .grad = grad, .scales = scales, .multipliers = multipliers,
-              .rows = rows, .offsets = offsets, .to_table = to_table, .to_points = to_points, .count = count,
-              .dims = dims, .levels = levels, .table_rows = table_rows, .features = features, .dense = dense};
+EXPORT int hash_grid_backward(int level, int threads, SIZES, const float *grad, ARRAYS, float *to_table, float *to_points) {
+    grid g = {GIVEN, .grad = grad, .to_table = to_table, .to_points = to_points};
     if (!fits(&g)) return BEYOND_TABLE;
     if (to_table) run_job((job){choose(level)->table, &g, levels, threads});
     if (to_points) run_job((job){choose(level)->points, &g, groups(count), threads});
@@ -98,15 +99,10 @@ EXPORT int hash_grid_backward(int level, int threads, ptrdiff_t count, ptrdiff_t
 }
 
 /* to_table arrives as zeros. */
-EXPORT int hash_grid_second(int level, int threads, ptrdiff_t count, ptrdiff_t dims, ptrdiff_t levels,
-                            ptrdiff_t table_rows, ptrdiff_t features, ptrdiff_t dense, const float *v_points,
-                            const float *v_table, const float *grad, const float *points, const float *table,
-                            const float *scales, const int32_t *multipliers, const int32_t *rows,
-                            const int32_t *offsets, float *to_grad, float *to_points, float *to_table) {
-    grid g = {.points = points, .table = table, .grad = grad, .scales = scales, .multipliers = multipliers,
-              .rows = rows, .offsets = offsets, .v_points = v_points, .v_table = v_table, .to_grad = to_grad,
-              .to_table = to_table, .to_points = to_points, .count = count, .dims = dims, .levels = levels,
-              .table_rows = table_rows, .features = features, .dense = dense};
+EXPORT int hash_grid_second(int level, int threads, SIZES, const float *v_points, const float *v_table, const float *grad,
+                            ARRAYS, float *to_grad, float *to_points, float *to_table) {
+    grid g = {GIVEN, .v_points = v_points, .v_table = v_table, .grad = grad, .to_grad = to_grad, .to_points = to_points,
+              .to_table = to_table};
     if (!fits(&g)) return BEYOND_TABLE;
     run_job((job){choose(level)->second, &g, groups(count), threads});
     if (v_points) run_job((job){choose(level)->second_table, &g, levels, threads});

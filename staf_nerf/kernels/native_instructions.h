@@ -3,6 +3,11 @@
  * INSTRUCTIONS  a name to end its functions' names with: base, avx2, avx512;
  * VECTOR_BYTES  the width of a vector;
  * FUSED         whether a product and a sum are rounded together.
+ *
+ * The header is a template, which C has no other form of: the width of a vector is part of its type, so inline functions
+ * with constant arguments would not do, and a source file per instruction set would need flags that differ between
+ * compilers and processors. Each copy is compiled under the pragmas below, in one file, whose functions take their names
+ * from NAME.
  */
 #define JOIN(a, b) a##_##b
 #define JOIN_NAMES(a, b) JOIN(a, b)

@@ -252,25 +252,25 @@ INLINE void NAME(second_line)(LINE *l, ptrdiff_t width, int first, int exact) {
 
 /* Lines are functions of their own: inlined into the loops around them, or into one function, they are slow. */
 #define SEPARATE static __attribute__((noinline)) void
-#define RUN(run, line, whole_first, whole_next, part, careful)                              \
-    SEPARATE NAME(whole_first)(LINE * l) { NAME(line)(l, LANES, 1, 0); }                    \
-    SEPARATE NAME(whole_next)(LINE * l) { NAME(line)(l, LANES, 0, 0); }                     \
-    SEPARATE NAME(part)(LINE * l, int first) { NAME(line)(l, l->width, first, 0); }         \
-    SEPARATE NAME(careful)(LINE * l, int first) { NAME(line)(l, l->width, first, 1); }      \
-    INLINE void NAME(run)(LINE *l, int first, int exact) {                                  \
-        if (exact)                                                                          \
-            NAME(careful)(l, first);                                                        \
-        else if (l->width < LANES)                                                          \
-            NAME(part)(l, first);                                                           \
-        else if (first)                                                                     \
-            NAME(whole_first)(l);                                                           \
-        else                                                                                \
-            NAME(whole_next)(l);                                                            \
+#define VARIANTS(pass)                                                                                      \
+    SEPARATE NAME(pass##_whole_first)(LINE * l) { NAME(pass##_line)(l, LANES, 1, 0); }                      \
+    SEPARATE NAME(pass##_whole_next)(LINE * l) { NAME(pass##_line)(l, LANES, 0, 0); }                       \
+    SEPARATE NAME(pass##_part)(LINE * l, int first) { NAME(pass##_line)(l, l->width, first, 0); }           \
+    SEPARATE NAME(pass##_careful)(LINE * l, int first) { NAME(pass##_line)(l, l->width, first, 1); }        \
+    INLINE void NAME(pass##_over_line)(LINE *l, int first, int exact) {                                     \
+        if (exact)                                                                                          \
+            NAME(pass##_careful)(l, first);                                                                 \
+        else if (l->width < LANES)                                                                          \
+            NAME(pass##_part)(l, first);                                                                    \
+        else if (first)                                                                                     \
+            NAME(pass##_whole_first)(l);                                                                    \
+        else                                                                                                \
+            NAME(pass##_whole_next)(l);                                                                     \
     }
-RUN(run_forward, forward_line, forward_whole_first, forward_whole_next, forward_part, forward_careful)
-RUN(run_backward, backward_line, backward_whole_first, backward_whole_next, backward_part, backward_careful)
-RUN(run_second, second_line, second_whole_first, second_whole_next, second_part, second_careful)
-#undef RUN
+VARIANTS(forward)
+VARIANTS(backward)
+VARIANTS(second)
+#undef VARIANTS
 #undef SEPARATE
 
 /* The parameters of sinusoid t for the lanes from `column`: a row's part, or one value in all lanes. */
@@ -298,9 +298,9 @@ INLINE void NAME(sum_over_line)(const call *work, ptrdiff_t unit, ptrdiff_t colu
         l.ahead = t == work->terms - 1 && !work->per_feature ? LINE_VALUES : 0;
         int exact = t > 0 && NAME(beyond)(l.most, l.s[1], l.s[2]), again = 0;
         do { /* the first sinusoid is tried fast: only then is the largest |z| known */
-            if (pass == FORWARD) NAME(run_forward)(&l, t == 0, exact || again);
-            if (pass == BACKWARD) NAME(run_backward)(&l, t == 0, exact || again);
-            if (pass == SECOND) NAME(run_second)(&l, t == 0, exact || again);
+            if (pass == FORWARD) NAME(forward_over_line)(&l, t == 0, exact || again);
+            if (pass == BACKWARD) NAME(backward_over_line)(&l, t == 0, exact || again);
+            if (pass == SECOND) NAME(second_over_line)(&l, t == 0, exact || again);
         } while (t == 0 && !again && (again = NAME(beyond)(l.most, l.s[1], l.s[2])));
         if (pass == FORWARD) continue;
         for (int sum = 0; sum < 3; sum++) {
@@ -313,7 +313,7 @@ INLINE void NAME(sum_over_line)(const call *work, ptrdiff_t unit, ptrdiff_t colu
     }
 }
 
-#include "native_pieces.h"
+#include "native_table.h"
 
 /* to = values + row, where `values` begins in column `column` of rows of n. */
 INLINE void NAME(add_row)(const REAL *values, const REAL *row, ptrdiff_t n, ptrdiff_t column, ptrdiff_t count, REAL *to) {
@@ -340,13 +340,13 @@ INLINE void NAME(add_to_row)(const REAL *values, REAL *row, ptrdiff_t n, ptrdiff
 }
 
 /* A part of the values that share their parameters, of at most LINE_VALUES; the bias is added to a copy of it. */
-INLINE void NAME(run_values)(const call *work, ptrdiff_t unit, ptrdiff_t at, ptrdiff_t values, int pass, REAL *moments) {
+INLINE void NAME(values_pass)(const call *work, ptrdiff_t unit, ptrdiff_t at, ptrdiff_t values, int pass, REAL *moments) {
     REAL biased[LINE_VALUES], turned[LINE_VALUES];
     ptrdiff_t whole = values / LANES, rest = values % LANES, done = whole * LANES;
     ptrdiff_t column = work->bias ? at % work->width : 0;
     LINE l = NAME(line_at)(work, at, whole, LANES, LANES, pass), tail = NAME(line_at)(work, at + done, 1, LANES, rest, pass);
     if (work->bias) {
-        if (!work->by.count) {
+        if (!work->table.count) {
             NAME(add_row)(l.z, work->bias, work->width, column, done, biased);
             l.z = biased;
         }
@@ -357,14 +357,14 @@ INLINE void NAME(run_values)(const call *work, ptrdiff_t unit, ptrdiff_t at, ptr
         NAME(add_row)(l.vz, work->vbias, work->width, column, values, turned);
         l.vz = turned, tail.vz = turned + done;
     }
-    if (whole) NAME(run_line)(work, unit, column, l, pass, moments);
+    if (whole) NAME(line_pass)(work, unit, column, l, pass, moments);
     if (rest) NAME(sum_over_line)(work, unit, 0, tail, pass);
     if (work->bias && pass != FORWARD)
         NAME(add_to_row)(l.to_z, (REAL *)work->to_bias + unit * work->width, work->width, column, values);
 }
 
 /* The rows of a unit with a set of parameters for each feature: some at a time, which stay in the first-level cache. */
-INLINE void NAME(run_rows)(const call *work, ptrdiff_t unit, int pass) {
+INLINE void NAME(rows_pass)(const call *work, ptrdiff_t unit, int pass) {
     ptrdiff_t first = unit * work->block, last = work->rows - first < work->block ? work->rows : first + work->block;
     for (; first < last; first += ROWS)
         for (ptrdiff_t column = 0; column < work->n; column += LANES) {
@@ -375,33 +375,31 @@ INLINE void NAME(run_rows)(const call *work, ptrdiff_t unit, int pass) {
         }
 }
 
-INLINE void NAME(run_unit)(const call *work, ptrdiff_t unit, int pass) {
+INLINE void NAME(unit_pass)(call *work, ptrdiff_t unit, int pass) {
     if (work->per_feature) {
-        NAME(run_rows)(work, unit, pass);
+        NAME(rows_pass)(work, unit, pass);
         return;
     }
-    ptrdiff_t first = unit * work->block, kept = first;
-    ptrdiff_t last = first + work->block < work->n ? first + work->block : work->n;
-    REAL *moments = work->by.moments ? calloc((size_t)work->by.count, 4 * sizeof(REAL)) : NULL;
-    call without_pieces;
-    if (work->by.moments && !moments) { /* without memory, sinusoid by sinusoid */
-        without_pieces = *work;
-        without_pieces.by = (pieces){0};
-        work = &without_pieces;
+    ptrdiff_t first = unit * work->block, last = first + work->block < work->n ? first + work->block : work->n;
+    ptrdiff_t kept = first;
+    REAL *moments = work->table.moments ? calloc((size_t)work->table.count, 4 * sizeof(REAL)) : NULL;
+    if (work->table.moments && !moments) {
+        __atomic_store_n(&work->no_memory, 1, __ATOMIC_RELAXED);
+        return;
     }
     for (ptrdiff_t at = first; at < last; at += LINE_VALUES) {
         ptrdiff_t end = at + LINE_VALUES < last ? at + LINE_VALUES : last;
-        NAME(run_values)(work, unit, at, end - at, pass, moments);
-        if (!moments || (end < last && end - kept < work->by.summed)) continue;
-        NAME(keep_moments)(&work->by, unit, moments);
+        NAME(values_pass)(work, unit, at, end - at, pass, moments);
+        if (!moments || (end < last && end - kept < work->table.summed)) continue;
+        NAME(keep_moments)(&work->table, unit, moments);
         kept = end;
     }
     free(moments);
 }
 
-static void NAME(forward)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit, FORWARD); }
-static void NAME(backward)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit, BACKWARD); }
-static void NAME(second)(void *work, ptrdiff_t unit) { NAME(run_unit)(work, unit, SECOND); }
+static void NAME(forward)(void *work, ptrdiff_t unit) { NAME(unit_pass)(work, unit, FORWARD); }
+static void NAME(backward)(void *work, ptrdiff_t unit) { NAME(unit_pass)(work, unit, BACKWARD); }
+static void NAME(second)(void *work, ptrdiff_t unit) { NAME(unit_pass)(work, unit, SECOND); }
 
 #include "native_pointwise.h"
 #include "native_rays.h"

@@ -1,7 +1,7 @@
 /* Work split over threads: units 0 … n-1 in contiguous parts, each by one thread. Included by each source file. */
 #include <stddef.h>
 
-enum { DONE, NO_MEMORY, BEYOND_TABLE }; /* what functions return, as in library.py */
+enum { DONE, NO_MEMORY, BEYOND_TABLE }; /* what functions return, as in signatures.py */
 
 typedef void (*unit_function)(void *context, ptrdiff_t unit);
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from staf_nerf.kernels import library, native
+from staf_nerf.kernels.operators import Operator
 from staf_nerf.kernels.precision import HALF, in_float32
 
 Kind = Literal["sine", "finer", "gaussian"]
@@ -57,8 +58,7 @@ def pointwise(kind: Kind, z: Tensor, scale: float) -> Tensor:
     return FORMULAS[kind](z, scale)
 
 
-@torch.library.custom_op("staf_nerf::scaled_derivative", mutates_args=())
-def scaled_derivative(z: Tensor, factor: Tensor | None, kind: int, order: int, scale: float) -> Tensor:
+def _scaled_derivative(z: Tensor, factor: Tensor | None, kind: int, order: int, scale: float) -> Tensor:
     """Returns the derivative of order 0 to 3 of an activation at z, times `factor`.
 
     Args:
@@ -89,11 +89,6 @@ def _derivative(kind: str, z: Tensor, order: int, scale: float) -> Tensor:
     return torch.func.vjp(lambda z: _derivative(kind, z, order - 1, scale), z)[1](torch.ones_like(z))[0]
 
 
-@scaled_derivative.register_fake
-def _(z, factor, kind, order, scale):
-    return z.new_empty(z.shape)
-
-
 def _save(ctx, inputs, output) -> None:
     z, factor, ctx.kind, ctx.order, ctx.scale = inputs
     ctx.save_for_backward(z, factor)
@@ -113,4 +108,12 @@ def _backward(ctx, grad: Tensor):
     return to_z, to_factor, None, None, None
 
 
-scaled_derivative.register_autograd(_backward, setup_context=_save)
+scaled_derivative = Operator(
+    "scaled_derivative",
+    "(Tensor z, Tensor? factor, int kind, int order, float scale) -> Tensor",
+    _scaled_derivative,
+    fake=lambda z, *_: z.new_empty(z.shape),
+    backward=_backward,
+    save=_save,
+)
+"""`_scaled_derivative`, differentiable any number of times."""

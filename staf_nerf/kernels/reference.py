@@ -6,7 +6,7 @@ one set for each feature. With θᵢ = Ωᵢ z + Φᵢ,
     σ(z) = Σᵢ Cᵢ sin θᵢ.
 
 No tensor of shape (..., n, τ) is created: a loop runs over i, and only z is kept for the backward pass, which computes
-the sines again. MeshSource of σ: arXiv 2502.00869, section 3.
+the sines again. Source of σ: arXiv 2502.00869, section 3.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from staf_nerf.kernels import library
+from staf_nerf._torch_compat import is_forward_mode, is_traced
 
 BLOCK = 2**18
 """Number of elements that a CPU processes at a time. Temporaries then stay in the cache: twice as fast for 2**20."""
@@ -33,7 +33,7 @@ def check_amplitude(z: Tensor, amplitude: Tensor) -> None:
 def staf(z: Tensor, amplitude: Tensor, frequency: Tensor, phase: Tensor) -> Tensor:
     """Returns σ(z), in the shape of z; see `staf_nerf.kernels.staf`."""
     # torch gives zeros for second forward-mode derivatives of autograd.Function, and cannot save a trace that has one.
-    if library.forward_mode() or library.is_tracing():
+    if is_forward_mode() or is_traced():
         return _plain(z, amplitude, frequency, phase)
     if z.device.type == "cpu" and z.ndim > 1 and z.numel() >= 2 * BLOCK:
         rows = max(BLOCK * z.shape[0] // z.numel(), 1)

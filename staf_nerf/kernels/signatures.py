@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -18,7 +18,7 @@ VERSION = 6
 NUMBER, REAL, SIZE, ADDRESS = ctypes.c_int, ctypes.c_double, ctypes.c_ssize_t, ctypes.c_void_p
 
 ERRORS: dict[int, tuple[type[Exception], str]] = {
-    1: (MemoryError, "there is no memory for the partial sums of the parameters' gradients"),
+    1: (MemoryError, "there is no memory for intermediate results"),
     2: (ValueError, "each level must have rows that lie within the table: see rows and offsets"),
 }
 """Errors by the number that a function returns. The numbers are those of the enumeration in native_threads.h."""
@@ -67,6 +67,16 @@ def _fourier_sum(z: Shape, parameter: Shape, bias: Shape, prefix: str = "") -> d
     }
 
 
+class Levels(NamedTuple):
+    """The levels of a hash grid; see `staf_nerf.kernels.hash_grid`."""
+
+    scales: Tensor
+    multipliers: Tensor
+    rows: Tensor
+    offsets: Tensor
+    num_dense: int
+
+
 def _grid(count: int, dims: int, levels: int, table_rows: int, features: int) -> dict[str, Shape]:
     return {
         "points": (count, dims),
@@ -78,15 +88,16 @@ def _grid(count: int, dims: int, levels: int, table_rows: int, features: int) ->
     }
 
 
-def grid_sizes(points: Tensor, table: Tensor, rows: Tensor, num_dense: int) -> tuple[int, ...]:
+def grid_sizes(points: Tensor, table: Tensor, levels: Levels) -> tuple[int, ...]:
     """Returns the sizes in the signatures of a hash grid. Raises ValueError if it cannot have these."""
+    count, num_dense = levels.rows.numel(), levels.num_dense
     if points.ndim != 2 or points.shape[1] not in (2, 3):
         raise ValueError(f"points must have shape (B, 2) or (B, 3), got {tuple(points.shape)}")
     if table.ndim != 2:
         raise ValueError(f"table must have shape (rows, F), got {tuple(table.shape)}")
-    if not 0 <= num_dense <= rows.numel():
-        raise ValueError(f"num_dense must be between 0 and the number of levels, {rows.numel()}, got {num_dense}")
-    return *points.shape, rows.numel(), *table.shape, num_dense
+    if not 0 <= num_dense <= count:
+        raise ValueError(f"num_dense must be between 0 and the number of levels, {count}, got {num_dense}")
+    return *points.shape, count, *table.shape, num_dense
 
 
 SIGNATURES = {

@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from staf_nerf.kernels import library
-from staf_nerf.kernels.signatures import grid_sizes
+from staf_nerf.kernels.signatures import Levels, grid_sizes
 
 BLOCK = 128
 """Number of points of a program."""
@@ -245,86 +245,54 @@ def _second(
         tl.store(to + 2, scale * slope2, inside)
 
 
-def forward(
-    points: Tensor, table: Tensor, scales: Tensor, multipliers: Tensor, rows: Tensor, offsets: Tensor, num_dense: int
-) -> Tensor:
+def forward(points: Tensor, table: Tensor, levels: Levels) -> Tensor:
     """See `staf_nerf.kernels.hash_grid.hash_grid`."""
-    out = points.new_empty(len(points), len(rows) * table.shape[1])
-    _launch(
-        _forward,
-        "hash_grid_forward",
-        (points, table, scales, multipliers, rows, offsets),
-        (out,),
-        points,
-        table,
-        rows,
-        num_dense,
-    )
+    out = points.new_empty(len(points), len(levels.rows) * table.shape[1])
+    _launch(_forward, "hash_grid_forward", (), points, table, levels, (out,))
     return out
 
 
 def backward(
-    grad: Tensor,
-    points: Tensor,
-    table: Tensor,
-    scales: Tensor,
-    multipliers: Tensor,
-    rows: Tensor,
-    offsets: Tensor,
-    num_dense: int,
-    to_points: bool,
-    to_table: bool,
+    grad: Tensor, points: Tensor, table: Tensor, levels: Levels, to_points: bool, to_table: bool
 ) -> tuple[Tensor, Tensor]:
     """See `staf_nerf.kernels.hash_grid.hash_grid_backward`."""
     by_table = table.new_zeros(table.shape)
-    by_points = points.new_empty(len(rows) if to_points else 0, *points.shape)
-    inputs = (grad, points, table, scales, multipliers, rows, offsets)
+    by_points = points.new_empty(len(levels.rows) if to_points else 0, *points.shape)
     flags = {"TO_TABLE": to_table, "TO_POINTS": to_points}
-    _launch(_backward, "hash_grid_backward", inputs, (by_table, by_points), points, table, rows, num_dense, **flags)
+    _launch(_backward, "hash_grid_backward", (grad,), points, table, levels, (by_table, by_points), **flags)
     return by_points.sum(0), by_table
 
 
 def second(
-    v_points: Tensor | None,
-    v_table: Tensor | None,
-    grad: Tensor,
-    points: Tensor,
-    table: Tensor,
-    scales: Tensor,
-    multipliers: Tensor,
-    rows: Tensor,
-    offsets: Tensor,
-    num_dense: int,
+    v_points: Tensor | None, v_table: Tensor | None, grad: Tensor, points: Tensor, table: Tensor, levels: Levels
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `staf_nerf.kernels.hash_grid.hash_grid_second`."""
     by_grad, by_table = grad.new_empty(grad.shape), table.new_zeros(table.shape)
-    by_points = points.new_empty(len(rows), *points.shape)
-    along = (points if v_points is None else v_points, table if v_table is None else v_table)
-    inputs = (*along, grad, points, table, scales, multipliers, rows, offsets)
+    by_points = points.new_empty(len(levels.rows), *points.shape)
+    before = (points if v_points is None else v_points, table if v_table is None else v_table, grad)
     flags = {"OF_POINTS": v_points is not None, "OF_TABLE": v_table is not None}
-    _launch(
-        _second, "hash_grid_second", inputs, (by_grad, by_table, by_points), points, table, rows, num_dense, **flags
-    )
+    _launch(_second, "hash_grid_second", before, points, table, levels, (by_grad, by_table, by_points), **flags)
     return by_grad, by_points.sum(0), by_table
 
 
 def _launch(
     kernel: Any,
     name: str,
-    inputs: tuple[Tensor, ...],
-    outputs: tuple[Tensor, ...],
+    before: tuple[Tensor, ...],
     points: Tensor,
     table: Tensor,
-    rows: Tensor,
-    num_dense: int,
+    levels: Levels,
+    outputs: tuple[Tensor, ...],
     **flags: bool,
 ) -> None:
     """Runs a kernel, which fills `outputs`. Its inputs are those of the C function of that name."""
-    library.check_shapes(name, grid_sizes(points, table, rows, num_dense), inputs)
+    *arrays, num_dense = levels
+    inputs = (*before, points, table, *arrays)
+    library.check_shapes(name, grid_sizes(points, table, levels), inputs)
     library.refuse_tangents(inputs)
     count, dimensions = points.shape
     if count:
-        arguments = (*(x.contiguous() for x in inputs), *outputs, count, len(rows), num_dense)
-        grid = (-(-count // BLOCK), len(rows))
+        arguments = (*(x.contiguous() for x in inputs), *outputs, count, len(levels.rows), num_dense)
+        grid = (-(-count // BLOCK), len(levels.rows))
         with torch.cuda.device_of(points):
             kernel[grid](*arguments, **flags, DIMS=dimensions, FEATURES=table.shape[1], BLOCK=BLOCK)

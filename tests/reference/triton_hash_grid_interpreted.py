@@ -7,6 +7,7 @@ import torch
 
 from staf_nerf.encodings import HashGrid
 from staf_nerf.kernels import hash_grid, triton_hash_grid
+from staf_nerf.kernels.signatures import Levels
 
 NAMES = ["features", "points", "table", "2 grad", "2 points", "2 table"]
 
@@ -28,16 +29,16 @@ def compare(dimensions: int, features: int, count: int, of_points: bool, of_tabl
     table, v_table = (torch.randn(grid.table.shape, generator=generator) for _ in range(2))
     grad = torch.randn(count, 4 * features, generator=generator)
     v_points = torch.randn(points.shape, generator=generator)
-    levels = (grid.scales, grid.multipliers, grid.rows, grid.offsets, grid.num_dense)
+    levels = Levels(grid.scales, grid.multipliers, grid.rows, grid.offsets, grid.num_dense)
     along = (v_points if of_points else None, v_table if of_table else None)
     found = [
-        triton_hash_grid.forward(points, table, *levels),
-        *triton_hash_grid.backward(grad, points, table, *levels, True, True),
-        *triton_hash_grid.second(*along, grad, points, table, *levels),
+        triton_hash_grid.forward(points, table, levels),
+        *triton_hash_grid.backward(grad, points, table, levels, True, True),
+        *triton_hash_grid.second(*along, grad, points, table, levels),
     ]
 
     def features_of(points, table):
-        return hash_grid.reference_hash_grid(points, table, grid.scales.double(), *levels[1:])
+        return hash_grid.reference_hash_grid(points, table, levels._replace(scales=grid.scales.double()))
 
     def first(grad, points, table):
         return torch.func.vjp(features_of, points, table)[1](grad)

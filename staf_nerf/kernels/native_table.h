@@ -1,11 +1,12 @@
-/* The Fourier sum by pieces: where parameters are shared, sigma is one function of one number. The range of z is cut into
- * equal pieces, on each of which sigma and its derivatives are polynomials of degree 3, and then a value costs the same
+/* The Fourier sum by an interpolation table: where parameters are shared, sigma is one function of one number. The range of
+ * z is cut into equal intervals. On each, sigma and its derivatives are polynomials of degree 3, and a value costs the same
  * whatever the number of sinusoids. Sums over the values, sum_e g_e phi(z_e) for phi = sin, cos and z cos of a sinusoid's
- * argument, are formed the other way round: first each piece's moments sum g u^j, u being the place in the piece; phi is a
- * polynomial there too. (Interpolation and its adjoint, as in a non-uniform Fourier transform.)
+ * argument, are formed the other way round: first each interval's moments sum g u^j, u being the place in the interval; phi
+ * is a polynomial there too. (Interpolation and its adjoint, as in a non-uniform Fourier transform.)
  *
- * With x = W z + P at a piece's centre and a = W times its length, sin(x + a u) = sin x cos a u + cos x sin a u; for u from
- * -1/2 to 1/2 the four functions of `arc` are truncated Chebyshev series, with errors up to a^4 / 3072: 1e-8 at the longest pieces.
+ * With x = W z + P at an interval's centre and a = W times its length, sin(x + a u) = sin x cos a u + cos x sin a u. For u
+ * from -1/2 to 1/2 the four functions of `arc` are truncated Chebyshev series, with errors up to a^4 / 3072: 1e-8 in the
+ * longest intervals.
  *
  * In double precision: polynomials from parameters, and gradients from moments. In single: what is done for each value.
  */
@@ -31,7 +32,7 @@ INLINE void NAME(sine_and_cosine)(V x, V *sine, V *cosine) {
     *sine = NAME(turn_sign)(*sine, sign), *cosine = NAME(turn_sign)(*cosine, sign);
 }
 
-/* Sine and cosine of a sinusoid's argument at the centres of LANES pieces, differentiated some times; and what turns them
+/* Sine and cosine of a sinusoid's argument at the centres of LANES intervals, differentiated some times; and what turns them
  * on to those of the next. */
 typedef struct {
     V sine, cosine, sine_on, cosine_on;
@@ -41,7 +42,7 @@ INLINE NAME(turning) NAME(turning_at)(const call *work, ptrdiff_t t, V centre, i
     double w = ((const float *)work->frequency)[t];
     NAME(turning) now;
     NAME(sine_and_cosine)(centre * w + ((const float *)work->phase)[t], &now.sine, &now.cosine);
-    NAME(sine_and_cosine)((V){0} + w * work->by.length * (double)LANES, &now.sine_on, &now.cosine_on);
+    NAME(sine_and_cosine)((V){0} + w * work->table.length * (double)LANES, &now.sine_on, &now.cosine_on);
     for (; order > 0; order--) {
         V turned = -now.sine;
         now.sine = now.cosine, now.cosine = turned;
@@ -55,25 +56,25 @@ INLINE void NAME(turn_on)(NAME(turning) *now) {
     now->sine = sine;
 }
 
-/* The centres of the pieces from number `piece`. */
-INLINE V NAME(centres)(const pieces *by, ptrdiff_t piece) {
+/* The centres of the intervals from number `interval`. */
+INLINE V NAME(centres)(const interpolation *table, ptrdiff_t interval) {
     V number = {0};
-    for (ptrdiff_t i = 0; i < LANES; i++) number[i] = (double)(by->first + piece + i);
-    return number * by->length;
+    for (ptrdiff_t i = 0; i < LANES; i++) number[i] = (double)(table->first + interval + i);
+    return number * table->length;
 }
 
-static void NAME(make_pieces)(void *context, ptrdiff_t unit) {
+static void NAME(make_table)(void *context, ptrdiff_t unit) {
     const call *work = context;
-    const pieces *by = &work->by;
-    ptrdiff_t first = unit * PIECES, count = by->count - first < PIECES ? by->count - first : PIECES;
-    for (int table = 0; table < by->tables; table++) {
-        int order = table + (by->pass != FORWARD);
-        V coefficients[4][PIECES / (VECTOR_BYTES / 8)] = {{{0}}};
+    const interpolation *table = &work->table;
+    ptrdiff_t first = unit * INTERVALS, count = table->count - first < INTERVALS ? table->count - first : INTERVALS;
+    for (int derivative = 0; derivative < table->derivatives; derivative++) {
+        int order = derivative + (table->pass != FORWARD);
+        V coefficients[4][INTERVALS / (VECTOR_BYTES / 8)] = {{{0}}};
         for (ptrdiff_t t = 0; t < work->terms; t++) {
             double w = ((const float *)work->frequency)[t], size = ((const float *)work->amplitude)[t];
             for (int i = 0; i < order; i++) size *= w;
-            NAME(arc) arc = NAME(arc_of)(w * by->length);
-            NAME(turning) at = NAME(turning_at)(work, t, NAME(centres)(by, first), order);
+            NAME(arc) arc = NAME(arc_of)(w * table->length);
+            NAME(turning) at = NAME(turning_at)(work, t, NAME(centres)(table, first), order);
             for (ptrdiff_t i = 0; i * LANES < count; i++, NAME(turn_on)(&at)) {
                 V sine = size * at.sine, cosine = size * at.cosine;
                 coefficients[0][i] += arc.cos_0 * sine, coefficients[1][i] += arc.sin_1 * cosine;
@@ -82,39 +83,39 @@ static void NAME(make_pieces)(void *context, ptrdiff_t unit) {
         }
         for (ptrdiff_t i = 0; i < count; i++)
             for (int j = 0; j < 4; j++)
-                by->polynomials[table][4 * (first + i) + j] = (float)coefficients[j][i / LANES][i % LANES];
+                table->polynomials[derivative][4 * (first + i) + j] = (float)coefficients[j][i / LANES][i % LANES];
     }
 }
 
-/* The parameters' gradients from the moments of a unit's pieces, into the partial sums after those of the values' units.
+/* The parameters' gradients from the moments of a unit's intervals, into the partial sums after those of the values' units.
  * In the second pass the moments are those of g times z's direction, and phi are of the sinusoids' derivatives.
  */
-static void NAME(use_moments)(void *context, ptrdiff_t unit) {
+static void NAME(gradients_from_moments)(void *context, ptrdiff_t unit) {
     const call *work = context;
-    const pieces *by = &work->by;
-    ptrdiff_t first = unit * PIECES, count = by->count - first < PIECES ? by->count - first : PIECES;
-    int second = by->pass == SECOND;
-    double *to = work->partial + (by->units + unit) * 3 * work->terms, sums[4 * PIECES] = {0};
-    for (ptrdiff_t from = 0; from < by->units; from++) {
-        const double *moments = by->moments + 4 * (from * by->count + first);
+    const interpolation *table = &work->table;
+    ptrdiff_t first = unit * INTERVALS, count = table->count - first < INTERVALS ? table->count - first : INTERVALS;
+    int second = table->pass == SECOND;
+    double *to = work->partial + (table->units + unit) * 3 * work->terms, sums[4 * INTERVALS] = {0};
+    for (ptrdiff_t from = 0; from < table->units; from++) {
+        const double *moments = table->moments + 4 * (from * table->count + first);
         for (ptrdiff_t i = 0; i < 4 * count; i++) sums[i] += moments[i];
     }
-    V m[4][PIECES / (VECTOR_BYTES / 8)];
-    for (ptrdiff_t i = 0; i < PIECES; i++)
+    V m[4][INTERVALS / (VECTOR_BYTES / 8)];
+    for (ptrdiff_t i = 0; i < INTERVALS; i++)
         for (int j = 0; j < 4; j++) m[j][i / LANES][i % LANES] = sums[4 * i + j];
     for (ptrdiff_t t = 0; t < work->terms; t++) {
         double w = ((const float *)work->frequency)[t], c = ((const float *)work->amplitude)[t];
-        NAME(arc) arc = NAME(arc_of)(w * by->length);
-        V centre = NAME(centres)(by, first), by_sin = {0}, by_cos = {0}, by_zcos = {0};
+        NAME(arc) arc = NAME(arc_of)(w * table->length);
+        V centre = NAME(centres)(table, first), by_sin = {0}, by_cos = {0}, by_zcos = {0};
         NAME(turning) at = NAME(turning_at)(work, t, centre, second);
-        for (ptrdiff_t i = 0; i * LANES < count; i++, NAME(turn_on)(&at), centre += LANES * by->length) {
+        for (ptrdiff_t i = 0; i * LANES < count; i++, NAME(turn_on)(&at), centre += LANES * table->length) {
             V even = arc.cos_0 * m[0][i] + arc.cos_2 * m[2][i], odd = arc.sin_1 * m[1][i] + arc.sin_3 * m[3][i];
             V moved_even = arc.usin_0 * m[0][i] + arc.usin_2 * m[2][i];
             V moved_odd = arc.ucos_1 * m[1][i] + arc.ucos_3 * m[3][i];
             V cosines = at.cosine * even - at.sine * odd;
             by_sin += at.sine * even + at.cosine * odd;
             by_cos += cosines;
-            by_zcos += centre * cosines + by->length * (at.cosine * moved_odd - at.sine * moved_even);
+            by_zcos += centre * cosines + table->length * (at.cosine * moved_odd - at.sine * moved_even);
         }
         double sum_sin = NAME(total)(by_sin), rate = second ? w : 1.0;
         to[t] = rate * sum_sin;
@@ -123,7 +124,7 @@ static void NAME(use_moments)(void *context, ptrdiff_t unit) {
     }
 }
 
-INLINE void NAME(run_line)(const call *work, ptrdiff_t unit, ptrdiff_t column, LINE l, int pass, REAL *moments) {
+INLINE void NAME(line_pass)(const call *work, ptrdiff_t unit, ptrdiff_t column, LINE l, int pass, REAL *moments) {
     (void)column, (void)moments;
     NAME(sum_over_line)(work, unit, 0, l, pass);
 }
@@ -157,9 +158,9 @@ INLINE void NAME(transpose)(V v[4]) {
     v[2] = SHUFFLE(b, d, 0, 1, M, M + 1), v[3] = SHUFFLE(b, d, 2, 3, M + 2, M + 3);
 }
 
-/* The four values of pieces 0, 4, 8 ... of a vector's, which are given by where those begin, in bytes. */
-INLINE V NAME(load_quads)(const REAL *table, const uint32_t *piece) {
-#define AT(i) (*(const QUAD *)((const char *)table + piece[i]))
+/* The polynomials of intervals 0, 4, 8 ... of a vector's, which are given by where those begin, in bytes. */
+INLINE V NAME(load_quads)(const REAL *polynomials, const uint32_t *interval) {
+#define AT(i) (*(const QUAD *)((const char *)polynomials + interval[i]))
 #if VECTOR_BYTES == 64
     __m512 v = _mm512_castps128_ps512((__m128)AT(0));
     v = _mm512_mask_broadcast_f32x4(v, 0x00f0, (__m128)AT(4));
@@ -173,42 +174,42 @@ INLINE V NAME(load_quads)(const REAL *table, const uint32_t *piece) {
 #undef AT
 }
 
-/* The polynomial of each value's piece, at its place in it. */
-INLINE V NAME(evaluate)(const REAL *table, const uint32_t *piece, V u) {
+/* The polynomial of each value's interval, at its place in it. */
+INLINE V NAME(evaluate)(const REAL *polynomials, const uint32_t *interval, V u) {
     V c[4];
-    for (int i = 0; i < 4; i++) c[i] = NAME(load_quads)(table, piece + i);
+    for (int i = 0; i < 4; i++) c[i] = NAME(load_quads)(polynomials, interval + i);
     NAME(transpose)(c);
     return ((c[3] * u + c[2]) * u + c[1]) * u + c[0];
 }
 
-INLINE void NAME(add_moments)(REAL *moments, const uint32_t *piece, V g, V u) {
+INLINE void NAME(add_moments)(REAL *moments, const uint32_t *interval, V g, V u) {
     V m[4] = {g, g * u, g * u * u, g * u * u * u};
     QUAD parts[4][VECTOR_BYTES / 16];
     NAME(transpose)(m);
     memcpy(parts, m, sizeof parts);
-    for (ptrdiff_t i = 0; i < LANES; i++) *(QUAD *)((char *)moments + piece[i]) += parts[i % 4][i / 4];
+    for (ptrdiff_t i = 0; i < LANES; i++) *(QUAD *)((char *)moments + interval[i]) += parts[i % 4][i / 4];
 }
 
-/* Where the piece of each value of a line begins in a table, and the value's place in it, from -1/2 to 1/2, after `row`
- * is added, if there is one; whether all have a piece, as no NaN has.
+/* Where the polynomial of each value's interval begins, and the value's place in it, from -1/2 to 1/2, after `row` is
+ * added, if there is one; whether all values lie in the table, as no NaN does.
  */
-static __attribute__((noinline)) int NAME(find_pieces)(const pieces *by, const LINE *l, const REAL *row, uint32_t *piece,
-                                                       REAL *place) {
+static __attribute__((noinline)) int NAME(find_intervals)(const interpolation *table, const LINE *l, const REAL *row,
+                                                          uint32_t *interval, REAL *place) {
     typedef uint32_t U __attribute__((vector_size(VECTOR_BYTES)));
     REAL magic = INTEGER_AT;
     uint32_t first;
     memcpy(&first, &magic, sizeof first);
-    first += (uint32_t)by->first;
+    first += (uint32_t)table->first;
     I outside = {0};
     for (ptrdiff_t i = 0; i < l->count * LANES; i += LANES) {
         V x = NAME(load)(l->z + i, LANES);
         if (row) x += NAME(load)(row + i, LANES);
-        V shifted = x * by->scale + INTEGER_AT, k = shifted - INTEGER_AT;
+        V shifted = x * table->scale + INTEGER_AT, k = shifted - INTEGER_AT;
         U number = (U)shifted - first;
-        outside |= number >= (U){0} + (uint32_t)by->count;
+        outside |= number >= (U){0} + (uint32_t)table->count;
         number *= 4 * sizeof(REAL);
-        memcpy(piece + i, &number, VECTOR_BYTES);
-        NAME(store)(place + i, x * by->scale - k, LANES);
+        memcpy(interval + i, &number, VECTOR_BYTES);
+        NAME(store)(place + i, x * table->scale - k, LANES);
     }
     return NAME(none)(outside);
 }
@@ -217,58 +218,58 @@ static __attribute__((noinline)) int NAME(find_pieces)(const pieces *by, const L
 #define NEXT(from) __builtin_prefetch((from) + i + AT_ONCE)
 #define NEXT_TO(to) __builtin_prefetch((to) + i + AT_ONCE, 1)
 #define SEPARATE static __attribute__((noinline)) void
-SEPARATE NAME(forward_pieces)(const pieces *by, const LINE *l, const uint32_t *piece, const REAL *place) {
+SEPARATE NAME(forward_by_table)(const interpolation *table, const LINE *l, const uint32_t *interval, const REAL *place) {
     for (ptrdiff_t i = 0; i < l->count * LANES; i += LANES) {
         NEXT(l->z), NEXT_TO(l->out);
-        NAME(store)(l->out + i, NAME(evaluate)(by->polynomials[0], piece + i, NAME(load)(place + i, LANES)), LANES);
+        NAME(store)(l->out + i, NAME(evaluate)(table->polynomials[0], interval + i, NAME(load)(place + i, LANES)), LANES);
     }
 }
 
-SEPARATE NAME(backward_pieces)(const pieces *by, const LINE *l, const uint32_t *piece, const REAL *place, REAL *moments) {
+SEPARATE NAME(backward_by_table)(const interpolation *table, const LINE *l, const uint32_t *interval, const REAL *place, REAL *moments) {
     for (ptrdiff_t i = 0; i < l->count * LANES; i += LANES) {
         NEXT(l->z), NEXT(l->grad), NEXT_TO(l->to_z);
         V u = NAME(load)(place + i, LANES), g = NAME(load)(l->grad + i, LANES);
-        NAME(store)(l->to_z + i, g * NAME(evaluate)(by->polynomials[0], piece + i, u), LANES);
-        NAME(add_moments)(moments, piece + i, g, u);
+        NAME(store)(l->to_z + i, g * NAME(evaluate)(table->polynomials[0], interval + i, u), LANES);
+        NAME(add_moments)(moments, interval + i, g, u);
     }
 }
 
-SEPARATE NAME(second_pieces)(const pieces *by, const LINE *l, const uint32_t *piece, const REAL *place, REAL *moments) {
+SEPARATE NAME(second_by_table)(const interpolation *table, const LINE *l, const uint32_t *interval, const REAL *place, REAL *moments) {
     for (ptrdiff_t i = 0; i < l->count * LANES; i += LANES) {
         NEXT(l->z), NEXT(l->grad), NEXT(l->vz), NEXT_TO(l->to_z), NEXT_TO(l->to_grad);
         V u = NAME(load)(place + i, LANES), moved = NAME(load)(l->vz + i, LANES), g = NAME(load)(l->grad + i, LANES) * moved;
-        NAME(store)(l->to_grad + i, moved * NAME(evaluate)(by->polynomials[0], piece + i, u), LANES);
-        NAME(store)(l->to_z + i, g * NAME(evaluate)(by->polynomials[1], piece + i, u), LANES);
-        NAME(add_moments)(moments, piece + i, g, u);
+        NAME(store)(l->to_grad + i, moved * NAME(evaluate)(table->polynomials[0], interval + i, u), LANES);
+        NAME(store)(l->to_z + i, g * NAME(evaluate)(table->polynomials[1], interval + i, u), LANES);
+        NAME(add_moments)(moments, interval + i, g, u);
     }
 }
 #undef SEPARATE
 #undef NEXT
 #undef NEXT_TO
 
-/* A line of whole vectors; values that lie outside the pieces are done sinusoid by sinusoid, with those around them. */
-INLINE void NAME(run_line)(const call *work, ptrdiff_t unit, ptrdiff_t column, LINE l, int pass, REAL *moments) {
-    if (!work->by.count) {
+/* A line of whole vectors; values that lie outside the table are done sinusoid by sinusoid, with those around them. */
+INLINE void NAME(line_pass)(const call *work, ptrdiff_t unit, ptrdiff_t column, LINE l, int pass, REAL *moments) {
+    if (!work->table.count) {
         NAME(sum_over_line)(work, unit, 0, l, pass);
         return;
     }
-    uint32_t piece[AT_ONCE];
+    uint32_t interval[AT_ONCE];
     REAL place[AT_ONCE];
     for (ptrdiff_t left = l.count; left > 0; left -= l.count) {
         l.count = left < AT_ONCE / LANES ? left : AT_ONCE / LANES;
-        const REAL *row = work->bias ? work->by.bias + column : NULL;
+        const REAL *row = work->bias ? work->table.bias + column : NULL;
         ptrdiff_t done = l.count * LANES;
-        if (!NAME(find_pieces)(&work->by, &l, row, piece, place)) {
+        if (!NAME(find_intervals)(&work->table, &l, row, interval, place)) {
             LINE biased = l;
             for (ptrdiff_t i = 0; row && i < done; i++) place[i] = l.z[i] + row[i];
             if (row) biased.z = place;
             NAME(sum_over_line)(work, unit, 0, biased, pass);
         } else if (pass == FORWARD)
-            NAME(forward_pieces)(&work->by, &l, piece, place);
+            NAME(forward_by_table)(&work->table, &l, interval, place);
         else if (pass == BACKWARD)
-            NAME(backward_pieces)(&work->by, &l, piece, place, moments);
+            NAME(backward_by_table)(&work->table, &l, interval, place, moments);
         else
-            NAME(second_pieces)(&work->by, &l, piece, place, moments);
+            NAME(second_by_table)(&work->table, &l, interval, place, moments);
         if (row) column = (column + done) % work->width;
         l.z += done;
         if (pass == FORWARD) l.out += done;
@@ -283,8 +284,8 @@ INLINE void NAME(run_line)(const call *work, ptrdiff_t unit, ptrdiff_t column, L
 #undef QUAD
 #endif
 
-/* Sums of a few values in each piece, in the tensors' precision, are added in double. */
-INLINE void NAME(keep_moments)(const pieces *by, ptrdiff_t unit, REAL *moments) {
-    double *to = by->moments + unit * 4 * by->count;
-    for (ptrdiff_t i = 0; i < 4 * by->count; i++) to[i] += (double)moments[i], moments[i] = 0;
+/* Sums of a few values, in the tensors' precision, are added in double. */
+INLINE void NAME(keep_moments)(const interpolation *table, ptrdiff_t unit, REAL *moments) {
+    double *to = table->moments + unit * 4 * table->count;
+    for (ptrdiff_t i = 0; i < 4 * table->count; i++) to[i] += (double)moments[i], moments[i] = 0;
 }
