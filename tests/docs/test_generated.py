@@ -1,7 +1,6 @@
 """The pages: links resolve, and what is generated from the package holds all of it."""
 
 import dataclasses
-import json
 import re
 import subprocess
 import sys
