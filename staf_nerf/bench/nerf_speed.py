@@ -77,22 +77,21 @@ def time_methods(benchmark: NerfSpeedBenchmark) -> dict[str, Any]:
                 step_times = interleave(steps, rounds=benchmark.rounds)
                 view_times = interleave(views, rounds=max(benchmark.rounds // 3, 1), warmup=1)
             for name in benchmark.methods:
-                rays = [benchmark.steps * benchmark.rays / seconds for seconds in step_times[name]]
                 last = benchmark.methods[-1]
+                compared = {"last": step_times[last], name: step_times[name]}
+                rays = [benchmark.steps * benchmark.rays / seconds for seconds in step_times[name]]
                 rows.append(
                     {
                         "method": name,
                         "threads": threads,
                         "parameters": count_parameters(trainers[name].pipeline.model),
                         "rays_per_second": asdict(Spread.of(rays)),
-                        "times_as_fast": asdict(
-                            ratios({"last": step_times[last], "method": step_times[name]}, "last", "method")
-                        ),
+                        "times_as_fast": asdict(ratios(compared, "last", name)),
                         "view_seconds": asdict(Spread.of(view_times[name])),
                     }
                 )
-    views_of = {"data": benchmark.data.name, "view_pixels": int(camera.height) * int(camera.width)}
-    return {**environment("nerfstudio"), **settings(benchmark), **views_of, "rows": rows}
+    capture = {"data": benchmark.data.name, "view_pixels": int(camera.height) * int(camera.width)}
+    return {**environment("nerfstudio"), **settings(benchmark), **capture, "rows": rows}
 
 
 def _trainer(benchmark: NerfSpeedBenchmark, name: str, folder: Path) -> Any:

@@ -43,7 +43,7 @@ def summarize(rows: Sequence[Row], grouping: Grouping) -> list[Row]:
         entry = {**dict(zip(grouping.settings, key, strict=True)), "runs": len(group)}
         entry |= {"failed": len(group) - len(done), "signals": len(leading[key])}
         if done:
-            rivals = [leading[other] for other in groups if other[1:] == key[1:]]
+            rivals = [leading[rival] for rival in groups if rival[1:] == key[1:]]
             for metric in grouping.metrics:
                 values = _by_signal(group, grouping.signal, metric).values()
                 entry[metric] = statistics.fmean(mean for mean, _ in values)
