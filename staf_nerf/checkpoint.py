@@ -128,7 +128,7 @@ def load_shape(path: Path, *, device: torch.device | str = "cpu") -> tuple[nn.Mo
         FileNotFoundError: If the file does not exist.
         ValueError: If the file does not contain a field, or contains one of another signal.
     """
-    found = load_field(path, device=device)
-    if not isinstance(found.config, ShapeConfig):
-        raise ValueError(f"{path} must contain a field of a shape, got {found.config.task}")
-    return found.field, found.config, found.frame
+    checkpoint = load_field(path, device=device)
+    if not isinstance(checkpoint.config, ShapeConfig):
+        raise ValueError(f"{path} must contain a field of a shape, got {checkpoint.config.task}")
+    return checkpoint.field, checkpoint.config, checkpoint.frame

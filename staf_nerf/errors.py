@@ -79,7 +79,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, ImportError):
         return missing_module(error) or broken_module(error)
     if isinstance(error, pickle.UnpicklingError):
-        return f"a checkpoint is damaged, or is none: {str(error).splitlines()[0]}"
+        return f"a file is damaged, or is not a checkpoint: {str(error).splitlines()[0]}"
     if isinstance(error, MemoryError):
         return f"there is not enough memory: {error}".removesuffix(": ")
     if isinstance(error, ValueError | OSError | RuntimeError) and not isinstance(error, NotImplementedError):
@@ -102,11 +102,11 @@ def missing_module(error: ImportError) -> str | None:
 
 
 def broken_module(error: ImportError) -> str | None:
-    """Returns which installed package failed during its import, with the remedy, or None if it is none of ours."""
+    """Returns which package of an extra failed during its import, with the remedy, or None if none of them did."""
     modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
     packages = [module.partition(".")[0] for module in modules]
-    ours = max((i for i, name in enumerate(packages) if name == "staf_nerf"), default=-1)
-    package = next((name for name in packages[ours + 1 :] if name in EXTRAS), None)
+    last_of_staf = max((i for i, name in enumerate(packages) if name == "staf_nerf"), default=-1)
+    package = next((name for name in packages[last_of_staf + 1 :] if name in EXTRAS), None)
     if package is None:
         return None
     return (
@@ -120,10 +120,10 @@ def missing_library(error: BaseException) -> str | None:
     """Returns a message that names a missing system library and its package, or None for any other error."""
     if not isinstance(error, ImportError | OSError):
         return None
-    found = re.search(r"(lib[\w.+-]+\.so[\w.]*): cannot open shared object file", str(error))
-    if found is None:
+    match = re.search(r"(lib[\w.+-]+\.so[\w.]*): cannot open shared object file", str(error))
+    if match is None:
         return None
-    name = found[1]
+    name = match[1]
     package = DEBIAN_PACKAGES.get(name)
     if package is None:
         return f"the system library {name} is missing. Install the package that contains {name}."

@@ -34,6 +34,13 @@ RENAMED = {
 """Keys of earlier formats, in settings and frames."""
 RENAMED_GROUPS = {"matrix": "hidden"}
 """Groups of parameters of earlier versions, in checkpoints of radiance fields."""
+RENAMED_IN_RESULTS = {
+    "measures": "metrics",
+    "psnr_on_the_way": "psnr_during_training",
+    "score": "metric",
+    "score_every": "steps_per_eval",
+}
+"""Keys of earlier versions in JSON files of results."""
 OF_TASKS = {"factor": ("superres",), "photons": ("denoise",), "readout": ("denoise",)}
 """Settings of format 1 that every image had, and that only these tasks have since."""
 
@@ -53,6 +60,13 @@ def migrate(description: Mapping[str, Any]) -> dict[str, Any]:
             f"has format {found.get('format')}, this version of staf_nerf reads formats up to {FIELD_FORMAT}"
         )
     return found
+
+
+def migrate_results(result: Any) -> Any:
+    """Returns the content of a JSON file of results (`staf bench`, `staf fit`, `staf eval`) with the present keys."""
+    if isinstance(result, Mapping):
+        return {RENAMED_IN_RESULTS.get(key, key): migrate_results(value) for key, value in result.items()}
+    return [migrate_results(value) for value in result] if isinstance(result, list) else result
 
 
 def _renamed(value: Any, task: Any) -> Any:

@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 
 from staf_nerf.checkpoint import Checkpoint, load_field, load_shape, save_field
 from staf_nerf.config import AudioConfig, FieldConfig, ShapeConfig, SuperResolutionConfig
+from staf_nerf.migrations import FIELD_FORMAT
 from staf_nerf.signals.audio import Track, audio_field
 from staf_nerf.signals.image import image_field
 from staf_nerf.signals.raster import Raster
@@ -17,10 +18,10 @@ def test_a_field_that_is_read_back_has_the_same_values(quantity, tmp_path, gener
     config = ShapeConfig(quantity=quantity, field=FieldConfig(hidden_features=16, num_frequencies=3), near=(0.01, 0.1))
     field = make_field(config, generator=generator)
     save_field(tmp_path / "a.safetensors", Checkpoint(field, config, Frame((1.0, 2.0, 3.0), 0.5)))
-    found, found_config, frame = load_shape(tmp_path / "a.safetensors")
+    loaded, loaded_config, frame = load_shape(tmp_path / "a.safetensors")
     x = torch.rand(50, 3, generator=generator)
-    assert torch.equal(found(x), field(x))
-    assert found_config == config
+    assert torch.equal(loaded(x), field(x))
+    assert loaded_config == config
     assert frame == Frame((1.0, 2.0, 3.0), 0.5)
 
 
@@ -43,10 +44,10 @@ def test_images_and_sounds_are_read_back_with_what_their_numbers_mean(tmp_path, 
         (audio, track, audio_field(audio, track, generator=generator), 1),
     ):
         save_field(path, Checkpoint(field, config, frame, "a.png", 3))
-        found = load_field(path)
-        assert (found.config, found.frame, found.file, found.seed) == (config, frame, "a.png", 3)
+        loaded = load_field(path)
+        assert (loaded.config, loaded.frame, loaded.file, loaded.seed) == (config, frame, "a.png", 3)
         x = torch.rand(5, size, generator=generator)
-        assert torch.equal(found.field(x), field(x))
+        assert torch.equal(loaded.field(x), field(x))
         with pytest.raises(ValueError, match=f"must contain a field of a shape, got {config.task}"):
             load_shape(path)
 
@@ -63,7 +64,7 @@ def test_files_that_hold_no_shape_are_refused(tmp_path):
         load_shape(path)
     for about, message in (
         ({"format": 1, "task": "poem"}, "contains a field for the unknown task 'poem'"),
-        ({"format": 99, "task": "shape"}, "has format 99, this version of staf_nerf reads formats up to 2"),
+        ({"format": 99, "task": "shape"}, f"has format 99, .* reads formats up to {FIELD_FORMAT}"),
     ):
         save_file({"a": torch.ones(1)}, path, metadata={"staf_nerf": json.dumps(about)})
         with pytest.raises(ValueError, match=message):

@@ -86,7 +86,7 @@ def signals() -> None:
     staf("fit", "audio", "clip.wav", "--steps", 40)
     staf("eval", "outputs/image/photo")
     staf("export", "outputs/image/photo", "--to", "html", "-o", "photo.html")
-    assert json.loads(Path("outputs/image/photo/metrics.json").read_text())["measures"]["psnr"] > 15
+    assert json.loads(Path("outputs/image/photo/metrics.json").read_text())["metrics"]["psnr"] > 15
     Path("box.obj").write_text(BOX)
     refused("mesh", "fit", "shape", "box.obj", "--steps", 5)
     refused("export", "export", "outputs/image/photo", "--to", "onnx", "-o", "photo.onnx")

@@ -73,10 +73,10 @@ def is_fused(baseline: Baseline, device: str, dtype: torch.dtype) -> bool:
 def baselines(num_frequencies: tuple[int, ...], *, compiled: bool = True) -> dict[str, Baseline]:
     """Returns all baselines by name: STAF for each number of frequencies, and its slow formula for the smallest."""
     cpu, both = frozenset({"cpu"}), frozenset({"cpu", "cuda"})
-    found = {BASELINE: Baseline(EagerSine)}
+    activations = {BASELINE: Baseline(EagerSine)}
     if compiled:
-        found["sine, compiled"] = Baseline(EagerSine, compiled=True)
-    found |= {
+        activations["sine, compiled"] = Baseline(EagerSine, compiled=True)
+    activations |= {
         "ReLU": Baseline(ReLU),
         "FINER, eager": Baseline(EagerFINER),
         "Gaussian, eager": Baseline(EagerGaussian),
@@ -85,9 +85,9 @@ def baselines(num_frequencies: tuple[int, ...], *, compiled: bool = True) -> dic
         "Gaussian": Baseline(Gaussian, cpu),
     }
     for number in num_frequencies:
-        found[staf_name(number)] = Baseline(lambda n, number=number: STAF(n, num_frequencies=number), both)
+        activations[staf_name(number)] = Baseline(lambda n, number=number: STAF(n, num_frequencies=number), both)
     least = min(num_frequencies)
-    return found | {broadcast_name(least): Baseline(lambda n: BroadcastSTAF(n, num_frequencies=least))}
+    return activations | {broadcast_name(least): Baseline(lambda n: BroadcastSTAF(n, num_frequencies=least))}
 
 
 def staf_name(num_frequencies: int) -> str:

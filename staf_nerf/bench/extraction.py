@@ -44,31 +44,31 @@ class Extraction:
     """Peak memory in bytes, beyond the peak before the extraction."""
 
 
-def run(benchmark: ExtractionBenchmark) -> dict[str, Any]:
+def compare_extractions(benchmark: ExtractionBenchmark) -> dict[str, Any]:
     """Returns one row per resolution, with speed ratio and distance of the surfaces where both ways were run."""
     rows = []
     for resolution in benchmark.resolutions:
-        sparse, mesh = _alone(benchmark.checkpoint, resolution, whole=False)
+        sparse, mesh = _in_own_process(benchmark.checkpoint, resolution, whole=False)
         row: dict[str, Any] = {"resolution": resolution, "sparse": asdict(sparse)}
         if resolution in benchmark.whole:
             from staf_nerf.mesh.compare import compare
 
-            whole, reference = _alone(benchmark.checkpoint, resolution, whole=True)
-            found = compare(mesh, reference)
+            whole, reference = _in_own_process(benchmark.checkpoint, resolution, whole=True)
+            comparison = compare(mesh, reference)
             row |= {"whole": asdict(whole), "times_as_fast": whole.seconds / sparse.seconds}
-            row |= {"chamfer_of_diagonal": found.chamfer_l1 / found.diagonal}
+            row |= {"chamfer_of_diagonal": comparison.chamfer_l1 / comparison.diagonal}
         rows.append(row)
     return {**environment("open3d"), **settings(benchmark), "checkpoint": benchmark.checkpoint.name, "rows": rows}
 
 
-def _alone(checkpoint: Path, resolution: int, *, whole: bool) -> tuple[Extraction, Any]:
+def _in_own_process(checkpoint: Path, resolution: int, *, whole: bool) -> tuple[Extraction, Any]:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measure, checkpoint, resolution, whole=whole).result()
+        return pool.submit(time_extraction, checkpoint, resolution, whole=whole).result()
 
 
-def measure(checkpoint: Path, resolution: int, *, whole: bool) -> tuple[Extraction, Any]:
+def time_extraction(checkpoint: Path, resolution: int, *, whole: bool) -> tuple[Extraction, Any]:
     """Extracts the surface once, in this process, and returns its cost and the mesh."""
-    import open3d  # noqa: F401  (do not measure its import)
+    import open3d  # noqa: F401  (its import is not timed)
 
     from staf_nerf.checkpoint import load_shape
     from staf_nerf.machine.memory import keep_freed_memory
@@ -77,16 +77,16 @@ def measure(checkpoint: Path, resolution: int, *, whole: bool) -> tuple[Extracti
     from staf_nerf.tasks.shape import shape_source
 
     keep_freed_memory()
-    source, asked = shape_source(*load_shape(checkpoint)), 0
+    source, evaluations = shape_source(*load_shape(checkpoint)), 0
 
     def counted(points):
-        nonlocal asked
-        asked += len(points)
+        nonlocal evaluations
+        evaluations += len(points)
         return source.field(points)
 
     options: dict[str, Any] = {"level": source.level, "inside": source.inside}
     extract_mesh(counted, bounds=source.bounds, resolution=8, lipschitz=math.inf, **options)  # warms up
-    before, asked, start = peak_memory() or 0, 0, time.perf_counter()
+    before, evaluations, start = peak_memory() or 0, 0, time.perf_counter()
     mesh = extract_mesh(
         counted,
         bounds=source.bounds,
@@ -95,27 +95,27 @@ def measure(checkpoint: Path, resolution: int, *, whole: bool) -> tuple[Extracti
         **options,
     )
     seconds = time.perf_counter() - start
-    return Extraction(seconds, asked, len(mesh.triangles), (peak_memory() or 0) - before), mesh
+    return Extraction(seconds, evaluations, len(mesh.triangles), (peak_memory() or 0) - before), mesh
 
 
 def main(benchmark: ExtractionBenchmark) -> None:
     """Runs the benchmark, prints a table, and writes JSON to the output file or the screen."""
-    result = run(benchmark)
+    result = compare_extractions(benchmark)
     table = Table("resolution", "way", "seconds", "evaluations", "triangles", "peak memory", "speed-up", "distance")
     for row in result["rows"]:
         for way in ("sparse", "whole"):
             if way in row:
-                found = row[way]
-                both = way == "sparse" and "whole" in row
+                cost = row[way]
+                is_compared = way == "sparse" and "whole" in row
                 table.add_row(
                     f"{row['resolution']}³",
                     way,
-                    f"{found['seconds']:.1f}",
-                    f"{found['evaluations']:,}",
-                    f"{found['triangles']:,}",
-                    f"{found['peak_bytes'] / 1e9:.2f} GB",
-                    f"{row['times_as_fast']:.1f}" if both else "",
-                    f"{row['chamfer_of_diagonal']:.1e} of the diagonal" if both else "",
+                    f"{cost['seconds']:.1f}",
+                    f"{cost['evaluations']:,}",
+                    f"{cost['triangles']:,}",
+                    f"{cost['peak_bytes'] / 1e9:.2f} GB",
+                    f"{row['times_as_fast']:.1f}" if is_compared else "",
+                    f"{row['chamfer_of_diagonal']:.1e} of the diagonal" if is_compared else "",
                 )
     Console().print(table)
     write_json(result, benchmark.output)

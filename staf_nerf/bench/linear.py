@@ -34,9 +34,9 @@ class LinearBenchmark:
     """Times the three matrix products of a linear layer with torch's default library and with oneDNN."""
 
     batches: tuple[int, ...] = (1024, 16384)
-    """Numbers of rows to measure."""
+    """Numbers of rows."""
     widths: tuple[int, ...] = (64, 256)
-    """Numbers of input and output features to measure."""
+    """Numbers of input and output features."""
     threads: tuple[int, ...] = (2, 1)
     """Numbers of threads, measured one after the other."""
     rounds: int = 11
@@ -68,7 +68,7 @@ WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def run(benchmark: LinearBenchmark) -> dict[str, Any]:
+def time_products(benchmark: LinearBenchmark) -> dict[str, Any]:
     """Returns rows with median and quartiles in seconds, ratios to torch's default, and the largest error.
 
     Raises:
@@ -80,9 +80,9 @@ def run(benchmark: LinearBenchmark) -> dict[str, Any]:
     for threads, batch, width in itertools.product(benchmark.threads, benchmark.batches, benchmark.widths):
         for product, pair in operands(batch, width).items():
             with on_threads(threads):
-                found = _compare(pair, benchmark.rounds)
-            where = {"product": product, "threads": threads, "batch": batch, "width": width}
-            rows += [{**where, **row} for row in found]
+                timed = _compare(pair, benchmark.rounds)
+            sizes = {"product": product, "threads": threads, "batch": batch, "width": width}
+            rows += [{**sizes, **row} for row in timed]
     return {**environment(), **settings(benchmark), "rows": rows}
 
 
@@ -111,14 +111,14 @@ def operands(batch: int, width: int) -> dict[str, tuple[Tensor, Tensor]]:
 
 def main(benchmark: LinearBenchmark) -> None:
     """Runs the benchmark, prints a table, and writes JSON to the output file or the screen."""
-    result = run(benchmark)
+    result = time_products(benchmark)
     ways = [name for name in WAYS if name != DEFAULT]
     table = Table("product", "threads", "batch", "width", "torch, ms", *ways, title=f"{result['cpu']}: ratio to torch")
     rows = result["rows"]
     for i in range(0, len(rows), len(WAYS)):
-        first, *others = rows[i : i + len(WAYS)]
+        default, *others = rows[i : i + len(WAYS)]
         cells = [str(Spread(**row["ratio"])) for row in others]
-        where = (str(first[name]) for name in ("threads", "batch", "width"))
-        table.add_row(first["product"], *where, f"{1000 * first['seconds']['median']:.2f}", *cells)
+        sizes = (str(default[name]) for name in ("threads", "batch", "width"))
+        table.add_row(default["product"], *sizes, f"{1000 * default['seconds']['median']:.2f}", *cells)
     Console().print(table)
     write_json(result, benchmark.output)

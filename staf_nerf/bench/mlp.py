@@ -20,7 +20,8 @@ from staf_nerf.jobs.output import write_json
 from staf_nerf.mlp import CoordinateMLP
 
 HIDDEN_LAYERS = 4
-MEASURES = ("train", "eikonal")
+STEPS = ("train", "eikonal")
+"""Kinds of training step; see `make_step`."""
 TORCH_ALONE = "sine, torch alone"
 """The baseline with torch's own linear layers. All other networks use those of `staf_nerf.kernels.linear`."""
 
@@ -28,7 +29,7 @@ BATCHES = (1024, 4096, 16384, 65536, 262144)
 WIDTHS = (32, 64, 128, 256, 512, 1024)
 FREQUENCIES = (1, 2, 4, 8, 16, 32)
 MOST_BROADCAST = 2**25
-"""Largest number of values of a layer (batch x width x τ) at which the broadcast formula is measured."""
+"""Largest number of values of a layer (batch x width x τ) at which the broadcast formula is timed."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,13 @@ class MlpBenchmark:
     width: int = 256
     """Width w of the hidden layers."""
     num_frequencies: tuple[int, ...] = (5, 20)
-    """Numbers of sinusoids of STAF to measure."""
+    """Numbers of sinusoids of STAF to time."""
     threads: tuple[int, ...] = (2, 1)
     """Numbers of threads, measured one after the other (CPU only)."""
     rounds: int = 11
     """Number of timings of each quantity. Median and quartiles are reported."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Device to measure on."""
+    """Device to compute on."""
     compiled: bool = True
     """Include a sine network compiled by torch.compile. On a CPU this needs a C++ compiler."""
     output: Path | None = None
@@ -62,40 +63,40 @@ class ScalingBenchmark:
     rounds: int = 5
     """Number of timings of each quantity. Median and quartiles are reported."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Device to measure on."""
+    """Device to compute on."""
     output: Path | None = None
     """JSON file for the results. By default they are printed."""
     picture: Path | None = None
     """File for a plot. Its suffix gives the format."""
 
 
-def run(benchmark: MlpBenchmark) -> dict[str, Any]:
+def time_networks(benchmark: MlpBenchmark) -> dict[str, Any]:
     """Returns rows with median and quartiles in seconds, and ratios to torch's eager sine."""
     rows = []
-    found = baselines(benchmark.num_frequencies, compiled=benchmark.compiled)
-    found = {TORCH_ALONE: found[BASELINE], **found}
+    compared = baselines(benchmark.num_frequencies, compiled=benchmark.compiled)
+    compared = {TORCH_ALONE: compared[BASELINE], **compared}
     for threads in benchmark.threads if benchmark.device == "cpu" else benchmark.threads[:1]:
-        for measure in MEASURES:
+        for kind in STEPS:
             # torch.compile does not differentiate twice; ReLU's second derivative is zero.
-            names = [n for n, p in found.items() if measure == "train" or not (p.compiled or n == "ReLU")]
+            names = [n for n, b in compared.items() if kind == "train" or not (b.compiled or n == "ReLU")]
             with on_threads(threads):
-                steps = {n: make_step(measure, found[n], benchmark, torch_alone=n == TORCH_ALONE) for n in names}
+                steps = {n: make_step(kind, compared[n], benchmark, torch_alone=n == TORCH_ALONE) for n in names}
                 times = interleave(steps, rounds=benchmark.rounds, warmup=1)
             for name in names:
-                fused = is_fused(found[name], benchmark.device, torch.float32)
-                row = {"name": name, "measure": measure, "threads": threads, "fused": fused}
+                fused = is_fused(compared[name], benchmark.device, torch.float32)
+                row = {"name": name, "measure": kind, "threads": threads, "fused": fused}
                 row |= {"seconds": asdict(Spread.of(times[name])), "ratio": asdict(ratios(times, name, BASELINE))}
                 rows.append(row)
     return {**environment(), **settings(benchmark), "baseline": BASELINE, "rows": rows}
 
 
 def make_step(
-    measure: str, baseline: Baseline, benchmark: MlpBenchmark, *, torch_alone: bool = False
+    kind: str, baseline: Baseline, benchmark: MlpBenchmark, *, torch_alone: bool = False
 ) -> Callable[[], object]:
     """Returns a function that trains a new network by one step of Adam.
 
     Args:
-        measure: "train": mean squared error of 3 values at points with 2 coordinates. "eikonal": a loss on the value
+        kind: "train": mean squared error of 3 values at points with 2 coordinates. "eikonal": a loss on the value
             and the gradient's length at points with 3 coordinates, as for a signed distance.
         baseline: The activation.
         benchmark: Batch size, width and device.
@@ -103,7 +104,7 @@ def make_step(
     """
     generator = torch.Generator().manual_seed(0)
     network = CoordinateMLP(
-        *((2, 3) if measure == "train" else (3, 1)),
+        *((2, 3) if kind == "train" else (3, 1)),
         hidden_features=benchmark.width,
         hidden_layers=HIDDEN_LAYERS,
         activation=lambda layer: baseline.make(benchmark.width),
@@ -111,7 +112,7 @@ def make_step(
     ).to(benchmark.device)
     layers = itertools.chain.from_iterable(zip(network.linears, network.activations, strict=True))
     model = nn.Sequential(*layers, network.output) if torch_alone else network
-    x = 2 * torch.rand(benchmark.batch, 2 if measure == "train" else 3, generator=generator).to(benchmark.device) - 1
+    x = 2 * torch.rand(benchmark.batch, 2 if kind == "train" else 3, generator=generator).to(benchmark.device) - 1
     target = torch.rand(benchmark.batch, 3, generator=generator).to(benchmark.device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
     if baseline.compiled:
@@ -132,10 +133,10 @@ def make_step(
         loss.backward(inputs=list(network.parameters()))
         optimizer.step()
 
-    return train if measure == "train" else eikonal
+    return train if kind == "train" else eikonal
 
 
-def scaling(benchmark: ScalingBenchmark) -> dict[str, Any]:
+def time_scaling(benchmark: ScalingBenchmark) -> dict[str, Any]:
     """Times STAF, its broadcast formula and an eager sine along each axis, with the other two at their defaults."""
     base = MlpBenchmark()
     sweeps = {
@@ -146,22 +147,22 @@ def scaling(benchmark: ScalingBenchmark) -> dict[str, Any]:
     rows = []
     for axis, cases in sweeps.items():
         for batch, width, number in cases:
-            one = MlpBenchmark(batch=batch, width=width, device=benchmark.device)
-            found = baselines((number,))
+            sizes = MlpBenchmark(batch=batch, width=width, device=benchmark.device)
+            compared = baselines((number,))
             names = {"sine": BASELINE, "STAF": staf_name(number)}
             if batch * width * number <= MOST_BROADCAST:
                 names["broadcast"] = broadcast_name(number)
             with on_threads(benchmark.threads):
-                steps = {kind: make_step("train", found[name], one) for kind, name in names.items()}
+                steps = {kind: make_step("train", compared[name], sizes) for kind, name in names.items()}
                 times = interleave(steps, rounds=benchmark.rounds, warmup=1)
             for kind, values in times.items():
-                where = {"batch": batch, "width": width, "num_frequencies": number}
-                rows.append({"axis": axis, **where, "kind": kind, "seconds": asdict(Spread.of(values))})
+                point = {"batch": batch, "width": width, "num_frequencies": number}
+                rows.append({"axis": axis, **point, "kind": kind, "seconds": asdict(Spread.of(values))})
     return {**environment(), **settings(benchmark), "rows": rows}
 
 
 def plot(result: dict[str, Any], picture: Path) -> None:
-    """Plots the result of `scaling`: step time over each axis."""
+    """Plots the result of `time_scaling`: step time over each axis."""
     from matplotlib.figure import Figure
 
     labels = {"batch": "batch size", "width": "width", "num_frequencies": "sinusoids τ"}
@@ -182,29 +183,29 @@ def plot(result: dict[str, Any], picture: Path) -> None:
         panel.grid(alpha=0.3)
     axes[0].set_ylabel("seconds per training step")
     axes[0].legend(frameon=False)
-    where = result["gpu"] if result["device"] == "cuda" else f"{result['cpu']}, {result['threads']} threads"
-    figure.suptitle(f"2-w-w-w-w-3, Adam; {where}", fontsize=9)
+    machine = result["gpu"] if result["device"] == "cuda" else f"{result['cpu']}, {result['threads']} threads"
+    figure.suptitle(f"2-w-w-w-w-3, Adam; {machine}", fontsize=9)
     figure.savefig(picture, dpi=150)
 
 
 def main(benchmark: MlpBenchmark | ScalingBenchmark) -> None:
     """Runs the benchmark, prints a table or draws a plot, and writes JSON to the output file or the screen."""
     if isinstance(benchmark, ScalingBenchmark):
-        result = scaling(benchmark)
+        result = time_scaling(benchmark)
         write_json(result, benchmark.output)
         if benchmark.picture is not None:
             plot(result, benchmark.picture)
         return
-    result = run(benchmark)
-    for measure in MEASURES:
-        title = f"{measure} step, batch {benchmark.batch}, width {benchmark.width}: ms, and ratio to {BASELINE}"
+    result = time_networks(benchmark)
+    for kind in STEPS:
+        title = f"{kind} step, batch {benchmark.batch}, width {benchmark.width}: ms, and ratio to {BASELINE}"
         table = Table("network of", "fused", title=title)
         for threads in benchmark.threads if benchmark.device == "cpu" else ("a GPU's",):
             table.add_column(f"{threads} threads")
-        rows = [row for row in result["rows"] if row["measure"] == measure]
+        rows = [row for row in result["rows"] if row["measure"] == kind]
         for name in dict.fromkeys(row["name"] for row in rows):
-            mine = [row for row in rows if row["name"] == name]
-            cells = [f"{1000 * row['seconds']['median']:.0f}  {Spread(**row['ratio'])}" for row in mine]
-            table.add_row(name, "yes" if mine[0]["fused"] else "", *cells)
+            timed = [row for row in rows if row["name"] == name]
+            cells = [f"{1000 * row['seconds']['median']:.0f}  {Spread(**row['ratio'])}" for row in timed]
+            table.add_row(name, "yes" if timed[0]["fused"] else "", *cells)
         Console().print(table)
     write_json(result, benchmark.output)

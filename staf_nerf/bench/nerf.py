@@ -42,7 +42,7 @@ STOCK_SMALL: dict[str, Any] = {
 }
 """Small sizes for nerfstudio's nerfacto on a CPU. Everything else is unchanged."""
 
-SETTINGS = ("method", "budget", "amount", "rays", "downscale_factor", "held_out", "score_every", "threads")
+SETTINGS = ("method", "budget", "amount", "rays", "downscale_factor", "held_out", "steps_per_eval", "threads")
 GROUPING = Grouping(SETTINGS, "data", ("psnr", "ssim"))
 """How rows are grouped in the summary."""
 COLUMNS = ("method", "budget", "psnr", "ssim", "wins", "weights", "steps", "seconds", "rays per second", "memory")
@@ -70,9 +70,9 @@ class NerfBenchmark:
     """Number of rays per training step."""
     held_out: Literal["test", "val"] = "test"
     """Split to evaluate on. Use "val" to choose settings and "test" to report results."""
-    score_every: int = 0
+    steps_per_eval: int = 0
     """Number of steps between evaluations during training, which do not count as training time. 0: none.
-    The best one is reported too, because published tables quote it. It is chosen with the held-out views."""
+    The best PSNR is reported too, because published tables quote it. It is chosen with the held-out views."""
     processes: int = 0
     """Number of runs at a time, each in its own process. 0: one after the other in this process.
     Times are comparable only for one run at a time, and peak memory is reported only for separate processes."""
@@ -80,7 +80,7 @@ class NerfBenchmark:
     """JSON file for the results. Runs that it already contains are not repeated."""
 
 
-def run(benchmark: NerfBenchmark) -> dict[str, Any]:
+def compare_methods(benchmark: NerfBenchmark) -> dict[str, Any]:
     """Runs what the output does not contain yet and returns all rows, with their summary.
 
     Raises:
@@ -98,14 +98,14 @@ def run(benchmark: NerfBenchmark) -> dict[str, Any]:
         "downscale_factor": benchmark.downscale_factor,
         "held_out": benchmark.held_out,
     }
-    shared |= {"score_every": benchmark.score_every} if benchmark.score_every else {}
+    shared |= {"steps_per_eval": benchmark.steps_per_eval} if benchmark.steps_per_eval else {}
     cells = [
         {"method": method, "data": name, "seed": seed, **shared}
         for seed in benchmark.seeds
         for name in names
         for method in benchmark.methods
     ]
-    return run_missing(cells, _Job(benchmark), report, benchmark.output, processes=benchmark.processes)
+    return run_missing(cells, _Job(benchmark), with_summary, benchmark.output, processes=benchmark.processes)
 
 
 @dataclass(frozen=True)
@@ -116,18 +116,18 @@ class _Job:
 
     def __call__(self, cell: Row) -> Row:
         data = next(data for data in self.benchmark.data if data.name == cell["data"])
-        return train_one(self.benchmark, data, cell["method"], cell["seed"])
+        return train_and_evaluate(self.benchmark, data, cell["method"], cell["seed"])
 
 
-def report(rows: list[Row]) -> Row:
+def with_summary(rows: list[Row]) -> Row:
     """Returns the rows, their summary over captures and seeds, and the environment needed to repeat them."""
     return {"summary": summarize(rows, GROUPING), "rows": rows, **environment("nerfstudio")}
 
 
-def train_one(
+def train_and_evaluate(
     benchmark: NerfBenchmark, data: Path, method: str, seed: int, after: Callable[[Any], Row] | None = None
 ) -> Row:
-    """Trains a method on a capture and returns its scores, with those of `after(trainer)` if it is given."""
+    """Trains a method on a capture and returns its metrics, with those of `after(trainer)` if it is given."""
     from staf_nerf.machine.memory import keep_freed_memory
     from staf_nerf.plugin import run as runs
 
@@ -138,17 +138,17 @@ def train_one(
             steps = _calibrate(benchmark, data, method, seed, Path(folder))
         config = make_config(benchmark, data, method, steps, Path(folder))
         trainer = runs.set_up(config, seed=seed, test_mode=benchmark.held_out)
-        scoring = _Scoring(benchmark.score_every)
+        evaluations = _Evaluations(benchmark.steps_per_eval)
         start = time.perf_counter()
-        runs.train(trainer, scoring if benchmark.score_every else None)
-        seconds = time.perf_counter() - start - scoring.seconds
-        scores = runs.evaluate(trainer.pipeline.model, trainer.pipeline.datamanager)
+        runs.train(trainer, evaluations if benchmark.steps_per_eval else None)
+        seconds = time.perf_counter() - start - evaluations.seconds
+        metrics = runs.evaluate(trainer.pipeline.model, trainer.pipeline.datamanager)
         parameters = count_parameters(trainer.pipeline.model)
-        more = after(trainer) if after is not None else {}
+        further = after(trainer) if after is not None else {}
     return {
         "steps": steps,
-        "psnr": scores["psnr"],
-        "ssim": scores["ssim"],
+        "psnr": metrics["psnr"],
+        "ssim": metrics["ssim"],
         "seconds": seconds,
         "rays_per_second": steps * benchmark.rays / seconds,
         "parameters": parameters,
@@ -156,34 +156,36 @@ def train_one(
         "cpu": cpu_model(),
         "commit": commit(),
         **({"peak_memory_bytes": peak_memory()} if benchmark.processes else {}),
-        "views": [view["psnr"] for view in scores["views"]],
-        **scoring.found(scores["psnr"]),
-        **more,
+        "views": [view["psnr"] for view in metrics["views"]],
+        **evaluations.entries(metrics["psnr"]),
+        **further,
     }
 
 
-class _Scoring:
-    """Evaluates every `every` steps and keeps the scores and the time that this takes."""
+class _Evaluations:
+    """Evaluates every `interval` steps during training and keeps the PSNR and the time that this takes."""
 
-    def __init__(self, every: int) -> None:
-        self.every, self.seconds = every, 0.0
-        self.on_the_way: list[list[float]] = []
+    def __init__(self, interval: int) -> None:
+        self.interval, self.seconds = interval, 0.0
+        self.psnr: list[list[float]] = []
+        """Pairs of a step and the PSNR."""
 
     def __call__(self, trainer: Any, step: int) -> None:
         from staf_nerf.plugin import run as runs
 
-        if (step + 1) % self.every:
+        if (step + 1) % self.interval:
             return
         start = time.perf_counter()
-        scores = runs.evaluate(trainer.pipeline.model, trainer.pipeline.datamanager)
-        self.on_the_way.append([step + 1, scores["psnr"]])
+        metrics = runs.evaluate(trainer.pipeline.model, trainer.pipeline.datamanager)
+        self.psnr.append([step + 1, metrics["psnr"]])
         self.seconds += time.perf_counter() - start
 
-    def found(self, last: float) -> Row:
-        """Returns the row entries about evaluations during training; `last` is the score of the final weights."""
-        if not self.every:
+    def entries(self, final: float) -> Row:
+        """Returns the row entries about evaluations during training; `final` is the PSNR of the final weights."""
+        if not self.interval:
             return {}
-        return {"psnr_on_the_way": self.on_the_way, "psnr_of_best": max([last, *(s for _, s in self.on_the_way)])}
+        best = max([final, *(psnr for _, psnr in self.psnr)])
+        return {"psnr_during_training": self.psnr, "psnr_of_best": best}
 
 
 def _calibrate(benchmark: NerfBenchmark, data: Path, method: str, seed: int, folder: Path) -> int:
@@ -334,8 +336,8 @@ def main(benchmark: NerfBenchmark) -> None:
     from rich.table import Table
 
     for method in benchmark.methods:
-        make_config(benchmark, Path(), method, 1, Path())  # find wrong keys before training starts
-    result = run(benchmark)
+        make_config(benchmark, Path(), method, 1, Path())  # refuses wrong keys before training starts
+    result = compare_methods(benchmark)
     names = ", ".join(data.name for data in benchmark.data)
     threads = "/".join(str(number) for number in sorted({row["threads"] for row in result["rows"]}))
     table = Table(*COLUMNS, title=f"{names}, {threads} threads a run, mean ± deviation over seeds")

@@ -59,7 +59,7 @@ class NerfSpeedBenchmark:
     """JSON file for the results. By default they are printed."""
 
 
-def run(benchmark: NerfSpeedBenchmark) -> dict[str, Any]:
+def time_methods(benchmark: NerfSpeedBenchmark) -> dict[str, Any]:
     """Returns rows with median and quartiles of rays/s and seconds per view, and ratios to the last method."""
     from staf_nerf.machine.memory import keep_freed_memory
 
@@ -74,23 +74,24 @@ def run(benchmark: NerfSpeedBenchmark) -> dict[str, Any]:
         camera = _camera(trainers[benchmark.methods[0]])
         for threads in benchmark.threads:
             with on_threads(threads):
-                trained = interleave(steps, rounds=benchmark.rounds)
-                viewed = interleave(views, rounds=max(benchmark.rounds // 3, 1), warmup=1)
+                step_times = interleave(steps, rounds=benchmark.rounds)
+                view_times = interleave(views, rounds=max(benchmark.rounds // 3, 1), warmup=1)
             for name in benchmark.methods:
-                rays = [benchmark.steps * benchmark.rays / seconds for seconds in trained[name]]
                 last = benchmark.methods[-1]
+                compared = {"last": step_times[last], name: step_times[name]}
+                rays = [benchmark.steps * benchmark.rays / seconds for seconds in step_times[name]]
                 rows.append(
                     {
                         "method": name,
                         "threads": threads,
                         "parameters": count_parameters(trainers[name].pipeline.model),
                         "rays_per_second": asdict(Spread.of(rays)),
-                        "times_as_fast": asdict(ratios({"a": trained[last], "b": trained[name]}, "a", "b")),
-                        "view_seconds": asdict(Spread.of(viewed[name])),
+                        "times_as_fast": asdict(ratios(compared, "last", name)),
+                        "view_seconds": asdict(Spread.of(view_times[name])),
                     }
                 )
-    what = {"data": benchmark.data.name, "view_pixels": int(camera.height) * int(camera.width)}
-    return {**environment("nerfstudio"), **settings(benchmark), **what, "rows": rows}
+    capture = {"data": benchmark.data.name, "view_pixels": int(camera.height) * int(camera.width)}
+    return {**environment("nerfstudio"), **settings(benchmark), **capture, "rows": rows}
 
 
 def _trainer(benchmark: NerfSpeedBenchmark, name: str, folder: Path) -> Any:
@@ -133,7 +134,7 @@ def _camera(trainer: Any) -> Any:
 
 def main(benchmark: NerfSpeedBenchmark) -> None:
     """Runs the benchmark, prints a table, and writes JSON to the output file or the screen."""
-    result = run(benchmark)
+    result = time_methods(benchmark)
     table = Table(title=f"{result['data']}, {benchmark.rays} rays per step; views of {result['view_pixels']} pixels")
     for column in ("method", "threads", "parameters", "rays/s", f"times {benchmark.methods[-1]}", "seconds per view"):
         table.add_column(column)

@@ -13,6 +13,7 @@ from tyro.conf import Positional
 from staf_nerf.bench import nerf, signals
 from staf_nerf.bench.summary import summarize
 from staf_nerf.figures.plot import new_figure, save_figure
+from staf_nerf.migrations import migrate_results
 from staf_nerf.tasks import find_task
 
 
@@ -26,7 +27,7 @@ class Report:
     """Output folder for report.md and its plots."""
 
 
-def run(job: Report) -> Path:
+def write_report(job: Report) -> Path:
     """Writes the page and returns its path.
 
     Raises:
@@ -36,21 +37,21 @@ def run(job: Report) -> Path:
         raise ValueError("files must name at least one file of results, got none")
     results = {path: _read(path) for path in job.files}
     job.output.mkdir(parents=True, exist_ok=True)
-    parts = ["# Results", ""]
+    lines = ["# Results", ""]
     for path, result in results.items():
         picture = job.output / f"{path.stem}.png"
-        parts += [f"## {path.stem}", "", *table(result), "", f"![PSNR against steps and seconds]({picture.name})", ""]
+        lines += [f"## {path.stem}", "", *table(result), "", f"![PSNR against steps and seconds]({picture.name})", ""]
         draw_curves(picture, result) if "task" in result else draw_views(picture, result)
-        parts += [footer(result), ""]
+        lines += [footer(result), ""]
     page = job.output / "report.md"
-    page.write_text("\n".join(parts), encoding="utf-8")
+    page.write_text("\n".join(lines), encoding="utf-8")
     return page
 
 
 def table(result: dict[str, Any]) -> list[str]:
     """Returns the lines of a Markdown table with one row per method and budget, best first."""
     if "task" in result:
-        columns = [result["score"] if name == "score" else name for name in signals.COLUMNS]
+        columns = [result["metric"] if name == "metric" else name for name in signals.COLUMNS]
         rows = signals.table_rows(result)
     else:
         columns, rows = list(nerf.COLUMNS), nerf.table_rows(result)
@@ -84,10 +85,10 @@ def draw_views(path: Path, result: dict[str, Any]) -> None:
     entries = summarize(result["rows"], nerf.GROUPING)
     for axis, name in zip(axes[0], ("steps", "seconds"), strict=True):
         for method in dict.fromkeys(entry["method"] for entry in entries):
-            found = [entry for entry in entries if entry["method"] == method]
-            deviations = [entry["psnr_std"] or 0.0 for entry in found]
-            places, scores = ([entry[key] for entry in found] for key in (name, "psnr"))
-            axis.errorbar(places, scores, yerr=deviations, marker="o", label=method, linewidth=1.2, capsize=3)
+            budgets = [entry for entry in entries if entry["method"] == method]
+            deviations = [entry["psnr_std"] or 0.0 for entry in budgets]
+            costs, psnrs = ([entry[key] for entry in budgets] for key in (name, "psnr"))
+            axis.errorbar(costs, psnrs, yerr=deviations, marker="o", label=method, linewidth=1.2, capsize=3)
         axis.set_xlabel(name)
         axis.set_ylabel("PSNR of held-out views, dB")
         axis.grid(alpha=0.3)
@@ -109,13 +110,13 @@ def draw_curves(path: Path, result: dict[str, Any]) -> None:
             continue
         most = max(row["steps"] for row in rows)
         rows = [row for row in rows if row["steps"] == most]
-        part = np.linspace(0.0, 1.0, 101)
-        lines = np.array([_along(row, part) for row in rows])
-        values = (-10.0 * np.log10(lines / peak**2)).mean(0) if peak else np.exp(np.log(lines).mean(0))
+        fraction = np.linspace(0.0, 1.0, 101)
+        losses = np.array([_losses_at(row, fraction) for row in rows])
+        values = (-10.0 * np.log10(losses / peak**2)).mean(0) if peak else np.exp(np.log(losses).mean(0))
         timed = result.get("step_seconds", {}).get(method)
         seconds = most * timed["median"] if timed else float(np.mean([row["seconds"] for row in rows]))
         for axis, extent in zip(axes[0], (most, seconds), strict=True):
-            axis.plot(extent * part, values, label=method, linewidth=1.2)
+            axis.plot(extent * fraction, values, label=method, linewidth=1.2)
     for axis, name in zip(axes[0], ("steps", "seconds"), strict=True):
         axis.set_xlabel(name)
         axis.set_ylabel("PSNR of training points, dB" if peak else "loss")
@@ -127,24 +128,24 @@ def draw_curves(path: Path, result: dict[str, Any]) -> None:
     save_figure(figure, path)
 
 
-def _along(row: dict[str, Any], part: np.ndarray) -> np.ndarray:
+def _losses_at(row: dict[str, Any], fraction: np.ndarray) -> np.ndarray:
     """Returns the losses of a run at fractions of its steps, at least 1e-12."""
     steps, losses = np.array(row["curve"]).T
-    return np.interp(part * row["steps"], steps, np.maximum(losses, 1e-12))
+    return np.interp(fraction * row["steps"], steps, np.maximum(losses, 1e-12))
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        result = json.loads(path.read_text())
+        result = migrate_results(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read results from {path}: {error}") from error
     rows = result.get("rows", []) if isinstance(result, dict) else []
-    of_fits = rows and {"task", "score", "summary"} <= set(result)
-    if not (of_fits or (rows and all({"data", "psnr", "budget"} <= set(row) for row in rows))):
+    is_of_fits = rows and {"task", "metric", "summary"} <= set(result)
+    if not (is_of_fits or (rows and all({"data", "psnr", "budget"} <= set(row) for row in rows))):
         raise ValueError(f"{path} contains no results of `staf bench` for fits or radiance fields")
     return result
 
 
 def main(job: Report) -> None:
     """Writes the report and prints its path."""
-    print(run(job))
+    print(write_report(job))

@@ -1,7 +1,7 @@
 """Fits of images, sounds and shapes by several methods at equal cost: number of weights, and seconds or steps.
 
 A budget in seconds is converted to a number of steps per method: the steps of all methods are timed in turn, once,
-before any fit. Load on the machine during the fits therefore changes nothing. Scores are those of the final weights.
+before any fit. Load on the machine during the fits therefore changes nothing. Metrics are those of the final weights.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def configuration(task: str, method: str, weights: int) -> Any:
     if name not in (known := preset_names(task)) and not name.endswith(".toml"):
         raise ValueError(f"methods must start with one of {known} or a .toml file, got {name!r}")
     config = changed(load_preset(name, "cpu", find_task(task).config), changes)
-    return _as_wide_as(config, weights) if weights else config
+    return _with_weights(config, weights) if weights else config
 
 
 def count_weights(config: Any) -> int:
@@ -118,7 +118,9 @@ def count_weights(config: Any) -> int:
     return count_parameters(task.field(config, task.sizes()))
 
 
-def _as_wide_as(config: Any, weights: int) -> Any:
+def _with_weights(config: Any, weights: int) -> Any:
+    """Returns a configuration with the width whose number of weights is nearest to the given one."""
+
     def with_width(width: int) -> Any:
         return dataclasses.replace(config, field=dataclasses.replace(config.field, hidden_features=width))
 
@@ -126,15 +128,15 @@ def _as_wide_as(config: Any, weights: int) -> Any:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if count_weights(with_width(middle)) <= weights else (low, middle)
-    found = min((with_width(low), with_width(high)), key=lambda c: abs(count_weights(c) - weights))
-    if not 0.8 < count_weights(found) / weights < 1.25:
+    nearest = min((with_width(low), with_width(high)), key=lambda c: abs(count_weights(c) - weights))
+    if not 0.8 < count_weights(nearest) / weights < 1.25:
         raise ValueError(
-            f"weights must be reachable by some width, got {weights}; the nearest is {count_weights(found)}"
+            f"weights must be reachable by some width, got {weights}; the nearest is {count_weights(nearest)}"
         )
-    return found
+    return nearest
 
 
-def run(benchmark: SignalBenchmark) -> Row:
+def compare_methods(benchmark: SignalBenchmark) -> Row:
     """Times steps, runs what the output does not contain yet, and returns rows, timings and a summary."""
     if not benchmark.files:
         raise ValueError("files must name at least one file, got none")
@@ -159,7 +161,7 @@ def run(benchmark: SignalBenchmark) -> Row:
     ]
     job = _Job(benchmark.task, {file.name: file for file in benchmark.files}, known, benchmark.device)
     return run_missing(
-        cells, job, lambda rows: report(benchmark, rows, known), benchmark.output, processes=benchmark.processes
+        cells, job, lambda rows: with_summary(benchmark, rows, known), benchmark.output, processes=benchmark.processes
     )
 
 
@@ -171,7 +173,7 @@ def step_times(benchmark: SignalBenchmark, configs: Mapping[str, Any]) -> dict[s
         training = Training(case.model, case.signal, config.fit, Generator().manual_seed(0), None)
         steps[name] = lambda training=training: training.step(0.0)
     times = interleave(steps, rounds=benchmark.rounds)
-    return {name: dataclasses.asdict(Spread.of(found)) for name, found in times.items()}
+    return {name: dataclasses.asdict(Spread.of(seconds)) for name, seconds in times.items()}
 
 
 def _known_times(output: Path | None) -> dict[str, Any]:
@@ -200,20 +202,20 @@ class _Job:
         try:
             validation_loss = case.problem.validation(case.signal)
             history = fit(case.model, case.signal, config.fit, seed=cell["seed"], validation_loss=validation_loss)
-        except RuntimeError as error:  # a fit that diverges is a result
+        except RuntimeError as error:  # a fit that diverged is a result
             return {"steps": steps, "failed": str(error), "commit": commit()}
         seconds = time.perf_counter() - start
         try:
             options = find_task(self.task).options
-            measures = case.problem.evaluate(case.model, options, device=self.device)
-        except ValueError as error:  # so is a field without a surface
+            metrics = case.problem.evaluate(case.model, options, device=self.device)
+        except ValueError as error:  # and so is a field without a surface
             return {"steps": steps, "failed": str(error), "commit": commit()}
         losses = history.losses[:: -(-len(history.losses) // CURVE)]
         return {
             "steps": steps,
             "seconds": seconds,
             "parameters": count_parameters(case.model),
-            "measures": measures,
+            "metrics": metrics,
             "rollbacks": history.rollbacks,
             "curve": [[row["step"], sum(v for k, v in row.items() if k not in ("step", "seconds"))] for row in losses],
             "peak_memory_bytes": peak_memory(),
@@ -229,11 +231,11 @@ def grouping_of(task: str) -> Grouping:
     return Grouping(("method", "budget", "amount", "weights"), "file", (find_task(task).metric,))
 
 
-def report(benchmark: SignalBenchmark, rows: list[Row], times: Mapping[str, Any]) -> Row:
+def with_summary(benchmark: SignalBenchmark, rows: list[Row], times: Mapping[str, Any]) -> Row:
     """Returns the rows, and a summary over files and seeds for each method and budget, best first."""
     return {
         "task": benchmark.task,
-        "score": find_task(benchmark.task).metric,
+        "metric": find_task(benchmark.task).metric,
         "summary": summarize(rows, grouping_of(benchmark.task)),
         "step_seconds": dict(times),
         "rows": rows,
@@ -241,19 +243,19 @@ def report(benchmark: SignalBenchmark, rows: list[Row], times: Mapping[str, Any]
     }
 
 
-COLUMNS = ("method", "budget", "score", "wins", "weights", "steps", "seconds", "memory")
+COLUMNS = ("method", "budget", "metric", "wins", "weights", "steps", "seconds", "memory")
 """Columns of a summary, on screen and in a report."""
 
 
 def table_rows(result: Row) -> list[list[str]]:
     """Returns the columns `COLUMNS` for each method and budget of a result, best first."""
-    score, digits = result["score"], find_task(result["task"]).digits
+    metric, digits = result["metric"], find_task(result["task"]).digits
     rows = []
     for entry in summarize(result["rows"], grouping_of(result["task"])):
-        cells = {"score": "all diverged", **shared_columns(entry)}
-        if score in entry:
+        cells = {"metric": "all diverged", **shared_columns(entry)}
+        if metric in entry:
             diverged = f", {entry['failed']} of {entry['runs']} diverged" if entry["failed"] else ""
-            cells["score"] = with_deviation(entry, score, digits) + diverged
+            cells["metric"] = with_deviation(entry, metric, digits) + diverged
         rows.append([cells.get(name, "") for name in COLUMNS])
     return rows
 
@@ -263,8 +265,8 @@ def main(benchmark: SignalBenchmark) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    result = run(benchmark)
-    title = f"{result['task']}: {result['score']}, {result['threads']} threads, mean ± deviation over seeds"
+    result = compare_methods(benchmark)
+    title = f"{result['task']}: {result['metric']}, {result['threads']} threads, mean ± deviation over seeds"
     table = Table(*COLUMNS, title=title)
     for row in table_rows(result):
         table.add_row(*row)

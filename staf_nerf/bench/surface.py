@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from staf_nerf.bench.nerf import NerfBenchmark, make_config, train_one
+from staf_nerf.bench.nerf import NerfBenchmark, make_config, train_and_evaluate
 from staf_nerf.bench.record import environment
 from staf_nerf.bench.sweep import run_missing
 from staf_nerf.jobs.output import write_json
@@ -52,17 +52,18 @@ class SurfaceBenchmark:
     """JSON file for the results. Runs that it already contains are not repeated."""
 
 
-def run(benchmark: SurfaceBenchmark) -> dict[str, Any]:
+def compare_meshes(benchmark: SurfaceBenchmark) -> dict[str, Any]:
     """Runs what is missing and returns rows with the quality of views and meshes (see `staf_nerf.mesh.compare`)."""
     shared = {"minutes": benchmark.minutes, "rays": benchmark.rays}
     shared |= {"resolution": benchmark.resolution, "box": list(benchmark.box)}
     cells = [{"method": m, "seed": seed, **shared} for seed in benchmark.seeds for m in benchmark.methods]
 
-    def run_one(cell: dict[str, Any]) -> dict[str, Any]:
+    def run_cell(cell: dict[str, Any]) -> dict[str, Any]:
         method, seed = cell["method"], cell["seed"]
-        return train_one(_training(benchmark), benchmark.data, method, seed, _measure(benchmark, method, seed))
+        evaluate = _mesh_evaluation(benchmark, method, seed)
+        return train_and_evaluate(_training(benchmark), benchmark.data, method, seed, evaluate)
 
-    return run_missing(cells, run_one, lambda rows: _result(benchmark, rows), benchmark.output)
+    return run_missing(cells, run_cell, lambda rows: _result(benchmark, rows), benchmark.output)
 
 
 def _result(benchmark: SurfaceBenchmark, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -79,8 +80,10 @@ def _training(benchmark: SurfaceBenchmark) -> NerfBenchmark:
     )
 
 
-def _measure(benchmark: SurfaceBenchmark, method: str, seed: int) -> Callable[[Any], dict[str, Any]]:
-    def measure(trainer: Any) -> dict[str, Any]:
+def _mesh_evaluation(benchmark: SurfaceBenchmark, method: str, seed: int) -> Callable[[Any], dict[str, Any]]:
+    """Returns a function that makes the mesh of a trained method and compares it with the true one."""
+
+    def evaluate(trainer: Any) -> dict[str, Any]:
         from staf_nerf.mesh.clean import cropped, visible_part
         from staf_nerf.mesh.compare import compare
         from staf_nerf.plugin.mesh_source import camera_positions
@@ -90,7 +93,7 @@ def _measure(benchmark: SurfaceBenchmark, method: str, seed: int) -> Callable[[A
             keep.mkdir(parents=True, exist_ok=True)
             path = keep / f"{method}_{seed}.ply"
             start = time.perf_counter()
-            (_by_nerfstudio if method.startswith(NERFACTO) else _by_us)(trainer, benchmark, path)
+            (_write_by_nerfstudio if method.startswith(NERFACTO) else _write_by_staf)(trainer, benchmark, path)
             seconds = time.perf_counter() - start
             corners = np.asarray(benchmark.box).reshape(2, 3)
             mesh, truth = (cropped(read_mesh(p), corners) for p in (path, benchmark.truth))
@@ -102,10 +105,10 @@ def _measure(benchmark: SurfaceBenchmark, method: str, seed: int) -> Callable[[A
             "seen": asdict(compare(mesh, seen)),
         }
 
-    return measure
+    return evaluate
 
 
-def _by_us(trainer: Any, benchmark: SurfaceBenchmark, path: Path) -> None:
+def _write_by_staf(trainer: Any, benchmark: SurfaceBenchmark, path: Path) -> None:
     from rich.console import Console
 
     from staf_nerf.jobs import mesh
@@ -116,7 +119,7 @@ def _by_us(trainer: Any, benchmark: SurfaceBenchmark, path: Path) -> None:
     mesh.run(source, job, Console(file=sys.stderr))
 
 
-def _by_nerfstudio(trainer: Any, benchmark: SurfaceBenchmark, path: Path) -> None:
+def _write_by_nerfstudio(trainer: Any, benchmark: SurfaceBenchmark, path: Path) -> None:
     from nerfstudio.exporter.tsdf_utils import export_tsdf_mesh
 
     from staf_nerf.mesh.export import write_mesh
@@ -133,8 +136,8 @@ def _by_nerfstudio(trainer: Any, benchmark: SurfaceBenchmark, path: Path) -> Non
             bounding_box_min=tuple(low.tolist()),
             bounding_box_max=tuple(high.tolist()),
         )
-        (found,) = Path(folder).glob("*.ply")
-        mesh = read_mesh(found)
+        (file,) = Path(folder).glob("*.ply")
+        mesh = read_mesh(file)
     write_mesh(path, moved(TriangleMesh(mesh.vertices, mesh.triangles), world))
 
 
@@ -146,7 +149,7 @@ def main(benchmark: SurfaceBenchmark) -> None:
     for method in benchmark.methods:
         make_config(_training(benchmark), benchmark.data, method, 1, Path())
     read_mesh(benchmark.truth)
-    result = run(benchmark)
+    result = compare_meshes(benchmark)
     table = Table(title=f"{result['data']}, {benchmark.minutes:g} minutes, {result['threads']} threads")
     columns = ("method", "seed", "steps", "PSNR", "Chamfer L1", "F 0.5 %", "F 1 %", "normals", "seen: Chamfer", "F 1 %")
     for column in columns:
@@ -158,7 +161,7 @@ def main(benchmark: SurfaceBenchmark) -> None:
             str(row["steps"]),
             f"{row['psnr']:.2f}",
             f"{row['chamfer_l1']:.4f}",
-            *(f"{score:.3f}" for score in row["f_score"]),
+            *(f"{f_score:.3f}" for f_score in row["f_score"]),
             f"{row['normal_consistency']:.3f}",
             f"{row['seen']['chamfer_l1']:.4f}",
             f"{row['seen']['f_score'][1]:.3f}",

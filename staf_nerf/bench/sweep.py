@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 
 from staf_nerf.jobs.output import write_json
-from staf_nerf.migrations import RENAMED
+from staf_nerf.migrations import RENAMED, migrate_results
 from staf_nerf.presets import override
 
 Row = dict[str, Any]
@@ -24,8 +24,8 @@ ConfigT = TypeVar("ConfigT")
 
 
 def run_missing(
-    runs: Sequence[Row],
-    run_one: Callable[[Row], Row],
+    cells: Sequence[Row],
+    run_cell: Callable[[Row], Row],
     make_report: Callable[[list[Row]], Row],
     output: Path | None,
     *,
@@ -36,8 +36,8 @@ def run_missing(
     The output file is written after each run.
 
     Args:
-        runs: The settings of each run.
-        run_one: Maps the settings of a run to its results. It must be picklable if `processes` is not 0.
+        cells: The settings of each run.
+        run_cell: Maps the settings of a run to its results. It must be picklable if `processes` is not 0.
         make_report: Maps rows (runs with results) to the content of the file, with the rows under "rows".
         output: JSON file, if any.
         processes: Number of runs at a time, each in its own process with an equal share of the threads. 0: one after
@@ -45,11 +45,9 @@ def run_missing(
     """
     rows: list[Row] = []
     if output is not None and output.is_file():
-        rows = json.loads(output.read_text())["rows"]
-    missing = [
-        settings for settings in runs if not any(all(row.get(k) == v for k, v in settings.items()) for row in rows)
-    ]
-    for row in _one_by_one(missing, run_one) if not processes else _side_by_side(missing, run_one, processes):
+        rows = migrate_results(json.loads(output.read_text()))["rows"]
+    missing = [cell for cell in cells if not any(all(row.get(k) == v for k, v in cell.items()) for row in rows)]
+    for row in _in_processes(missing, run_cell, processes) if processes else _in_turn(missing, run_cell):
         rows.append(row)
         print(json.dumps(row), file=sys.stderr, flush=True)
         if output is not None:
@@ -57,17 +55,17 @@ def run_missing(
     return make_report(rows)
 
 
-def _one_by_one(runs: Sequence[Row], run_one: Callable[[Row], Row]) -> Iterator[Row]:
-    for settings in runs:
-        yield {**settings, **run_one(settings)}
+def _in_turn(cells: Sequence[Row], run_cell: Callable[[Row], Row]) -> Iterator[Row]:
+    for cell in cells:
+        yield {**cell, **run_cell(cell)}
         gc.collect()
 
 
-def _side_by_side(runs: Sequence[Row], run_one: Callable[[Row], Row], processes: int) -> Iterator[Row]:
+def _in_processes(cells: Sequence[Row], run_cell: Callable[[Row], Row], processes: int) -> Iterator[Row]:
     start = functools.partial(torch.set_num_threads, max(torch.get_num_threads() // processes, 1))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, start, max_tasks_per_child=1) as pool:
-        running = {pool.submit(run_one, settings): settings for settings in runs}
+        running = {pool.submit(run_cell, cell): cell for cell in cells}
         for done in as_completed(running):
             yield {**running[done], **done.result()}
 

@@ -13,10 +13,10 @@ LONGEST = 1200
 """Longest side, in pixels, of an image in a figure."""
 
 
-def draw_error_map(path: Path, found: Pixels, truth: Pixels, raster: Raster) -> None:
+def draw_error_map(path: Path, rendered: Pixels, truth: Pixels, raster: Raster) -> None:
     """Draws the absolute error of each pixel: the mean over channels, as a fraction of the image's range."""
     step = _step(raster)
-    difference = found[::step, ::step].astype(np.float32) - truth[::step, ::step].astype(np.float32)
+    difference = rendered[::step, ::step].astype(np.float32) - truth[::step, ::step].astype(np.float32)
     error = np.abs(difference).mean(2) / (raster.high - raster.low)
     figure, axes = new_figure(1, 1, (9.0, 1.0 + 8.0 * raster.height / raster.width))
     shown = axes[0][0].imshow(error, cmap="magma", vmin=0.0, vmax=max(float(np.quantile(error, 0.99)), 1e-6))

@@ -14,16 +14,17 @@ LEAST = 1e-14
 """Smallest eigenvalue shown, relative to the largest. Smaller ones are rounding errors."""
 
 
-def draw_spectra(path: Path, found: Sequence[Compared]) -> None:
+def draw_spectra(path: Path, networks: Sequence[Compared]) -> None:
     """Draws eigenvalues relative to the largest, and their cumulative sum, for all networks."""
     figure, axes = new_figure(1, 2, (11.0, 4.2))
-    for one in found:
-        values = one.spectrum.values
+    for network in networks:
+        values = network.spectrum.values
         number = torch.arange(1, len(values) + 1)
         kept = values > LEAST * values[0]
-        (line,) = axes[0][0].loglog(number[kept], (values / values[0])[kept], label=one.name)
-        done = values.cumsum(0) / values.sum()
-        axes[0][1].semilogx(number, done, color=line.get_color(), label=f"{one.name}: rank {one.effective_rank:.0f}")
+        (line,) = axes[0][0].loglog(number[kept], (values / values[0])[kept], label=network.name)
+        fraction = values.cumsum(0) / values.sum()
+        label = f"{network.name}: rank {network.effective_rank:.0f}"
+        axes[0][1].semilogx(number, fraction, color=line.get_color(), label=label)
     axes[0][0].set_ylabel("eigenvalue / largest")
     axes[0][1].set_ylabel("cumulative sum / trace")
     for axis in axes[0]:
@@ -33,56 +34,57 @@ def draw_spectra(path: Path, found: Sequence[Compared]) -> None:
     save_figure(figure, path)
 
 
-def draw_eigenfunctions(path: Path, found: Sequence[Compared], shape: tuple[int, ...], columns: int = 8) -> None:
+def draw_eigenfunctions(path: Path, networks: Sequence[Compared], shape: tuple[int, ...], columns: int = 8) -> None:
     """Draws eigenfunctions 1, 2, 4, 8, … as images of that shape, one row per network."""
     count = shape[0] * shape[1]
     numbers = [2**i for i in range(columns) if 2**i <= count]
-    figure, axes = new_figure(len(found), len(numbers), (1.35 * len(numbers), 1.5 * len(found) + 0.2))
-    for row, one in zip(axes, found, strict=True):
+    figure, axes = new_figure(len(networks), len(numbers), (1.35 * len(numbers), 1.5 * len(networks) + 0.2))
+    for row, network in zip(axes, networks, strict=True):
         for axis, number in zip(row, numbers, strict=True):
-            picture = one.spectrum.vectors[:, number - 1].reshape(shape)
+            picture = network.spectrum.vectors[:, number - 1].reshape(shape)
             most = float(picture.abs().max())
             axis.imshow(picture, cmap="RdBu", vmin=-most, vmax=most)
             axis.set(xticks=[], yticks=[])
-            share = float(one.spectrum.values[number - 1] / one.spectrum.values[0])
+            share = float(network.spectrum.values[number - 1] / network.spectrum.values[0])
             axis.set_title(f"{number}: {share:.1e}", fontsize=7)
-        row[0].set_ylabel(one.name, fontsize=8)
+        row[0].set_ylabel(network.name, fontsize=8)
     save_figure(figure, path)
 
 
-def draw_decay(path: Path, found: Sequence[Compared], groups: Sequence[slice]) -> None:
+def draw_decay(path: Path, networks: Sequence[Compared], groups: Sequence[slice]) -> None:
     """Draws the squared error in groups of eigenvectors over steps, one plot per network; dashed: predicted."""
-    columns = min(len(found), 4)
-    figure, axes = new_figure(-(-len(found) // columns), columns, (3.6 * columns, 3.4 * -(-len(found) // columns)))
+    columns = min(len(networks), 4)
+    rows = -(-len(networks) // columns)
+    figure, axes = new_figure(rows, columns, (3.6 * columns, 3.4 * rows))
     flat = axes.reshape(-1)
-    for axis, one in zip(flat, found, strict=False):
+    for axis, network in zip(flat, networks, strict=False):
         for group in groups:
-            start = float(one.measured[0, group].sum())
+            start = float(network.measured[0, group].sum())
             label = f"{group.start + 1} to {group.stop}"
-            (line,) = axis.semilogy((one.measured[:, group].sum(1) / start).clamp(min=1e-6), label=label)
-            axis.semilogy((one.predicted[:, group].sum(1) / start).clamp(min=1e-6), "--", color=line.get_color())
-        axis.set_title(one.name, fontsize=9)
+            (line,) = axis.semilogy((network.measured[:, group].sum(1) / start).clamp(min=1e-6), label=label)
+            axis.semilogy((network.predicted[:, group].sum(1) / start).clamp(min=1e-6), "--", color=line.get_color())
+        axis.set_title(network.name, fontsize=9)
         axis.set_xlabel("steps of gradient descent", fontsize=8)
         axis.grid(alpha=0.3)
     flat[0].set_ylabel("squared error / initial")
     flat[0].legend(title="eigenvectors", fontsize=7, title_fontsize=7)
-    for axis in flat[len(found) :]:
+    for axis in flat[len(networks) :]:
         axis.set_axis_off()
     save_figure(figure, path)
 
 
-def draw_parts(path: Path, found: Sequence[Compared]) -> None:
+def draw_parts(path: Path, networks: Sequence[Compared]) -> None:
     """Draws the contribution of C, Ω and Φ to each eigenvalue, for networks that have these parameters."""
     figure, axes = new_figure(1, 2, (11.0, 4.2))
-    for one in found:
-        if not bool((one.along > 0.0).any()):
+    for network in networks:
+        if not bool((network.along > 0.0).any()):
             continue
-        values, number = one.spectrum.values, torch.arange(1, len(one.along) + 1)
+        values, number = network.spectrum.values, torch.arange(1, len(network.along) + 1)
         kept = values > LEAST * values[0]
-        (line,) = axes[0][0].loglog(number[kept], values[kept], label=f"{one.name}: whole")
-        axes[0][0].loglog(number[kept], one.along[kept], ":", color=line.get_color(), label="from C, Ω, Φ")
-        part = (one.along / values)[kept]
-        axes[0][1].loglog(number[kept], part, ".", markersize=2, color=line.get_color(), label=one.name)
+        (line,) = axes[0][0].loglog(number[kept], values[kept], label=f"{network.name}: whole")
+        axes[0][0].loglog(number[kept], network.along[kept], ":", color=line.get_color(), label="from C, Ω, Φ")
+        part = (network.along / values)[kept]
+        axes[0][1].loglog(number[kept], part, ".", markersize=2, color=line.get_color(), label=network.name)
     axes[0][0].set_ylabel("eigenvalue")
     axes[0][1].set_ylabel("fraction from C, Ω, Φ")
     for axis in axes[0]:

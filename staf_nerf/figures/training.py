@@ -21,8 +21,7 @@ class SinusoidTrace:
     NAMES = ("amplitude", "frequency", "phase")
 
     def __init__(self, model: nn.Module) -> None:
-        found = [module for module in model.modules() if isinstance(module, STAF)]
-        self.activations = list(dict.fromkeys(found))
+        self.activations = [module for module in model.modules() if isinstance(module, STAF)]
         self.steps: list[int] = []
         self.values: dict[str, list[list[np.ndarray]]] = {name: [] for name in self.NAMES}
 

@@ -45,11 +45,11 @@ def write_image(path: Path, pixels: Pixels) -> None:
     """
     cv2 = opencv()
     codes = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
-    shown = cv2.cvtColor(pixels, codes[pixels.shape[2]]) if pixels.shape[2] in codes else pixels
+    bgr = cv2.cvtColor(pixels, codes[pixels.shape[2]]) if pixels.shape[2] in codes else pixels
     # OpenCV's default compression of float TIFF is lossy.
     options = (cv2.IMWRITE_TIFF_COMPRESSION, cv2.IMWRITE_TIFF_COMPRESSION_LZW) if path.suffix[:4] == ".tif" else ()
     try:
-        written = cv2.imwrite(str(path), shown, options)
+        written = cv2.imwrite(str(path), bgr, options)
     except cv2.error as error:
         raise OSError(f"could not write {path}: {error}") from error
     if not written:
@@ -62,8 +62,8 @@ def _read_photo(path: Path) -> Pixels | None:
     try:
         with Image.open(path) as image:
             image.load()
-            turned = ImageOps.exif_transpose(image)
-            return np.array(turned if turned.mode in ("L", "RGB", "RGBA") else turned.convert("RGB"))
+            upright = ImageOps.exif_transpose(image)
+            return np.array(upright if upright.mode in ("L", "RGB", "RGBA") else upright.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError):
         return None
 

@@ -26,11 +26,11 @@ def read_sound(path: Path) -> tuple[Sound, Track]:
     if not path.is_file():
         raise FileNotFoundError(f"the sound {path} does not exist")
     try:
-        found, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
         subtype = soundfile.info(path).subtype
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} cannot be read as a sound: {error}") from error
-    sound = np.asarray(found, dtype=np.float32)
+    sound = np.asarray(samples, dtype=np.float32)
     try:
         _refuse_cut_off(path)
         return sound, Track.of(sound, rate, subtype)
@@ -51,9 +51,9 @@ def _refuse_cut_off(path: Path) -> None:
         while len(head := file.read(8)) == 8:
             name, length = struct.unpack("<4sI", head)
             if name == b"data":
-                there = size - file.tell()
-                if length > there and length < STREAMED:
-                    raise ValueError(f"the file is cut off: it contains {there} of {length} bytes of samples")
+                available = size - file.tell()
+                if length > available and length < STREAMED:
+                    raise ValueError(f"the file is cut off: it contains {available} of {length} bytes of samples")
                 return
             file.seek(length + length % 2, 1)
 

@@ -45,7 +45,7 @@ def run(job: Evaluate) -> dict[str, Any]:
     measures = measure(checkpoint, file, device=device, resolution=job.resolution)
     missing = find_task(checkpoint.config.task).missing
     Console().print(metrics_table(f"{job.checkpoint} compared with {file}", metric_rows(measures, missing)))
-    return {"checkpoint": str(job.checkpoint), "file": file.name, "task": checkpoint.config.task, "measures": measures}
+    return {"checkpoint": str(job.checkpoint), "file": file.name, "task": checkpoint.config.task, "metrics": measures}
 
 
 def measure(

@@ -325,7 +325,7 @@ def _write_results(
         "rollbacks": history.rollbacks,
         "seconds": dict(stages.seconds),
         "peak_memory_bytes": peak_memory(),
-        "measures": metrics | {f"{name}_of_best_epoch": value for name, value in best.items()},
+        "metrics": metrics | {f"{name}_of_best_epoch": value for name, value in best.items()},
         "losses": history.losses,
         "held_out": history.held_out,
         "epochs": history.epochs,

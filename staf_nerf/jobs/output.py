@@ -113,7 +113,7 @@ def shown(found: Mapping[str, Any], missing: Mapping[str, str] | None = None) ->
     """
     rows = {"weights": f"{found['parameters']:,}", "steps": f"{found['steps']:,}"}
     rows["seconds of training"] = f"{found['seconds']['fitting']:.1f}"
-    return rows | metric_rows(found["measures"], missing)
+    return rows | metric_rows(found["metrics"], missing)
 
 
 def metric_rows(metrics: Mapping[str, Any], missing: Mapping[str, str] | None = None) -> dict[str, str]:

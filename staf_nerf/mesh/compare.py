@@ -68,16 +68,16 @@ def compare(
     """
     generator = np.random.default_rng(seed)
     surface, reference_surface = Surface(mesh), Surface(reference)
-    there, there_normals = _distances(mesh, reference, reference_surface, points, generator)
-    back, back_normals = _distances(reference, mesh, surface, points, generator)
+    forward, forward_agreement = _distances(mesh, reference, reference_surface, points, generator)
+    backward, backward_agreement = _distances(reference, mesh, surface, points, generator)
     radii = [t * reference.diagonal for t in thresholds]
-    precision = tuple(float((there < r).mean()) for r in radii)
-    recall = tuple(float((back < r).mean()) for r in radii)
+    precision = tuple(float((forward < r).mean()) for r in radii)
+    recall = tuple(float((backward < r).mean()) for r in radii)
     corners = np.concatenate([mesh.bounds, reference.bounds])
     box = np.stack([corners.min(0), corners.max(0)])
     closed = mesh.boundary_edges == 0 and reference.boundary_edges == 0
-    lengths = float(there.mean()), float(back.mean())
-    squares = float((there**2).mean()), float((back**2).mean())
+    lengths = float(forward.mean()), float(backward.mean())
+    squares = float((forward**2).mean()), float((backward**2).mean())
     return Comparison(
         chamfer_l1=sum(lengths),
         chamfer_l1_parts=lengths,
@@ -87,7 +87,7 @@ def compare(
         recall=recall,
         f_score=tuple(2 * p * r / (p + r) if p + r else 0.0 for p, r in zip(precision, recall, strict=True)),
         thresholds=thresholds,
-        normal_consistency=float((there_normals.mean() + back_normals.mean()) / 2),
+        normal_consistency=float((forward_agreement.mean() + backward_agreement.mean()) / 2),
         iou=_intersection_over_union(surface, reference_surface, box, points, generator) if closed else None,
         diagonal=reference.diagonal,
     )
@@ -111,12 +111,12 @@ def align(mesh: TriangleMesh, reference: TriangleMesh, *, points: int = 50_000, 
         cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(samples - center))
         cloud.normals = open3d.utility.Vector3dVector(surface.normals[index])
         clouds.append(cloud)
-    found = np.eye(4)
+    transformation = np.eye(4)
     for reach in (0.1, 0.02):  # coarse, then fine
         result = open3d.pipelines.registration.registration_icp(
             *clouds,
             reach * reference.diagonal,
-            found,
+            transformation,
             open3d.pipelines.registration.TransformationEstimationPointToPlane(),
             open3d.pipelines.registration.ICPConvergenceCriteria(1e-9, 1e-9, 100),
         )
@@ -125,9 +125,9 @@ def align(mesh: TriangleMesh, reference: TriangleMesh, *, points: int = 50_000, 
                 f"alignment needs meshes within {reach:g} of the reference's diagonal of each other "
                 f"({reach * reference.diagonal:.4g}), got no points that close: align them roughly first"
             )
-        found = result.transformation
-    turned = (mesh.vertices - center) @ found[:3, :3].T + found[:3, 3]
-    return TriangleMesh(turned + center, mesh.triangles, mesh.colors)
+        transformation = result.transformation
+    aligned = (mesh.vertices - center) @ transformation[:3, :3].T + transformation[:3, 3]
+    return TriangleMesh(aligned + center, mesh.triangles, mesh.colors)
 
 
 def _distances(

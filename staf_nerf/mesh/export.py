@@ -64,30 +64,30 @@ def write_mesh(path: Path, mesh: TriangleMesh, texture: Texture | None = None) -
     colors = mesh.colors
     if colors is not None and path.suffix.lower() == ".glb":
         colors = linear_from_srgb(colors)
-    made = trimesh.Trimesh(
+    converted = trimesh.Trimesh(
         mesh.vertices,
         mesh.triangles,
         vertex_normals=vertex_normals(mesh),
         vertex_colors=None if colors is None else _bytes(colors),
         process=False,
     )
-    _export(made, path)
+    _export(converted, path)
     return [path]
 
 
-def _export(made: Any, path: Path) -> None:
+def _export(converted: Any, path: Path) -> None:
     """Writes a trimesh mesh with its normals. In GLB a mesh far from the origin is centred, in a translated node."""
-    middle = made.bounds.mean(0)
-    if path.suffix.lower() == ".glb" and np.abs(middle).max() > FAR * np.linalg.norm(made.extents):
+    middle = converted.bounds.mean(0)
+    if path.suffix.lower() == ".glb" and np.abs(middle).max() > FAR * np.linalg.norm(converted.extents):
         import trimesh
 
-        normals = made.vertex_normals.copy()
-        made.vertices = made.vertices - middle
-        made.vertex_normals = normals  # setting the vertices discards them
+        normals = converted.vertex_normals.copy()
+        converted.vertices = converted.vertices - middle
+        converted.vertex_normals = normals  # setting the vertices discards them
         scene = trimesh.Scene()
-        scene.add_geometry(made, transform=trimesh.transformations.translation_matrix(middle))
-        made = scene
-    made.export(path, include_normals=True)
+        scene.add_geometry(converted, transform=trimesh.transformations.translation_matrix(middle))
+        converted = scene
+    converted.export(path, include_normals=True)
 
 
 def _write_ply(path: Path, mesh: TriangleMesh) -> list[Path]:
@@ -95,13 +95,13 @@ def _write_ply(path: Path, mesh: TriangleMesh) -> list[Path]:
     import open3d
 
     vectors = open3d.utility.Vector3dVector
-    made = open3d.geometry.TriangleMesh(
+    converted = open3d.geometry.TriangleMesh(
         vectors(mesh.vertices), open3d.utility.Vector3iVector(mesh.triangles.astype(np.int32))
     )
-    made.vertex_normals = vectors(vertex_normals(mesh))
+    converted.vertex_normals = vectors(vertex_normals(mesh))
     if mesh.colors is not None:
-        made.vertex_colors = vectors(_bytes(mesh.colors) / 255.0)
-    if not open3d.io.write_triangle_mesh(path, made):
+        converted.vertex_colors = vectors(_bytes(mesh.colors) / 255.0)
+    if not open3d.io.write_triangle_mesh(path, converted):
         raise OSError(f"could not write {path}")
     return [path]
 
@@ -124,7 +124,7 @@ def _write_textured(path: Path, mesh: TriangleMesh, texture: Texture) -> list[Pa
         material = PBRMaterial(baseColorTexture=picture, metallicFactor=0.0, roughnessFactor=1.0)
     else:
         material = SimpleMaterial(picture, diffuse=WHITE, ambient=WHITE, specular=BLACK, name=path.stem)
-    made = trimesh.Trimesh(
+    converted = trimesh.Trimesh(
         mesh.vertices[vertex],
         index.reshape(-1, 3),
         vertex_normals=vertex_normals(mesh)[vertex],
@@ -132,10 +132,10 @@ def _write_textured(path: Path, mesh: TriangleMesh, texture: Texture) -> list[Pa
         process=False,
     )
     if path.suffix.lower() == ".glb":
-        _export(made, path)
+        _export(converted, path)
         return [path]
     text, files = trimesh.exchange.obj.export_obj(
-        made, include_normals=True, return_texture=True, mtl_name=f"{path.stem}.mtl"
+        converted, include_normals=True, return_texture=True, mtl_name=f"{path.stem}.mtl"
     )
     path.write_text(text)
     written = [path]

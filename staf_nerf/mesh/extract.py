@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -91,9 +91,7 @@ def extract_mesh(
             finite, or the surface has too many triangles for the memory.
     """
     grid = _Grid.of(bounds, resolution)
-    needed = (DEPTH + 1) * (grid.cells[1] + 1) * (grid.cells[2] + 1) * BYTES_PER_POINT
-    if lipschitz is None:
-        needed = max(needed, math.prod(grid.blocks) * BYTES_PER_BLOCK)
+    needed = grid.memory(sampled=lipschitz is None)
     if needed > memory:
         raise ValueError(
             f"resolution {resolution} needs memory of {needed / 1e9:.2g} GB, got {memory / 1e9:.2g} GB: lower the "
@@ -101,9 +99,9 @@ def extract_mesh(
         )
     if inside not in ("below", "above"):
         raise ValueError(f"inside must be 'below' or 'above', got {inside!r}")
-    evaluate = _evaluator(field, level, device)
     if lipschitz is not None and not lipschitz > 0:
         raise ValueError(f"lipschitz must be positive, got {lipschitz}")
+    evaluate = _evaluator(field, level, device)
     report = progress or (lambda done: None)
     if lipschitz is None:
         sides, searched = _sampled_sides(evaluate, grid, lambda done: report(SEARCH * done)), SEARCH
@@ -121,12 +119,8 @@ def extract_mesh(
         report(searched + (1.0 - searched) * done)
     if not pieces:
         raise ValueError(_no_crossing(evaluate, grid, level))
-    starts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
-    triangles = np.concatenate([piece.triangles + start for piece, start in zip(pieces, starts, strict=False)])
-    if inside == "below":  # Open3D's triangles face lower values
-        triangles = triangles[:, ::-1]
-    found = weld(TriangleMesh(np.concatenate([piece.vertices for piece in pieces]), triangles))
-    return TriangleMesh(grid.origin + grid.spacing * found.vertices, found.triangles)
+    surface = _joined(pieces, flipped=inside == "below")  # Open3D's triangles face lower values
+    return TriangleMesh(grid.origin + grid.spacing * surface.vertices, surface.triangles)
 
 
 @dataclass(frozen=True)
@@ -155,6 +149,11 @@ class _Grid:
         z, y, x = (math.ceil(n / BLOCK) for n in self.cells)
         return z, y, x
 
+    def memory(self, *, sampled: bool) -> int:
+        """Returns the memory in bytes that an extraction needs beside its triangles, with or without sampled blocks."""
+        layer = (DEPTH + 1) * (self.cells[1] + 1) * (self.cells[2] + 1) * BYTES_PER_POINT
+        return max(layer, math.prod(self.blocks) * BYTES_PER_BLOCK) if sampled else layer
+
     def points(self, index: NDArray) -> Floats:
         """Returns coordinates (N, 3) of grid indices (N, 3), ordered [z, y, x]. Fractions lie between grid points."""
         return self.origin + self.spacing * index[:, ::-1]
@@ -169,8 +168,8 @@ def _evaluator(field: Field, level: float, device: torch.device | str) -> Callab
         values = np.empty(len(points), dtype=np.float32)
         for start in range(0, len(points), size):
             chunk = torch.from_numpy(points[start : start + size].astype(np.float32)).to(device)
-            found = field(chunk).reshape(-1) - level
-            values[start : start + size] = found.float().cpu().numpy()
+            above_level = field(chunk).reshape(-1) - level
+            values[start : start + size] = above_level.float().cpu().numpy()
         if not np.isfinite(values).all():
             bad = int((~np.isfinite(values)).sum())
             raise ValueError(f"the field's values must be finite, got {bad} of {len(values)} that are not")
@@ -244,10 +243,10 @@ def _sampled_sides(
     del low, high
     is_open = sides == 0
     has_decided_neighbour = np.logical_not(binary_erosion(is_open, border_value=1))
-    fresh = np.argwhere(is_open & has_decided_neighbour)
-    while len(fresh):
+    front = np.argwhere(is_open & has_decided_neighbour)
+    while len(front):
         steps = itertools.product(range(3), (0, 1))
-        fresh = np.concatenate([_followed(evaluate, grid, sides, fresh, axis, step) for axis, step in steps])
+        front = np.concatenate([_followed(evaluate, grid, sides, front, axis, step) for axis, step in steps])
     return sides
 
 
@@ -284,21 +283,21 @@ def _followed(
 
     The surface enters a block if a point on the shared face is on the other side of the level than the block.
     """
-    onward = blocks.copy()
-    onward[:, axis] += 2 * step - 1
-    onward = onward[(onward[:, axis] >= 0) & (onward[:, axis] < sides.shape[axis])]
-    onward = onward[sides[tuple(onward.T)] != 0]
+    neighbours = blocks.copy()
+    neighbours[:, axis] += 2 * step - 1
+    neighbours = neighbours[(neighbours[:, axis] >= 0) & (neighbours[:, axis] < sides.shape[axis])]
+    neighbours = neighbours[sides[tuple(neighbours.T)] != 0]
     face = np.indices([1 if a == axis else BLOCK + 1 for a in range(3)]).reshape(3, -1).T
     face[:, axis] = BLOCK * (1 - step)
-    entered = np.zeros(len(onward), dtype=bool)
-    for start in range(0, len(onward), PART // len(face)):
-        part = onward[start : start + PART // len(face)]
+    is_entered = np.zeros(len(neighbours), dtype=bool)
+    for start in range(0, len(neighbours), PART // len(face)):
+        part = neighbours[start : start + PART // len(face)]
         corners = np.minimum(BLOCK * part[:, None] + face, grid.cells)
         is_below = evaluate(grid.points(corners.reshape(-1, 3))).reshape(len(part), -1) < 0
-        entered[start : start + len(part)] = (is_below != (sides[tuple(part.T)] < 0)[:, None]).any(1)
-    found = onward[entered]
-    sides[tuple(found.T)] = 0
-    return found
+        is_entered[start : start + len(part)] = (is_below != (sides[tuple(part.T)] < 0)[:, None]).any(1)
+    opened = neighbours[is_entered]
+    sides[tuple(opened.T)] = 0
+    return opened
 
 
 def _layers(
@@ -362,6 +361,14 @@ def _keep_off_points(layer: NDArray[np.float32]) -> None:
     points = np.concatenate(crossed)
     least = KEPT_OFF * largest[points]
     flat[points] = np.where(np.abs(flat[points]) < least, np.copysign(least, flat[points]), flat[points])
+
+
+def _joined(pieces: Sequence[TriangleMesh], *, flipped: bool) -> TriangleMesh:
+    """Returns the layers' surfaces as one mesh, in which layers share vertices. Triangles may be flipped."""
+    starts = np.cumsum([0, *(len(piece.vertices) for piece in pieces)])
+    triangles = np.concatenate([piece.triangles + start for piece, start in zip(pieces, starts, strict=False)])
+    vertices = np.concatenate([piece.vertices for piece in pieces])
+    return weld(TriangleMesh(vertices, triangles[:, ::-1] if flipped else triangles))
 
 
 def _no_crossing(evaluate: Callable[[Floats], NDArray[np.float32]], grid: _Grid, level: float) -> str:

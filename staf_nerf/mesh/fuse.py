@@ -72,11 +72,12 @@ def fuse(
             seen, pixel = True, min(pixel, float(np.median(depth[depth > 0])) / max(view.intrinsics[:2]))
         if progress is not None and count:
             progress(done / count)
-    found = volume.extract_triangle_mesh(weight_threshold=LEAST_WEIGHT) if seen else None
-    if found is None or not len(found.triangle):
+    surface = volume.extract_triangle_mesh(weight_threshold=LEAST_WEIGHT) if seen else None
+    if surface is None or not len(surface.triangle):
         raise ValueError(f"no view shows a surface in the box {bounds.tolist()}")
-    vertices, colors = (found.vertex[name].numpy().astype(np.float64) for name in ("positions", "colors"))
-    mesh = weld(TriangleMesh(vertices, found.triangle.indices.numpy().astype(np.int64), colors.clip(0.0, 1.0)))
+    vertices, colors = (surface.vertex[name].numpy().astype(np.float64) for name in ("positions", "colors"))
+    triangles = surface.triangle.indices.numpy().astype(np.int64)
+    mesh = weld(TriangleMesh(vertices, triangles, colors.clip(0.0, 1.0)))
     return mesh, max(round(resolution * voxel / pixel), 1)
 
 

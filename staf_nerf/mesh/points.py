@@ -52,13 +52,13 @@ class PointCloud:
     def lines(self) -> list[str]:
         """Returns messages for the user about missing or inward normals."""
         if self.normals is None:
-            return ["no normals: the surface is found from the points alone"]
-        found, without = [], int((self.normals == 0).all(1).sum())
+            return ["no normals: the surface is fitted to the points alone"]
+        messages, without = [], int((self.normals == 0).all(1).sum())
         if without:
-            found.append(f"{without} of {len(self.points)} points have no normal")
+            messages.append(f"{without} of {len(self.points)} points have no normal")
         if ((self.points - self.bounds.mean(0)) * self.normals).sum(-1).mean() < 0:  # outward if positive
-            found.append("warning: most normals point inwards, as in a room; flip them if the shape is not a room")
-        return found
+            messages.append("warning: most normals point inwards, as in a room; flip them if the shape is not a room")
+        return messages
 
 
 def read_points(path: Path) -> PointCloud:

@@ -67,46 +67,46 @@ def bake(mesh: TriangleMesh, color: ColorFunction, *, size: int = 2048) -> Textu
     options = xatlas.PackOptions()
     options.resolution, options.padding, options.bilinear = size, PADDING, True
     atlas.generate(pack_options=options)
-    _, corners, places = atlas.get_mesh(0)
-    coordinates = places[corners].astype(np.float64)
-    image, known = _painted(mesh, coordinates, color, size)
-    return Texture(_spread(image, known), coordinates)
+    _, corners, uv = atlas.get_mesh(0)
+    coordinates = uv[corners].astype(np.float64)
+    image, covered = _painted(mesh, coordinates, color, size)
+    return Texture(_filled(image, covered), coordinates)
 
 
 def _painted(
     mesh: TriangleMesh, coordinates: Floats, color: ColorFunction, size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Returns the image and which of its pixels a triangle covers, found by rays onto the unwrapped mesh."""
+    """Returns the image and which of its pixels a triangle covers, by rays onto the unwrapped mesh."""
     count = len(coordinates)
     flat = np.concatenate([coordinates, np.zeros((count, 3, 1))], -1).reshape(-1, 3)
-    unfolded = Surface(TriangleMesh(flat, np.arange(3 * count).reshape(-1, 3)))
-    normals, steps = vertex_normals(mesh), (np.arange(size) + 0.5) / size
-    image, known = np.zeros((size, size, 3), dtype=np.uint8), np.zeros((size, size), dtype=bool)
+    unwrapped = Surface(TriangleMesh(flat, np.arange(3 * count).reshape(-1, 3)))
+    normals, centers = vertex_normals(mesh), (np.arange(size) + 0.5) / size
+    image, covered = np.zeros((size, size, 3), dtype=np.uint8), np.zeros((size, size), dtype=bool)
     rows = max(BAND // size, 1)
     for first in range(0, size, rows):
-        u, v = np.meshgrid(steps, 1.0 - steps[first : first + rows])
+        u, v = np.meshgrid(centers, 1.0 - centers[first : first + rows])
         origins = np.stack([u, v, np.ones_like(u)], -1).reshape(-1, 3)
-        hits = unfolded.first_hit(origins, np.broadcast_to([0.0, 0.0, -1.0], origins.shape))
-        met = hits.triangle >= 0
-        corners, weights = mesh.triangles[hits.triangle[met]], hits.weights[met][..., None]
-        points, facing = ((values[corners] * weights).sum(1) for values in (mesh.vertices, normals))
-        facing /= np.linalg.norm(facing, axis=-1, keepdims=True).clip(1e-300)
-        met = met.reshape(u.shape)
-        image[first : first + rows][met] = (255.0 * color(points, facing).clip(0.0, 1.0)).round().astype(np.uint8)
-        known[first : first + rows] = met
-    return image, known
+        hits = unwrapped.first_hit(origins, np.broadcast_to([0.0, 0.0, -1.0], origins.shape))
+        hit = hits.triangle >= 0
+        corners, weights = mesh.triangles[hits.triangle[hit]], hits.weights[hit][..., None]
+        points, directions = ((values[corners] * weights).sum(1) for values in (mesh.vertices, normals))
+        directions /= np.linalg.norm(directions, axis=-1, keepdims=True).clip(1e-300)
+        hit = hit.reshape(u.shape)
+        image[first : first + rows][hit] = (255.0 * color(points, directions).clip(0.0, 1.0)).round().astype(np.uint8)
+        covered[first : first + rows] = hit
+    return image, covered
 
 
-def _spread(image: NDArray[np.uint8], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Fills all other pixels with the colour of the nearest known pixel, so that no gaps appear at seams."""
+def _filled(image: NDArray[np.uint8], covered: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Gives the other pixels the colour of the nearest covered one, so that no gaps appear at seams."""
     import cv2
 
-    if not known.any():
+    if not covered.any():
         return image
     _, nearest = cv2.distanceTransformWithLabels(
-        (~known).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+        (~covered).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
     label = np.asarray(nearest, dtype=np.int64)
     colors = np.zeros((label.max() + 1, 3), dtype=np.uint8)
-    colors[label[known]] = image[known]
+    colors[label[covered]] = image[covered]
     return colors[label]

@@ -118,10 +118,10 @@ class TriangleMesh:
     def closed(self) -> NDArray[np.bool_]:
         """(T,): whether each triangle belongs to a connected component without boundary."""
         edges, counts = self.edges()
-        odd = np.zeros(len(self.vertices), dtype=bool)
-        odd[edges[counts % 2 == 1]] = True
-        opened = np.bincount(self.components, odd[self.triangles].any(1)) > 0
-        return ~opened[self.components]
+        is_boundary = np.zeros(len(self.vertices), dtype=bool)
+        is_boundary[edges[counts % 2 == 1]] = True
+        is_open = np.bincount(self.components, is_boundary[self.triangles].any(1)) > 0
+        return ~is_open[self.components]
 
     def boxes(self, part: Integers) -> tuple[Floats, Floats]:
         """Returns the smallest and largest coordinates (P, 3) of each part, given the part (T,) of each triangle."""
@@ -167,8 +167,8 @@ class TriangleMesh:
 def box_around(corners: Floats, transform: Floats) -> Floats:
     """Returns the bounding box (2, 3) of a box after an affine map (4, 4)."""
     eight = np.stack(np.meshgrid(*corners.T, indexing="ij"), -1).reshape(-1, 3)
-    there = eight @ transform[:3, :3].T + transform[:3, 3]
-    return np.stack([there.min(0), there.max(0)])
+    mapped = eight @ transform[:3, :3].T + transform[:3, 3]
+    return np.stack([mapped.min(0), mapped.max(0)])
 
 
 def moved(mesh: TriangleMesh, transform: Floats) -> TriangleMesh:
@@ -223,7 +223,7 @@ def srgb_from_linear(light: Floats) -> Floats:
 def weld(mesh: TriangleMesh) -> TriangleMesh:
     """Merges vertices at exactly the same position (with the colour of the first) and drops unused vertices."""
     used = np.unique(mesh.triangles)
-    vertices, first, place = np.unique(mesh.vertices[used], axis=0, return_index=True, return_inverse=True)
-    moved = np.zeros(len(mesh.vertices), dtype=np.int64)
-    moved[used] = place.reshape(-1)
-    return TriangleMesh(vertices, moved[mesh.triangles], None if mesh.colors is None else mesh.colors[used[first]])
+    vertices, first, inverse = np.unique(mesh.vertices[used], axis=0, return_index=True, return_inverse=True)
+    merged = np.zeros(len(mesh.vertices), dtype=np.int64)
+    merged[used] = inverse.reshape(-1)
+    return TriangleMesh(vertices, merged[mesh.triangles], None if mesh.colors is None else mesh.colors[used[first]])

@@ -16,7 +16,7 @@ SSIM_WINDOW = 11
 """Side length of the SSIM window in pixels (Wang et al. 2004)."""
 
 
-def _beside(strips: Iterable[Tensor], pixels: Pixels) -> Iterator[tuple[Tensor, Tensor]]:
+def _strip_pairs(strips: Iterable[Tensor], pixels: Pixels) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields strips of an image, each with the same rows of another image in float32."""
     start = 0
     for strip in strips:
@@ -26,7 +26,7 @@ def _beside(strips: Iterable[Tensor], pixels: Pixels) -> Iterator[tuple[Tensor, 
 
 def image_psnr(field: nn.Module, raster: Raster, pixels: Pixels, *, device: torch.device | str = "cpu") -> float:
     """Returns the "psnr" of `render_and_measure`, without the other metrics."""
-    pairs = _beside(render_strips(field, raster, device=device), pixels)
+    pairs = _strip_pairs(render_strips(field, raster, device=device), pixels)
     squared = sum(float((strip.double() - truth).square().sum()) for strip, truth in pairs)
     return psnr(squared / pixels.size, raster.high - raster.low)
 
@@ -51,27 +51,26 @@ def render_and_measure(
         "lpips" (AlexNet), only if its weights are in torch's cache.
     """
     squared, similarity, windows = 0.0, 0.0, 0
-    kept: tuple[Tensor, Tensor] | None = None
+    overlap: tuple[Tensor, Tensor] | None = None  # the last rows of the strips before
     start = 0
-    found = np.empty((raster.height, raster.width, raster.channels), raster.dtype)
-    for strip, truth in _beside(render_strips(field, raster, device=device), pixels):
-        fill(found[start:], [strip])
+    rendered = np.empty((raster.height, raster.width, raster.channels), raster.dtype)
+    for strip, truth in _strip_pairs(render_strips(field, raster, device=device), pixels):
+        fill(rendered[start:], [strip])
         start += len(strip)
         squared += float((strip.double() - truth).square().sum())
-        pair = (strip, truth) if kept is None else (torch.cat([kept[0], strip]), torch.cat([kept[1], truth]))
+        pair = (strip, truth) if overlap is None else (torch.cat([overlap[0], strip]), torch.cat([overlap[1], truth]))
         count = max(len(pair[0]) - SSIM_WINDOW + 1, 0)
         if count and raster.width >= SSIM_WINDOW:
             similarity += count * _ssim(*pair, raster.high - raster.low)
             windows += count
-        kept = pair[0][-(SSIM_WINDOW - 1) :], pair[1][-(SSIM_WINDOW - 1) :]
-    measures = {
+        overlap = pair[0][-(SSIM_WINDOW - 1) :], pair[1][-(SSIM_WINDOW - 1) :]
+    metrics = {
         "psnr": psnr(squared / pixels.size, raster.high - raster.low),
         "ssim": similarity / windows if windows else None,
     }
     if raster.channels >= 3 and (lpips := load_lpips()) is not None:
-        both = (torch.from_numpy(a[..., :3].astype(np.float32)).permute(2, 0, 1)[None] for a in (found, pixels))
-        measures["lpips"] = float(lpips(*(((a - raster.low) / (raster.high - raster.low)).clamp(0, 1) for a in both)))
-    return found, measures
+        metrics["lpips"] = float(lpips(*(_in_unit_range(image, raster) for image in (rendered, pixels))))
+    return rendered, metrics
 
 
 def psnr(squared_error: float, peak: float) -> float:
@@ -79,13 +78,20 @@ def psnr(squared_error: float, peak: float) -> float:
     return 10.0 * math.log10(peak**2 / squared_error) if squared_error else math.inf
 
 
-def _ssim(found: Tensor, truth: Tensor, peak: float) -> float:
+def _in_unit_range(image: Pixels, raster: Raster) -> Tensor:
+    """Returns the first three channels of an image as (1, 3, height, width) in [0, 1]."""
+    channels = torch.from_numpy(image[..., :3].astype(np.float32)).permute(2, 0, 1)[None]
+    return ((channels - raster.low) / (raster.high - raster.low)).clamp(0, 1)
+
+
+def _ssim(rendered: Tensor, truth: Tensor, peak: float) -> float:
+    """Returns the mean SSIM over all windows in two images (height, width, channels)."""
     from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
-    first, second = (values.double().permute(2, 0, 1)[None] for values in (found, truth))
-    _, each = ssim(first, second, data_range=peak, return_full_image=True)
+    first, second = (values.double().permute(2, 0, 1)[None] for values in (rendered, truth))
+    _, similarity = ssim(first, second, data_range=peak, return_full_image=True)
     edge = SSIM_WINDOW // 2
-    return float(each[..., edge:-edge, edge:-edge].mean())  # only whole windows, as in the original definition
+    return float(similarity[..., edge:-edge, edge:-edge].mean())  # only whole windows, as in the original definition
 
 
 def pixel_psnr(pixels: Pixels, truth: Pixels, raster: Raster) -> float:

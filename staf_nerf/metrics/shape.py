@@ -57,21 +57,21 @@ def measure_shape(
         else over `points` random points of a grid of 512³ in the cube.
     """
     known = known_everywhere(field, config, frame)
-    found: dict[str, Any] = asdict(compare(mesh, reference, points=points, seed=seed))
+    metrics: dict[str, Any] = asdict(compare(mesh, reference, points=points, seed=seed))
     surface, random = Surface(reference), np.random.default_rng(seed)
     middle, half = reference.bounds.mean(0), 0.55 * np.ptp(reference.bounds, axis=0)
     query = middle + half * random.uniform(-1.0, 1.0, (points, 3))
-    found["field_iou"] = _iou(_inside(known, config, frame.normalize(query)), surface.inside(query))
+    metrics["field_iou"] = _iou(_inside(known, config, frame.normalize(query)), surface.inside(query))
     if config.quantity == "occupancy":
         if config.grid:
-            return found | measure_cells(field, config, frame, surface, progress=progress)
+            return metrics | measure_cells(field, config, frame, surface, progress=progress)
         drawn = Cells.of(Frame((0.0, 0.0, 0.0), 1.0), PAPER_GRID).draw(points, random)
-        return found | _measure_layers(known, config, frame, surface, [drawn], 1, progress)
-    found["eikonal_error"] = _eikonal_error(field, frame.normalize(query))
+        return metrics | _measure_layers(known, config, frame, surface, [drawn], 1, progress)
+    metrics["eikonal_error"] = _eikonal_error(field, frame.normalize(query))
     near = reference.sample(points, random)[0] + 0.01 * reference.diagonal * random.standard_normal((points, 3))
     error = _values(known, frame.normalize(near)) * frame.scale - surface.signed_distance(near)
-    found["distance_error"] = float(np.abs(error).mean())
-    return found
+    metrics["distance_error"] = float(np.abs(error).mean())
+    return metrics
 
 
 def measure_cells(
@@ -97,20 +97,20 @@ def _measure_layers(
     progress: Callable[[float], None] | None,
 ) -> dict[str, float | None]:
     """Returns metrics of an occupancy at cell centres, which are given in layers (N, 3)."""
-    where, _ = level(config)
-    common = either = there = cells = 0
-    error = 0.0
-    for done, middles in enumerate(layers, 1):
-        truth, values = surface.inside(frame.denormalize(middles)), _values(field, middles)
-        found = values > where
-        common += int((truth & found).sum())
-        either += int((truth | found).sum())
-        there += int(truth.sum())
-        error += float(((values - truth) ** 2).sum())
-        cells += len(middles)
+    surface_value, _ = level(config)
+    intersection = union = occupied = cells = 0
+    squared_error = 0.0
+    for done, centers in enumerate(layers, 1):
+        truth, values = surface.inside(frame.denormalize(centers)), _values(field, centers)
+        predicted = values > surface_value
+        intersection += int((truth & predicted).sum())
+        union += int((truth | predicted).sum())
+        occupied += int(truth.sum())
+        squared_error += float(((values - truth) ** 2).sum())
+        cells += len(centers)
         if progress is not None:
             progress(done / count)
-    return {"grid_iou": common / either if there else None, "squared_error": error / cells}
+    return {"grid_iou": intersection / union if occupied else None, "squared_error": squared_error / cells}
 
 
 def measure_points(
@@ -140,27 +140,27 @@ def measure_points(
     query = low + (high - low) * random.random((CHUNK, 3))
     tree = KDTree(cloud.points)
     spacing = float(np.median(tree.query(cloud.points, k=2)[0][:, 1]))
-    back = np.asarray(tree.query(mesh.sample(CHUNK, random)[0])[0])
+    to_cloud = np.asarray(tree.query(mesh.sample(CHUNK, random)[0])[0])
     return {
         "mean_distance": float(distance.mean()),
         "largest_distance": float(distance.max()),
-        "surface_distance": float(back.mean()),
-        "stray_part": float((back > max(STRAY_PART * diagonal, STRAY_SPACINGS * spacing)).mean()),
+        "surface_distance": float(to_cloud.mean()),
+        "stray_part": float((to_cloud > max(STRAY_PART * diagonal, STRAY_SPACINGS * spacing)).mean()),
         "normal_agreement": agreement,
         "diagonal": diagonal,
         "eikonal_error": _eikonal_error(field, frame.normalize(query)),
     }
 
 
-def _iou(found: np.ndarray, truth: np.ndarray) -> float | None:
+def _iou(predicted: np.ndarray, truth: np.ndarray) -> float | None:
     """Returns the intersection over union, or None if the truth has no inside."""
-    return float((found & truth).sum() / (found | truth).sum()) if truth.any() else None
+    return float((predicted & truth).sum() / (predicted | truth).sum()) if truth.any() else None
 
 
 def _inside(field: nn.Module, config: ShapeConfig, x: np.ndarray) -> np.ndarray:
-    where, side = level(config)
+    surface_value, side = level(config)
     values = _values(field, x)
-    return values < where if side == "below" else values > where
+    return values < surface_value if side == "below" else values > surface_value
 
 
 def _values(field: nn.Module, x: np.ndarray) -> np.ndarray:

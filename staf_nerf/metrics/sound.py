@@ -16,13 +16,13 @@ SILENCE = 1e-8
 """Lower limit of the power in spectrograms (-80 dB relative to full scale 1)."""
 
 
-def sound_psnr(found: Sound, sound: Sound) -> float:
+def sound_psnr(rendered: Sound, sound: Sound) -> float:
     """Returns 10 log10(peak² / mean squared error) in dB, with the sound's largest absolute value as peak."""
-    error = (found.astype(np.float64) - sound) ** 2
+    error = (rendered.astype(np.float64) - sound) ** 2
     return psnr(float(error.mean()), float(np.abs(sound).max()) or 1.0)
 
 
-def measure_sound(found: Sound, sound: Sound) -> dict[str, float]:
+def measure_sound(rendered: Sound, sound: Sound) -> dict[str, float]:
     """Compares a rendered sound with the original, both (samples, channels).
 
     Returns:
@@ -31,13 +31,13 @@ def measure_sound(found: Sound, sound: Sound) -> dict[str, float]:
         "log_spectral_distance": root mean square difference of log power spectra in dB over frequencies, averaged over
         windows of 2048 samples, with powers of at least 1e-8.
     """
-    error = (found.astype(np.float64) - sound) ** 2
+    error = (rendered.astype(np.float64) - sound) ** 2
     energy = float((sound.astype(np.float64) ** 2).sum())
     total = float(error.sum())
-    first, second = log_power(found), log_power(sound)
+    first, second = log_power(rendered), log_power(sound)
     return {
         "snr": (10.0 * math.log10(energy / total) if energy else -math.inf) if total else math.inf,
-        "psnr": sound_psnr(found, sound),
+        "psnr": sound_psnr(rendered, sound),
         "log_spectral_distance": float(np.sqrt(((first - second) ** 2).mean(1)).mean()),
     }
 

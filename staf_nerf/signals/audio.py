@@ -55,9 +55,9 @@ class Track:
         samples, channels = sound.shape
         return cls(samples, channels, rate, float(np.abs(sound).max()) or 1.0, subtype)
 
-    def coordinates(self, places: Tensor) -> Tensor:
+    def coordinates(self, positions: Tensor) -> Tensor:
         """Returns coordinates (n, 1) of positions (n,) float64 in samples from the start: the first sample is at ½."""
-        return ((2.0 * places - self.samples) / self.samples).float()[:, None]
+        return ((2.0 * positions - self.samples) / self.samples).float()[:, None]
 
     def scaled(self, scale: float) -> Track:
         """Returns the track at `scale` times its rate."""
@@ -104,7 +104,7 @@ def audio_field(config: AudioConfig, track: Track, *, generator: Generator | Non
 def render_sound(field: nn.Module, track: Track, *, scale: float = 1.0, device: torch.device | str = "cpu") -> Sound:
     """Renders a field as a sound at `scale` times its rate, clipped to full scale."""
     track = track.scaled(scale)
-    places = torch.arange(track.samples, dtype=torch.float64) + 0.5
-    strips = [in_chunks(field, track.coordinates(part).to(device)).cpu() for part in places.split(STRIP)]
-    full = max(track.peak, 1.0)  # float files may exceed 1
-    return (track.peak * torch.cat(strips)).clamp(-full, full).numpy()
+    positions = torch.arange(track.samples, dtype=torch.float64) + 0.5
+    strips = [in_chunks(field, track.coordinates(part).to(device)).cpu() for part in positions.split(STRIP)]
+    full_scale = max(track.peak, 1.0)  # float files may exceed 1
+    return (track.peak * torch.cat(strips)).clamp(-full_scale, full_scale).numpy()

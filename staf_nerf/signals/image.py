@@ -13,7 +13,7 @@ from staf_nerf.signals.raster import Pixels, Raster
 from staf_nerf.signals.sampling import SampledSignal, first_omega, in_chunks, to_learn
 from staf_nerf.signals.signal import Signal
 
-JUDGED = 2**15
+MOST_VALIDATED = 2**15
 """Largest number of held-out pixels in a validation."""
 
 
@@ -43,34 +43,37 @@ class ImageSignal(SampledSignal):
         self.config, self.device = config, device
         self.raster = raster or Raster.of(pixels)
         self._values = torch.from_numpy(pixels).reshape(-1, pixels.shape[2])
-        self._learned: Tensor | None = None
+        self._training_index: Tensor | None = None
         if config.held_out:
             generator = Generator().manual_seed(seed)
-            out = torch.rand(len(self._values), generator=generator) < config.held_out
-            self._learned, self._held_out = (mask.nonzero()[:, 0].int() for mask in (~out, out))
-            if not len(self._learned) or not len(self._held_out):
-                raise ValueError(f"held_out must leave pixels on each side, got {config.held_out} of {len(out)} pixels")
-        samples = self._values if self._learned is None else self._learned
+            is_held_out = torch.rand(len(self._values), generator=generator) < config.held_out
+            masks = (~is_held_out, is_held_out)
+            self._training_index, self._held_out_index = (mask.nonzero()[:, 0].int() for mask in masks)
+            if not len(self._training_index) or not len(self._held_out_index):
+                count = len(is_held_out)
+                raise ValueError(f"held_out must leave pixels on each side, got {config.held_out} of {count} pixels")
+        samples = self._values if self._training_index is None else self._training_index
         super().__init__(len(samples), in_epochs=bool(config.fit.epochs))
 
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Returns coordinates (count, k, 2) of k points in each pixel, and values (count, channels); see `Sampler`."""
         index = self._sampler.draw(count, generator)
-        if self._learned is not None:
-            index = self._learned[index].long()
+        if self._training_index is not None:
+            index = self._training_index[index].long()
         return self._points(index, generator).to(self.device), self._targets(index)
 
     def losses(self, field: nn.Module, batch: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
         """Returns the mean squared error for values in [-1, 1]."""
         points, values = batch
-        found = to_learn(field, points.flatten(0, 1)).unflatten(0, points.shape[:2]).mean(1)
-        return {"squared error": self.raster.squared_error(found, values).mean()}
+        predicted = to_learn(field, points.flatten(0, 1)).unflatten(0, points.shape[:2]).mean(1)
+        return {"squared error": self.raster.squared_error(predicted, values).mean()}
 
     def held_out_error(self, field: nn.Module) -> float:
         """Returns the mean squared error on the held-out pixels (at most 2¹⁵ of them)."""
-        if self._learned is None:
+        if self._training_index is None:
             raise ValueError("held_out must be positive for a validation error, got 0")
-        index = self._held_out[:: -(-len(self._held_out) // JUDGED)].long()
+        step = -(-len(self._held_out_index) // MOST_VALIDATED)
+        index = self._held_out_index[::step].long()
         points = self._points(index, None)[:, 0].to(self.device)
         return float(self.raster.squared_error(in_chunks(field, points), self._targets(index)).mean())
 
@@ -108,28 +111,28 @@ class ImagesSignal(Signal):
     def batch(self, count: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Returns coordinates (b, count, k, 2) and values (b, count, channels)."""
         pairs = zip(self.signals, self._generators, strict=True)
-        batches = [signal.batch(count, own) for signal, own in pairs]
+        batches = [signal.batch(count, own_generator) for signal, own_generator in pairs]
         points, values = zip(*batches, strict=True)
         return torch.stack(points), torch.stack(values)
 
     def losses(self, field: nn.Module, batch: tuple[Tensor, Tensor]) -> Mapping[str, Tensor]:
         """Returns the mean squared error of each image, named by its index. The fields do not affect each other."""
         points, values = batch
-        found = to_learn(field, points.flatten(1, 2)).unflatten(1, points.shape[1:3]).mean(2)
+        predicted = to_learn(field, points.flatten(1, 2)).unflatten(1, points.shape[1:3]).mean(2)
         raster = self.signals[0].raster
-        errors = [raster.squared_error(*pair).mean() for pair in zip(found, values, strict=True)]
+        errors = [raster.squared_error(*pair).mean() for pair in zip(predicted, values, strict=True)]
         return {f"{number}: squared error": error for number, error in enumerate(errors)}
 
     def state(self) -> list[Tensor]:
-        own = [state for signal in self.signals for state in signal.state()]
-        return [*own, *(generator.get_state() for generator in self._generators)]
+        samplers = [state for signal in self.signals for state in signal.state()]
+        return [*samplers, *(generator.get_state() for generator in self._generators)]
 
     def load_state(self, state: list[Tensor]) -> None:
-        own, generators = state[: len(self.signals)], state[len(self.signals) :]
-        for signal, one in zip(self.signals, own, strict=True):
-            signal.load_state([one])
-        for generator, one in zip(self._generators, generators, strict=True):
-            generator.set_state(one)
+        samplers, generators = state[: len(self.signals)], state[len(self.signals) :]
+        for signal, sampler_state in zip(self.signals, samplers, strict=True):
+            signal.load_state([sampler_state])
+        for generator, generator_state in zip(self._generators, generators, strict=True):
+            generator.set_state(generator_state)
 
 
 def _gather(values: Tensor, index: Tensor) -> Tensor:

@@ -92,9 +92,9 @@ class Raster:
         """Maps [value_min, 1] to image values, clipped to the range of an integer image."""
         return self.clamped((values - self.value_min) * ((self.high - self.low) / (1.0 - self.value_min)) + self.low)
 
-    def squared_error(self, found: Tensor, values: Tensor) -> Tensor:
+    def squared_error(self, predicted: Tensor, values: Tensor) -> Tensor:
         """Returns the squared error of field values, scaled to a range of [-1, 1]."""
-        return ((found - values) * (2.0 / (1.0 - self.value_min))).square()
+        return ((predicted - values) * (2.0 / (1.0 - self.value_min))).square()
 
     def clamped(self, values: Tensor) -> Tensor:
         """Clips values to the range of an integer image."""
@@ -115,15 +115,15 @@ def render_strips(field: nn.Module, raster: Raster, *, device: torch.device | st
 def render(field: nn.Module, raster: Raster, *, scale: float = 1.0, device: torch.device | str = "cpu") -> Pixels:
     """Renders a field as an image at `scale` times its size, in the type of the original."""
     raster = raster.scaled(scale)
-    found = np.empty((raster.height, raster.width, raster.channels), raster.dtype)
-    fill(found, render_strips(field, raster, device=device))
-    return found
+    pixels = np.empty((raster.height, raster.width, raster.channels), raster.dtype)
+    fill(pixels, render_strips(field, raster, device=device))
+    return pixels
 
 
-def fill(found: Pixels, strips: Iterable[Tensor]) -> None:
+def fill(pixels: Pixels, strips: Iterable[Tensor]) -> None:
     """Writes strips of an image into an array from its top, rounded if it holds integers."""
     start = 0
     for strip in strips:
-        values = strip.round() if found.dtype.name in DEPTHS else strip
-        found[start : start + len(strip)] = values.numpy().astype(found.dtype)
+        values = strip.round() if pixels.dtype.name in DEPTHS else strip
+        pixels[start : start + len(strip)] = values.numpy().astype(pixels.dtype)
         start += len(strip)

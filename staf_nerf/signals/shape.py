@@ -100,14 +100,14 @@ class ShapeSignal(Signal):
         weight = self.config.eikonal_weight
         if not weight:
             return {"distance": self._distance_loss(field(points), values)}
-        found, gradient = value_and_gradient(field, points)
+        predicted, gradient = value_and_gradient(field, points)
         return {
-            "distance": self._distance_loss(found, values),
+            "distance": self._distance_loss(predicted, values),
             "eikonal": weight * (gradient.norm(dim=-1) - 1.0).abs().mean(),
         }
 
-    def _distance_loss(self, found: Tensor, values: Tensor) -> Tensor:
-        return ((found - values).abs() / (values.abs() + self.config.softness)).mean() * self.config.softness
+    def _distance_loss(self, predicted: Tensor, values: Tensor) -> Tensor:
+        return ((predicted - values).abs() / (values.abs() + self.config.softness)).mean() * self.config.softness
 
     def _anywhere(self, count: int, random: np.random.Generator) -> Floats:
         """Draws points (count, 3) in the cube, or cell centres of the grid in the shape's box."""
@@ -175,15 +175,15 @@ class PointCloudSignal(Signal):
         points, normals = batch
         values, gradient = value_and_gradient(field, points)
         on, off = values.tensor_split([len(points) // 2])
-        found = {
+        losses = {
             "surface": 3e3 * on.abs().mean(),
             "eikonal": 5e1 * (gradient.norm(dim=-1) - 1.0).abs().mean(),
             "elsewhere": 1e2 * torch.exp(-1e2 * off.abs()).mean(),
         }
         if normals is not None:
             agreement = nn.functional.cosine_similarity(gradient[: len(normals)], normals, dim=-1)
-            found["normals"] = 1e2 * (1.0 - agreement).mean()
-        return found
+            losses["normals"] = 1e2 * (1.0 - agreement).mean()
+        return losses
 
 
 @dataclass(frozen=True)
@@ -224,13 +224,13 @@ class Boxed(nn.Module):
     def __init__(self, field: nn.Module, config: ShapeConfig, frame: Frame) -> None:
         super().__init__()
         self.field, self.is_occupancy = field, config.quantity == "occupancy"
-        self.reach = [s / 2.0 for s in frame.size]
+        self.half_size = [s / 2.0 for s in frame.size]
 
     def forward(self, x: Tensor) -> Tensor:
-        reach = x.new_tensor(self.reach)
-        nearest = x.clamp(-reach, reach)
-        value, way = self.field(nearest), (x - nearest).norm(dim=-1, keepdim=True)
-        return torch.where(way > 0, 0.0, value) if self.is_occupancy else value + way
+        half = x.new_tensor(self.half_size)
+        nearest = x.clamp(-half, half)
+        value, distance = self.field(nearest), (x - nearest).norm(dim=-1, keepdim=True)
+        return torch.where(distance > 0, 0.0, value) if self.is_occupancy else value + distance
 
 
 def known_everywhere(field: nn.Module, config: ShapeConfig, frame: Frame) -> nn.Module:

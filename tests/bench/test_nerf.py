@@ -22,17 +22,17 @@ def test_it_reports_each_run_the_means_and_what_is_needed_to_repeat_it(tmp_path)
     benchmark = nerf.NerfBenchmark(
         data=(tmp_path / "capture",), methods=(SMALL, f"{SMALL}+relu"), amount=2, rays=32, output=output
     )
-    result = nerf.run(benchmark)
+    result = nerf.compare_methods(benchmark)
     assert len(result["rows"]) == 4
     relu = [row for row in result["summary"] if row["method"].endswith("relu")]
     assert relu[0]["runs"] == 2
-    scores = [row["psnr"] for row in result["rows"] if row["method"].endswith("relu")]
-    assert relu[0]["psnr"] == pytest.approx(sum(scores) / 2, abs=1e-3)
-    assert relu[0]["psnr_std"] == pytest.approx(abs(scores[0] - scores[1]) / 2**0.5, abs=1e-3)
+    psnrs = [row["psnr"] for row in result["rows"] if row["method"].endswith("relu")]
+    assert relu[0]["psnr"] == pytest.approx(sum(psnrs) / 2, abs=1e-3)
+    assert relu[0]["psnr_std"] == pytest.approx(abs(psnrs[0] - psnrs[1]) / 2**0.5, abs=1e-3)
     assert result["versions"].keys() == {"torch", "nerfstudio", "staf-nerf"}
     saved = json.loads(output.read_text())
     assert saved["rows"] == result["rows"]
-    again = nerf.run(benchmark)
+    again = nerf.compare_methods(benchmark)
     assert again["rows"] == saved["rows"]  # the seconds would differ
 
 
@@ -41,29 +41,31 @@ def test_several_captures_run_side_by_side_and_are_summarised_together(tmp_path)
         write_capture(tmp_path / name)
     data = tuple(tmp_path / name for name in ("first", "second"))
     methods = (SMALL, f"{SMALL}+relu")
-    result = nerf.run(nerf.NerfBenchmark(data, methods, seeds=(0,), amount=3, rays=32, processes=2))
-    scores = {(row["data"], row["method"]): row["psnr"] for row in result["rows"]}
-    for entry, other in zip(result["summary"], result["summary"][::-1], strict=True):
-        mine, theirs = ([scores[name, found["method"]] for name in ("first", "second")] for found in (entry, other))
-        assert entry["psnr"] == pytest.approx(sum(mine) / 2, abs=1e-6)
-        assert entry["wins"] == sum(a >= b for a, b in zip(mine, theirs, strict=True))
+    result = nerf.compare_methods(nerf.NerfBenchmark(data, methods, seeds=(0,), amount=3, rays=32, processes=2))
+    psnrs = {(row["data"], row["method"]): row["psnr"] for row in result["rows"]}
+    for entry, rival in zip(result["summary"], result["summary"][::-1], strict=True):
+        values, rival_values = (
+            [psnrs[name, method] for name in ("first", "second")] for method in (entry["method"], rival["method"])
+        )
+        assert entry["psnr"] == pytest.approx(sum(values) / 2, abs=1e-6)
+        assert entry["wins"] == sum(a >= b for a, b in zip(values, rival_values, strict=True))
         assert (entry["signals"], entry["runs"]) == (2, 2)
         assert entry["peak_memory_bytes"] > 1e8
 
 
-def test_scores_on_the_way_change_nothing(tmp_path):
+def test_evaluations_during_training_change_nothing(tmp_path):
     write_capture(tmp_path / "capture")
     plain = nerf.NerfBenchmark(
         (tmp_path / "capture",), (SMALL,), seeds=(0,), amount=24, rays=32, output=tmp_path / "result.json"
     )
-    scored = dataclasses.replace(plain, score_every=8)
-    nerf.run(plain)
-    result = nerf.run(scored)
+    evaluated = dataclasses.replace(plain, steps_per_eval=8)
+    nerf.compare_methods(plain)
+    result = nerf.compare_methods(evaluated)
     without, row = result["rows"]
-    steps, on_the_way = zip(*row["psnr_on_the_way"], strict=True)
+    steps, during_training = zip(*row["psnr_during_training"], strict=True)
     assert steps == (8, 16, 24)
-    assert on_the_way[-1] == pytest.approx(row["psnr"], abs=1e-4)
-    assert row["psnr_of_best"] == max(*on_the_way, row["psnr"])
+    assert during_training[-1] == pytest.approx(row["psnr"], abs=1e-4)
+    assert row["psnr_of_best"] == max(*during_training, row["psnr"])
     assert without["psnr"] == row["psnr"]
     assert [entry["runs"] for entry in result["summary"]] == [1, 1]
     assert sum("best during training" in line[2] for line in nerf.table_rows(result)) == 1
@@ -81,7 +83,7 @@ def test_what_cannot_be_compared_is_refused(changes, message):
     options = {"data": ("fox",), **changes}
     data = tuple(Path(name) for name in options.pop("data"))
     with pytest.raises(ValueError, match=message):
-        nerf.run(nerf.NerfBenchmark(data, (SMALL,), **options))
+        nerf.compare_methods(nerf.NerfBenchmark(data, (SMALL,), **options))
 
 
 def test_a_budget_of_minutes_decides_the_number_of_steps(tmp_path):
@@ -89,7 +91,7 @@ def test_a_budget_of_minutes_decides_the_number_of_steps(tmp_path):
     benchmark = nerf.NerfBenchmark(
         data=(tmp_path / "capture",), methods=(SMALL,), seeds=(0,), budget="minutes", amount=0.05, rays=32
     )
-    (row,) = nerf.run(benchmark)["rows"]
+    (row,) = nerf.compare_methods(benchmark)["rows"]
     assert row["steps"] >= 1  # the amount itself, as steps, would be none
 
 
@@ -110,7 +112,7 @@ def test_views_are_learned_that_were_held_out():
 def test_stock_nerfacto_runs_offline_at_its_small_sizes(tmp_path):
     write_capture(tmp_path / "capture", size=(48, 32))
     benchmark = nerf.NerfBenchmark(data=(tmp_path / "capture",), methods=("nerfacto",), seeds=(0,), amount=1, rays=16)
-    (row,) = nerf.run(benchmark)["rows"]
+    (row,) = nerf.compare_methods(benchmark)["rows"]
     assert row["psnr"] == pytest.approx(sum(row["views"]) / len(row["views"]))
 
 

@@ -58,48 +58,48 @@ def test_a_run_is_scored_once_and_its_budget_buys_steps_by_the_times_that_were_m
         processes=0,
         output=output,
     )
-    found = signals.run(benchmark)
-    assert len(found["rows"]) == 8
-    for row in found["rows"]:
-        assert row["steps"] == max(round(0.2 / found["step_seconds"][row["method"]]["median"]), 1)
-        assert row["measures"]["psnr"] > 8.0
+    result = signals.compare_methods(benchmark)
+    assert len(result["rows"]) == 8
+    for row in result["rows"]:
+        assert row["steps"] == max(round(0.2 / result["step_seconds"][row["method"]]["median"]), 1)
+        assert row["metrics"]["psnr"] > 8.0
         assert row["parameters"] == pytest.approx(2000, rel=0.05)
-    again = signals.run(benchmark)
-    assert again["rows"] == found["rows"]
-    assert again["step_seconds"] == found["step_seconds"] == json.loads(output.read_text())["step_seconds"]
-    assert sum(entry["wins"] for entry in found["summary"]) >= 2
-    assert [entry["runs"] for entry in found["summary"]] == [4, 4]
-    page = report.run(report.Report((output,), tmp_path / "page"))
+    again = signals.compare_methods(benchmark)
+    assert again["rows"] == result["rows"]
+    assert again["step_seconds"] == result["step_seconds"] == json.loads(output.read_text())["step_seconds"]
+    assert sum(entry["wins"] for entry in result["summary"]) >= 2
+    assert [entry["runs"] for entry in result["summary"]] == [4, 4]
+    page = report.write_report(report.Report((output,), tmp_path / "page"))
     text = page.read_text()
     assert text.count("| image+") == 2
-    assert f"{found['summary'][0]['psnr']:.2f} ± " in text
-    assert f"commit {found['commit'] or 'unknown'}" in text  # outside of a checkout nobody knows it
+    assert f"{result['summary'][0]['psnr']:.2f} ± " in text
+    assert f"commit {result['commit'] or 'unknown'}" in text  # outside of a checkout nobody knows it
     assert (tmp_path / "page" / "result.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("task", ["superres", "denoise"])
 def test_inverse_problems_are_scored_against_the_whole_clean_image(task, photos):
     method = f"{task}+fit.points=64"
-    found = signals.run(
+    result = signals.compare_methods(
         benchmark_of(task, files=photos[:1], methods=(method,), seeds=(0,), steps=20, weights=2000, processes=0)
     )
-    assert {"psnr", "bicubic_psnr" if task == "superres" else "noisy_psnr"} <= set(found["rows"][0]["measures"])
+    assert {"psnr", "bicubic_psnr" if task == "superres" else "noisy_psnr"} <= set(result["rows"][0]["metrics"])
 
 
 def test_sounds_and_shapes_go_through_the_same_grid(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.sin(np.linspace(0, 50, 500))[:, None], 8000)
-    found = signals.run(
+    result = signals.compare_methods(
         benchmark_of("audio", files=(tmp_path / "a.wav",), steps=20, weights=2000, seeds=(0,), processes=1)
     )
-    assert [row["measures"].keys() >= {"snr"} for row in found["rows"]] == [True, True]
+    assert [row["metrics"].keys() >= {"snr"} for row in result["rows"]] == [True, True]
     write_mesh(tmp_path / "ball.ply", sphere(subdivisions=3))
     methods = ("shape+cached_points=10000+field.first_omega=5",)
-    found = signals.run(
+    result = signals.compare_methods(
         benchmark_of(
             "shape", files=(tmp_path / "ball.ply",), methods=methods, steps=60, weights=5000, seeds=(0,), processes=0
         )
     )
-    assert found["summary"][0]["field_iou"] > 0.8
+    assert result["summary"][0]["field_iou"] > 0.8
 
 
 def test_a_run_that_ends_without_a_surface_is_a_result_and_does_not_stop_the_others(tmp_path, monkeypatch):
@@ -117,7 +117,7 @@ def test_a_run_that_ends_without_a_surface_is_a_result_and_does_not_stop_the_oth
         seeds=(0, 1),
         processes=0,
     )
-    assert [row["failed"] for row in signals.run(benchmark)["rows"]] == ["no surface", "no surface"]
+    assert [row["failed"] for row in signals.compare_methods(benchmark)["rows"]] == ["no surface", "no surface"]
 
 
 def test_a_grid_names_each_combination():
@@ -132,7 +132,7 @@ def test_a_method_that_diverges_is_a_result_and_comes_last():
     def row(method, file, seed, psnr=None):
         cell = {"method": method, "file": file, "seed": seed, "budget": "steps", "amount": 5, "weights": 0}
         common = {"steps": 5, "seconds": 1.0, "parameters": 9, "peak_memory_bytes": 1}
-        return {**cell, **common, **({"failed": "nan"} if psnr is None else {"measures": {"psnr": psnr}})}
+        return {**cell, **common, **({"failed": "nan"} if psnr is None else {"metrics": {"psnr": psnr}})}
 
     rows = [row("a", "x", 0, 30.0), row("a", "x", 1, 32.0), row("a", "y", 0, 20.0), row("a", "y", 1, 20.0)]
     rows += [row("b", "x", 0, 40.0), row("b", "x", 1), row("b", "y", 0, 25.0), row("b", "y", 1, 15.0)]
@@ -146,7 +146,7 @@ def test_a_method_that_diverges_is_a_result_and_comes_last():
 def test_a_grid_goes_on_where_it_was_stopped(tmp_path):
     calls = []
 
-    def run_one(cell):
+    def run_cell(cell):
         calls.append(cell["method"])
         if cell["method"] == "c" and len(calls) == 3:
             raise KeyboardInterrupt
@@ -155,19 +155,19 @@ def test_a_grid_goes_on_where_it_was_stopped(tmp_path):
     cells = [{"method": name} for name in "abcd"]
     for _ in range(2):
         try:
-            found = run_missing(cells, run_one, lambda rows: {"rows": rows}, tmp_path / "a.json")
+            result = run_missing(cells, run_cell, lambda rows: {"rows": rows}, tmp_path / "a.json")
         except KeyboardInterrupt:
-            found = None
+            result = None
     assert calls == ["a", "b", "c", "c", "d"]
-    assert [row["method"] for row in found["rows"]] == list("abcd")
+    assert [row["method"] for row in result["rows"]] == list("abcd")
 
 
 def test_a_file_that_holds_no_results_is_named(tmp_path):
     (tmp_path / "a.json").write_text("[]")
     with pytest.raises(ValueError, match=r"a.json contains no results of `staf bench`"):
-        report.run(report.Report((tmp_path / "a.json",)))
+        report.write_report(report.Report((tmp_path / "a.json",)))
     with pytest.raises(ValueError, match=r"cannot read results from .*b.json"):
-        report.run(report.Report((tmp_path / "b.json",)))
+        report.write_report(report.Report((tmp_path / "b.json",)))
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*_*.json")), ids=lambda path: path.stem)
@@ -175,7 +175,7 @@ def test_committed_results_make_a_page(path, tmp_path):
     result = json.loads(path.read_text())
     if "summary" not in result:
         pytest.skip("it is about times")
-    text = report.run(report.Report((path,), tmp_path)).read_text()
+    text = report.write_report(report.Report((path,), tmp_path)).read_text()
     assert text.count("\n| ") == len(result["summary"]) + 2
     for entry in result["summary"]:
         assert f"| {entry['method']} | {entry['amount']:g} {entry['budget']} |" in text
@@ -184,20 +184,20 @@ def test_committed_results_make_a_page(path, tmp_path):
 
 def test_wrong_names_are_told_with_the_known_ones(photos):
     with pytest.raises(ValueError, match=r"methods must start with one of \[.*'image'"):
-        signals.run(benchmark_of("image", files=photos, methods=("photo",)))
+        signals.compare_methods(benchmark_of("image", files=photos, methods=("photo",)))
     with pytest.raises(ValueError, match=r"unknown key 'width'"):
-        signals.run(benchmark_of("image", files=photos, methods=("image+width=1",)))
+        signals.compare_methods(benchmark_of("image", files=photos, methods=("image+width=1",)))
     with pytest.raises(ValueError, match="files must name at least one"):
-        signals.run(benchmark_of("image", files=()))
+        signals.compare_methods(benchmark_of("image", files=()))
     with pytest.raises(
         ValueError, match=r"first_omega has no effect unless bandwidth is 0, got 60.0 and bandwidth 0.1"
     ):
-        signals.run(benchmark_of("image", files=photos, methods=("image+field.first_omega=60.0",)))
+        signals.compare_methods(benchmark_of("image", files=photos, methods=("image+field.first_omega=60.0",)))
     with pytest.raises(ValueError, match="files must have different names"):
-        signals.run(benchmark_of("image", files=(photos[0], photos[0].parent / "other" / photos[0].name)))
+        signals.compare_methods(benchmark_of("image", files=(photos[0], photos[0].parent / "other" / photos[0].name)))
     with pytest.raises(ValueError, match="photon_count must be positive: the benchmark needs clean images"):
-        signals.run(benchmark_of("denoise", files=photos, methods=("denoise+photon_count=0.0",)))
+        signals.compare_methods(benchmark_of("denoise", files=photos, methods=("denoise+photon_count=0.0",)))
     with pytest.raises(ValueError, match="weights must be reachable by some width, got 10;"):
-        signals.run(benchmark_of("image", files=photos, weights=10))
+        signals.compare_methods(benchmark_of("image", files=photos, weights=10))
     assert changed(ImageConfig(), ["band=0.5"]).bandwidth == 0.5  # as version 0.1 called it
     assert changed(ImageConfig(), ["relu", "bandwidth=0.5"]).field.activation == "relu"

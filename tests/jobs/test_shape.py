@@ -55,7 +55,7 @@ def test_a_mesh_becomes_a_field_whose_surface_is_the_mesh(ring, quantity, tmp_pa
         "curve.png", "field.safetensors", "mesh.glb", "mesh.ply", "metrics.json", "preview.png", "report.html",
         "sinusoids.npz", "sinusoids.png",
     }  # fmt: skip
-    measures = found["measures"]
+    measures = found["metrics"]
     assert measures["field_iou"] > (0.98 if quantity == "signed-distance" else 0.95)
     assert measures["f_score"][1] > 0.99
     assert measures["normal_consistency"] > 0.98
@@ -76,7 +76,7 @@ def test_a_mesh_becomes_a_field_whose_surface_is_the_mesh(ring, quantity, tmp_pa
 def test_what_learned_of_the_box_alone_has_nothing_outside_of_it(ring, tmp_path):
     config = dataclasses.replace(SMALL, quantity="occupancy", grid=64, surface_part=0.0, near_part=0.0)
     result = fit_shape(ring, config, output=tmp_path / "out", resolution=96, epoch_metrics=True)
-    found, per_epoch = result["measures"], -(-64 * 64 * 16 // config.fit.points)
+    found, per_epoch = result["metrics"], -(-64 * 64 * 16 // config.fit.points)
     assert [row["step"] for row in result["epochs"]] == list(range(per_epoch, config.fit.steps + 1, per_epoch))
     assert found["grid_iou_of_best_epoch"] == max(row["grid_iou"] for row in result["epochs"])
     assert abs(found["grid_iou_of_best_epoch"] - found["grid_iou"]) < 0.02
@@ -108,7 +108,7 @@ def test_points_with_normals_become_a_surface_through_them(tmp_path):
     points, index = sphere(2.0, (5.0, 0.0, 0.0)).sample(3000, np.random.default_rng(0))
     np.savez(tmp_path / "ball.npz", points=points, normals=sphere(2.0).normals[index])
     config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=250, points=2048))
-    found = fit_shape(tmp_path / "ball.npz", config, output=tmp_path / "out", resolution=64)["measures"]
+    found = fit_shape(tmp_path / "ball.npz", config, output=tmp_path / "out", resolution=64)["metrics"]
     assert found["mean_distance"] < 0.02
     assert found["normal_agreement"] > 0.98
     assert found["stray_part"] == 0.0
@@ -121,7 +121,7 @@ def test_points_with_normals_become_a_surface_through_them(tmp_path):
 def test_points_without_normals_become_a_surface_through_them(tmp_path):
     np.savetxt(tmp_path / "ball.xyz", sphere(2.0, (5.0, 0.0, 0.0)).sample(3000, np.random.default_rng(0))[0])
     config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=250, points=2048))
-    found = fit_shape(tmp_path / "ball.xyz", config, output=tmp_path / "out", resolution=64)["measures"]
+    found = fit_shape(tmp_path / "ball.xyz", config, output=tmp_path / "out", resolution=64)["metrics"]
     assert found["mean_distance"] < 0.03
     assert found["stray_part"] == 0.0
     assert found["normal_agreement"] is None
@@ -202,7 +202,7 @@ def test_one_triangle_is_fitted_with_a_warning(tmp_path, capsys):
     (tmp_path / "one.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
     config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=30, points=512), cached_points=2**12)
     found = fit_shape(tmp_path / "one.obj", config, output=tmp_path / "out", resolution=32)
-    assert found["measures"]["iou"] is None
+    assert found["metrics"]["iou"] is None
     printed = capsys.readouterr().out
     assert "3 boundary edges" in printed
     assert "- (a surface is open)" in printed
@@ -210,7 +210,7 @@ def test_one_triangle_is_fitted_with_a_warning(tmp_path, capsys):
 
 def test_a_signed_distance_may_learn_from_a_grid(ring, tmp_path):
     config = dataclasses.replace(SMALL, grid=64, surface_part=0.0, near_part=0.0)
-    found = fit_shape(ring, config, output=tmp_path / "out", resolution=64)["measures"]
+    found = fit_shape(ring, config, output=tmp_path / "out", resolution=64)["metrics"]
     assert found["iou"] > 0.95
     np.testing.assert_allclose(read_mesh(tmp_path / "out" / "mesh.ply").bounds[1], [18.0, 4.0, 5.0], atol=0.3)
 
@@ -246,7 +246,7 @@ def test_a_late_stage_that_fails_takes_nothing_from_the_others(ring, tmp_path, m
     assert not made & own
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert all("sudo apt install libgl1" in reason for reason in metrics["failed"].values())
-    assert bool(metrics["measures"]) == (stage != "measure_shape")
+    assert bool(metrics["metrics"]) == (stage != "measure_shape")
 
 
 def test_what_a_cloud_cannot_teach_is_refused_before_anything_is_written(tmp_path):

@@ -60,14 +60,14 @@ def test_an_image_becomes_a_field_and_the_field_the_image(photo, tmp_path):
         "curve.png", "error.png", "field.safetensors", "found.png", "given.png", "image.png", "metrics.json",
         "report.html", "sinusoids.npz", "sinusoids.png",
     }  # fmt: skip
-    assert found["measures"]["psnr"] > 25.0
-    assert found["measures"]["ssim"] > 0.87
+    assert found["metrics"]["psnr"] > 25.0
+    assert found["metrics"]["ssim"] > 0.87
     pixels, made = read_image(photo), read_image(output / "image.png")
     assert made.shape == (128, 192, 3)
     small = cv2.resize(made, (96, 64), interpolation=cv2.INTER_AREA).astype(float)
     assert np.abs(small - pixels).mean() < 15
     again = evaluate.run(evaluate.Evaluate(output))
-    assert again["measures"] == found["measures"]
+    assert again["metrics"] == found["metrics"]
     with pytest.raises(ValueError, match="must contain a field of a shape, got image"):
         mesh(checkpoint=output, options=MakeMesh(tmp_path / "mesh.glb"))
     trace = np.load(output / "sinusoids.npz")
@@ -82,38 +82,38 @@ def test_an_image_becomes_a_field_and_the_field_the_image(photo, tmp_path):
 def test_super_resolution_is_better_than_a_constant_and_reports_bicubic(photo, factor, least, tmp_path):
     config = SuperResolutionConfig(field=FIELD, fit=FIT, factor=factor, pixel_samples=2, bandwidth=0.1 / factor)
     (found,) = run(fit_job("superres", (photo,), output=tmp_path / "out", config=config))
-    assert found["measures"]["psnr"] > least
-    assert found["measures"]["bicubic_psnr"] > least
+    assert found["metrics"]["psnr"] > least
+    assert found["metrics"]["bicubic_psnr"] > least
     assert read_image(tmp_path / "out" / "image.png").shape == (64 // factor * factor, 96, 3)  # whole blocks
     again = evaluate.run(evaluate.Evaluate(tmp_path / "out" / "field.safetensors"))
-    assert again["measures"] == found["measures"]
+    assert again["metrics"] == found["metrics"]
 
 
 def test_denoising_removes_noise_and_stops_by_held_out_pixels(photo, tmp_path):
     config = DenoisingConfig(field=FIELD, fit=FIT, photon_count=30.0, read_noise=2.0, held_out=0.1, bandwidth=0.03)
     (found,) = run(fit_job("denoise", (photo,), output=tmp_path / "out", config=config))
-    measures = found["measures"]
+    measures = found["metrics"]
     assert measures["psnr"] > measures["noisy_psnr"] + 3.0
     assert len(found["held_out"]) == 9
-    assert evaluate.run(evaluate.Evaluate(tmp_path / "out"))["measures"] == measures
+    assert evaluate.run(evaluate.Evaluate(tmp_path / "out"))["metrics"] == measures
     own = dataclasses.replace(config, photon_count=0.0)
     (found,) = run(fit_job("denoise", (photo,), output=tmp_path / "own", config=own))
-    assert set(found["measures"]) == {"psnr_to_noisy", "psnr_held_out"}
-    assert evaluate.run(evaluate.Evaluate(tmp_path / "own"))["measures"] == found["measures"]
+    assert set(found["metrics"]) == {"psnr_to_noisy", "psnr_held_out"}
+    assert evaluate.run(evaluate.Evaluate(tmp_path / "own"))["metrics"] == found["metrics"]
 
 
 def test_a_sound_becomes_a_field_and_the_field_the_sound(sound, tmp_path):
     output = tmp_path / "out"
     config = AudioConfig(field=FIELD, fit=FIT, bandwidth=0.05)
     (found,) = run(fit_job("audio", (sound,), output=output, scale=0.5, config=config))
-    assert found["measures"]["snr"] > 30.0
+    assert found["metrics"]["snr"] > 30.0
     assert {"sound.wav", "waves.png", "spectrograms.png", "curve.png", "report.html", "sinusoids.png"} <= {
         path.name for path in output.iterdir()
     }
     info = soundfile.info(output / "sound.wav")
     assert (info.frames, info.samplerate, info.channels) == (1000, 4000, 2)
     again = evaluate.run(evaluate.Evaluate(output / "field.safetensors"))
-    assert again["measures"] == found["measures"]
+    assert again["metrics"] == found["metrics"]
 
 
 @pytest.mark.parametrize("kind", ["constant", "one pixel", "silence", "one sample", "floats"])
@@ -168,13 +168,13 @@ def test_an_image_becomes_the_same_with_other_images_beside_it(photo, tmp_path, 
     assert [one["file"] for one in found] == ["photo.png", "other.png", "grey.png"]
     for one, file in zip(found, files, strict=True):
         (alone,) = run(fit_job("image", (file,), tmp_path / "alone" / file.stem, config=config))
-        assert one["measures"] == alone["measures"]
+        assert one["metrics"] == alone["metrics"]
         fields = [tmp_path / folder / file.stem / "field.safetensors" for folder in ("all", "alone")]
         weights = [load_field(path).field.state_dict() for path in fields]
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
         for mine, theirs in zip(one["losses"], alone["losses"], strict=True):
             assert mine["squared error"] == theirs["squared error"]
-    assert found[0]["measures"]["psnr"] != found[1]["measures"]["psnr"]
+    assert found[0]["metrics"]["psnr"] != found[1]["metrics"]["psnr"]
 
 
 @pytest.mark.parametrize(("epoch_metrics", "groups"), [(False, [2]), (True, [1, 1])])
@@ -237,7 +237,7 @@ def test_an_interrupted_fit_writes_what_it_has_and_resumes(photo, tmp_path, monk
     (found,) = run(asked)
     assert found["interrupted"]
     assert found["steps"] < 250
-    assert found["measures"]["psnr"] > 10.0
+    assert found["metrics"]["psnr"] > 10.0
     (found,) = run(dataclasses.replace(asked, resume=True))
     assert not found["interrupted"]
     assert found["steps"] == 250
@@ -281,7 +281,7 @@ def test_a_loss_that_is_nan_is_said_and_survived(photo, tmp_path, monkeypatch, c
     (found,) = run(fit_job("image", (photo,), tmp_path / "out", config=config))
     assert found["rollbacks"] == [120]
     assert found["steps"] == 200
-    assert found["measures"]["psnr"] > 15.0
+    assert found["metrics"]["psnr"] > 15.0
     said = "".join(capsys.readouterr().out.split())
     assert "thelosswasNaNorinfiniteatstep120:wentback,andhalvedthelearningrates" in said
 
@@ -324,7 +324,7 @@ def test_sixteen_channels_of_sound_are_fitted(tmp_path):
     soundfile.write(tmp_path / "many.wav", waves, 8000)
     config = AudioConfig(field=FIELD, fit=FIT, bandwidth=0.1)
     (found,) = run(fit_job("audio", (tmp_path / "many.wav",), tmp_path / "out", config=config))
-    assert found["measures"]["snr"] > 20.0
+    assert found["metrics"]["snr"] > 20.0
     assert soundfile.info(tmp_path / "out" / "sound.wav").channels == 16
 
 
@@ -362,8 +362,8 @@ def test_published_scores_are_the_best_of_the_passes_and_ours_is_the_last(photo,
     (found,) = run(fit_job("image", (photo,), tmp_path / "image", epoch_metrics=True, config=config))
     scores = [row["psnr"] for row in found["epochs"]]
     assert len(scores) == 12
-    assert scores[-1] == found["measures"]["psnr"] > scores[0]
-    assert found["measures"]["psnr_of_best_epoch"] == max(scores)
+    assert scores[-1] == found["metrics"]["psnr"] > scores[0]
+    assert found["metrics"]["psnr_of_best_epoch"] == max(scores)
     write_image(tmp_path / "other.png", read_image(photo)[::-1])
     write_image(tmp_path / "larger.png", np.tile(read_image(photo), (2, 1, 1)))
     files = (photo, tmp_path / "other.png", tmp_path / "larger.png")
@@ -371,13 +371,13 @@ def test_published_scores_are_the_best_of_the_passes_and_ours_is_the_last(photo,
     assert [found["steps"] for found in several] == [36, 36, 72]  # a pass of the larger one takes twice as many
     for found in several:
         assert len(found["epochs"]) == 12
-        assert found["epochs"][-1]["psnr"] == found["measures"]["psnr"]
+        assert found["epochs"][-1]["psnr"] == found["metrics"]["psnr"]
     assert several[0]["epochs"] != several[1]["epochs"]
     (found,) = run(
         fit_job("audio", (sound,), tmp_path / "audio", epoch_metrics=True, config=AudioConfig(field=FIELD, fit=fit))
     )
     assert len(found["epochs"]) == 12
-    assert found["epochs"][-1]["psnr"] == found["measures"]["psnr"]
+    assert found["epochs"][-1]["psnr"] == found["metrics"]["psnr"]
     noisy = fit_job("denoise", (photo,), tmp_path / "noisy", epoch_metrics=True, config=DenoisingConfig())
     with pytest.raises(ValueError, match="metrics after each epoch need a truth"):
         run(noisy)
@@ -433,7 +433,7 @@ def test_the_psnr_while_fitting_is_that_of_the_result(photo, sound, tmp_path):
     (tone,) = run(fit_job("audio", (sound,), tmp_path / "b", config=AudioConfig(field=FIELD, fit=fit)))
     for found in (picture, tone):
         last = psnr(found["losses"][-1]["squared error"], find_task(found["config"]["task"]).peak)
-        assert last == pytest.approx(found["measures"]["psnr"], abs=0.5)
+        assert last == pytest.approx(found["metrics"]["psnr"], abs=0.5)
 
 
 def test_pictures_that_cannot_be_drawn_take_nothing_from_the_other_results(photo, sound, tmp_path, monkeypatch):
@@ -456,7 +456,7 @@ def test_pictures_that_cannot_be_drawn_take_nothing_from_the_other_results(photo
         assert made >= {name, "field.safetensors", "metrics.json", "report.html", "sinusoids.png"}
         found = json.loads((tmp_path / folder / "metrics.json").read_text())
         assert 'pip install "staf-nerf[signals]"' in found["failed"]["pictures"]
-        assert found["measures"]["psnr"] > 5
+        assert found["metrics"]["psnr"] > 5
 
 
 def test_metrics_that_cannot_be_computed_take_nothing_from_the_other_results(photo, sound, tmp_path, monkeypatch):
@@ -474,7 +474,7 @@ def test_metrics_that_cannot_be_computed_take_nothing_from_the_other_results(pho
     for folder in ("out", "sound"):
         made = {path.name for path in (tmp_path / folder).iterdir()}
         assert made >= {"field.safetensors", "metrics.json", "report.html", "curve.png"}
-        assert json.loads((tmp_path / folder / "metrics.json").read_text())["measures"] == {}
+        assert json.loads((tmp_path / folder / "metrics.json").read_text())["metrics"] == {}
 
 
 def test_results_of_an_earlier_fit_are_not_taken_for_those_of_this_one(photo, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Meshes whose measures are known, and pictures of them."""
+"""Meshes whose sizes are known, and pictures of them."""
 
 import numpy as np
 import trimesh

@@ -34,9 +34,9 @@ def test_a_ball_is_carved_to_within_its_pixels(ball):
 
 
 def test_the_distance_near_the_surface_is_about_right(ball):
-    found = torch.stack([ball.distance(points_at(d))[0].median() for d in (-0.15, -0.1, -0.05)])
+    distances = torch.stack([ball.distance(points_at(d))[0].median() for d in (-0.15, -0.1, -0.05)])
     # Along an axis and a pixel too thick: the differences are what counts.
-    torch.testing.assert_close(found.diff(), torch.full((2,), 0.05), atol=0.015, rtol=0)
+    torch.testing.assert_close(distances.diff(), torch.full((2,), 0.05), atol=0.015, rtol=0)
     assert (ball.distance(points_at(0.15))[0] > 0.05).all()
 
 

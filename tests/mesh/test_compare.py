@@ -13,45 +13,45 @@ from tests.plugin.conftest import command
 
 
 def test_a_surface_is_no_distance_from_itself():
-    found = compare(sphere(), sphere(), points=20_000)
-    assert found.chamfer_l1 < 1e-6
-    assert found.f_score == (1.0, 1.0)
-    assert found.normal_consistency == pytest.approx(1.0, abs=1e-4)
-    assert found.iou == 1.0
+    comparison = compare(sphere(), sphere(), points=20_000)
+    assert comparison.chamfer_l1 < 1e-6
+    assert comparison.f_score == (1.0, 1.0)
+    assert comparison.normal_consistency == pytest.approx(1.0, abs=1e-4)
+    assert comparison.iou == 1.0
 
 
 def test_concentric_spheres_are_their_radii_apart():
-    found = compare(sphere(1.1), sphere(1.0), points=20_000)
+    comparison = compare(sphere(1.1), sphere(1.0), points=20_000)
     # The meshes lie within 4e-4 of the spheres.
-    assert found.chamfer_l1 == pytest.approx(2 * 0.1, abs=1e-3)
-    assert found.chamfer_squared == pytest.approx(2 * 0.01, abs=2e-4)
-    assert found.iou == pytest.approx(1 / 1.1**3, abs=0.015)  # 20000 points: standard deviation .004
-    assert found.normal_consistency > 0.999
-    assert found.f_score == (0.0, 0.0)  # 0.5 % and 1 % of a diagonal of 3.46
+    assert comparison.chamfer_l1 == pytest.approx(2 * 0.1, abs=1e-3)
+    assert comparison.chamfer_squared == pytest.approx(2 * 0.01, abs=2e-4)
+    assert comparison.iou == pytest.approx(1 / 1.1**3, abs=0.015)  # 20000 points: standard deviation .004
+    assert comparison.normal_consistency > 0.999
+    assert comparison.f_score == (0.0, 0.0)  # 0.5 % and 1 % of a diagonal of 3.46
 
 
 def test_parallel_squares_fail_one_radius_and_pass_another():
-    found = compare(square(0.010), square(), points=5_000, thresholds=(0.005, 0.01))  # radii .0071 and .0141
-    assert found.precision == found.recall == found.f_score == (0.0, 1.0)
-    assert found.iou is None  # neither is closed
+    comparison = compare(square(0.010), square(), points=5_000, thresholds=(0.005, 0.01))  # radii .0071 and .0141
+    assert comparison.precision == comparison.recall == comparison.f_score == (0.0, 1.0)
+    assert comparison.iou is None  # neither is closed
 
 
 def test_a_half_has_full_precision_and_half_the_recall():
     whole = square()
     half = TriangleMesh(whole.vertices * [0.5, 1, 1], whole.triangles)
-    found = compare(half, whole, points=20_000, thresholds=(1e-4,))
-    assert found.precision == (1.0,)
-    assert found.recall[0] == pytest.approx(0.5, abs=0.02)
-    assert found.f_score[0] == pytest.approx(2 / 3, abs=0.02)
+    comparison = compare(half, whole, points=20_000, thresholds=(1e-4,))
+    assert comparison.precision == (1.0,)
+    assert comparison.recall[0] == pytest.approx(0.5, abs=0.02)
+    assert comparison.f_score[0] == pytest.approx(2 / 3, abs=0.02)
     # From the other half it is 1/4 away on average, from this one 0.
-    assert found.chamfer_l1 == pytest.approx(1 / 8, abs=0.005)
-    assert found.chamfer_l1_parts == (pytest.approx(0.0, abs=1e-6), pytest.approx(1 / 8, abs=0.005))
-    assert sum(found.chamfer_squared_parts) == pytest.approx(found.chamfer_squared)
+    assert comparison.chamfer_l1 == pytest.approx(1 / 8, abs=0.005)
+    assert comparison.chamfer_l1_parts == (pytest.approx(0.0, abs=1e-6), pytest.approx(1 / 8, abs=0.005))
+    assert sum(comparison.chamfer_squared_parts) == pytest.approx(comparison.chamfer_squared)
 
 
 def test_boxes_that_overlap_by_half_share_a_third():
-    found = compare(box(center=(0.5, 0, 0)), box(), points=50_000)
-    assert found.iou == pytest.approx(1 / 3, abs=0.01)
+    comparison = compare(box(center=(0.5, 0, 0)), box(), points=50_000)
+    assert comparison.iou == pytest.approx(1 / 3, abs=0.01)
 
 
 def test_normals_at_an_angle_agree_by_its_cosine():
@@ -91,9 +91,9 @@ def test_the_command_prints_a_table_and_writes_what_it_says(tmp_path):
         made = sphere(radius)
         trimesh.Trimesh(made.vertices, made.triangles, process=False).export(tmp_path / name)
     printed = command("staf", "compare", "a.ply", "b.ply", "--output", "c.json", cwd=tmp_path).stdout
-    found = json.loads((tmp_path / "c.json").read_text())
-    assert found["chamfer_l1"] == pytest.approx(0.2, abs=1e-3)
-    assert f"{found['iou']:.4f}" in printed
+    comparison = json.loads((tmp_path / "c.json").read_text())
+    assert comparison["chamfer_l1"] == pytest.approx(0.2, abs=1e-3)
+    assert f"{comparison['iou']:.4f}" in printed
     failed = command("staf", "compare", "a.ply", "absent.ply", cwd=tmp_path, check=False)
     assert "staf: the mesh absent.ply does not exist" in failed.stdout
 

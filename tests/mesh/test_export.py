@@ -25,12 +25,12 @@ def ball() -> TriangleMesh:
 @pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
 def test_a_file_read_back_has_the_vertices_triangles_and_colors(ball, suffix, tmp_path):
     (path,) = write_mesh(tmp_path / f"ball{suffix}", ball)
-    found = read_mesh(path)
-    assert len(found.triangles) == len(ball.triangles)
-    assert found.volume == pytest.approx(ball.volume, rel=1e-5)  # float32
-    assert found.colors is not None
+    stored = read_mesh(path)
+    assert len(stored.triangles) == len(ball.triangles)
+    assert stored.volume == pytest.approx(ball.volume, rel=1e-5)  # float32
+    assert stored.colors is not None
     # 8 bits; linear ones in GLB are up to 13 times coarser where it is dark.
-    np.testing.assert_allclose(found.colors, painted(found.vertices, found.vertices), atol=0.02)
+    np.testing.assert_allclose(stored.colors, painted(stored.vertices, stored.vertices), atol=0.02)
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
@@ -40,19 +40,19 @@ def test_a_survey_s_coordinates_keep_their_millimetres(suffix, tmp_path):
     (path,) = write_mesh(tmp_path / f"far{suffix}", far)
     np.testing.assert_allclose(read_mesh(path).bounds, before, rtol=0, atol=1e-4)
     np.testing.assert_allclose(trimesh.load(path, force="mesh").bounds, before, rtol=0, atol=1e-4)
-    found = np.asarray(open3d.io.read_triangle_mesh(path).vertices)
-    np.testing.assert_allclose([found.min(0), found.max(0)], before, rtol=0, atol=1e-4 if suffix != ".obj" else 0.5)
+    stored = np.asarray(open3d.io.read_triangle_mesh(path).vertices)
+    np.testing.assert_allclose([stored.min(0), stored.max(0)], before, rtol=0, atol=1e-4 if suffix != ".obj" else 0.5)
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
 def test_open3d_reads_the_same_mesh(ball, suffix, tmp_path):
     (path,) = write_mesh(tmp_path / f"ball{suffix}", ball)
-    found = open3d.io.read_triangle_mesh(path)
-    assert len(found.triangles) == len(ball.triangles)
-    np.testing.assert_allclose(found.get_max_bound(), ball.bounds[1], atol=1e-6)
-    colors = np.asarray(found.vertex_colors)
-    assert len(colors) == len(found.vertices)
-    expected = painted(np.asarray(found.vertices), np.asarray(found.vertices))
+    stored = open3d.io.read_triangle_mesh(path)
+    assert len(stored.triangles) == len(ball.triangles)
+    np.testing.assert_allclose(stored.get_max_bound(), ball.bounds[1], atol=1e-6)
+    colors = np.asarray(stored.vertex_colors)
+    assert len(colors) == len(stored.vertices)
+    expected = painted(np.asarray(stored.vertices), np.asarray(stored.vertices))
     np.testing.assert_allclose(srgb_from_linear(colors) if suffix == ".glb" else colors, expected, atol=0.02)
 
 
@@ -73,13 +73,13 @@ def test_a_baked_texture_has_the_surface_s_colors(suffix, tmp_path):
     assert sorted(path.suffix for path in files) == ([".glb"] if suffix == ".glb" else [".mtl", ".obj", ".png"])
     assert all(path.is_file() for path in files)
     assert all(path.stem == "ball" for path in files)  # two meshes in one folder keep their own
-    found = trimesh.load(files[0], process=False, force="mesh")
-    assert len(found.faces) == len(mesh.triangles)
-    points, index = trimesh.sample.sample_surface(found, 2000, seed=0)
-    corners = found.triangles[index]
+    stored = trimesh.load(files[0], process=False, force="mesh")
+    assert len(stored.faces) == len(mesh.triangles)
+    points, index = trimesh.sample.sample_surface(stored, 2000, seed=0)
+    corners = stored.triangles[index]
     weights = trimesh.triangles.points_to_barycentric(corners, points)
-    uv = (found.visual.uv[found.faces[index]] * weights[..., None]).sum(1)
-    material = found.visual.material
+    uv = (stored.visual.uv[stored.faces[index]] * weights[..., None]).sum(1)
+    material = stored.visual.material
     if suffix == ".obj":  # a renderer multiplies the picture by Kd
         assert {"Kd 1.00000000 1.00000000 1.00000000", "Ks 0.00000000 0.00000000 0.00000000"} <= set(
             files[0].with_suffix(".mtl").read_text().splitlines()

@@ -26,12 +26,12 @@ def test_each_format_gives_the_points_and_their_normals(cloud, suffix, oriented,
         np.savetxt(path, np.concatenate([points, 3 * normals], -1) if oriented else points)
     else:
         np.savez(path, points=points, **({"normals": 3 * normals} if oriented else {}))
-    found = read_points(path)
-    np.testing.assert_allclose(found.points, points, atol=1e-12)
+    stored = read_points(path)
+    np.testing.assert_allclose(stored.points, points, atol=1e-12)
     if oriented:
-        np.testing.assert_allclose(found.normals, normals, atol=1e-12)
+        np.testing.assert_allclose(stored.normals, normals, atol=1e-12)
     else:
-        assert found.normals is None
+        assert stored.normals is None
 
 
 def test_a_point_may_have_no_normal(cloud, tmp_path):
@@ -40,9 +40,9 @@ def test_a_point_may_have_no_normal(cloud, tmp_path):
     np.savez(tmp_path / "a.npz", points=points, normals=some)
     np.savetxt(tmp_path / "a.xyz", np.concatenate([points, some], -1))
     for name in ("a.npz", "a.xyz"):
-        found = read_points(tmp_path / name)
-        np.testing.assert_allclose(found.normals, some, atol=1e-12)
-        assert found.lines() == ["1 of 50 points have no normal"]
+        stored = read_points(tmp_path / name)
+        np.testing.assert_allclose(stored.normals, some, atol=1e-12)
+        assert stored.lines() == ["1 of 50 points have no normal"]
     np.savez(tmp_path / "a.npz", points=points, normals=0 * normals)
     assert read_points(tmp_path / "a.npz").normals is None
 

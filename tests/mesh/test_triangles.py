@@ -69,9 +69,9 @@ def test_vertex_colours_are_read(tmp_path):
     made = trimesh.creation.box()
     made.visual.vertex_colors = np.tile([255, 51, 0, 255], (8, 1))
     made.export(tmp_path / "mesh.ply")
-    found = read_mesh(tmp_path / "mesh.ply")
-    assert found.colors is not None
-    np.testing.assert_allclose(found.colors, np.tile([1.0, 0.2, 0.0], (8, 1)), atol=1e-6)
+    stored = read_mesh(tmp_path / "mesh.ply")
+    assert stored.colors is not None
+    np.testing.assert_allclose(stored.colors, np.tile([1.0, 0.2, 0.0], (8, 1)), atol=1e-6)
 
 
 def test_a_real_scan_is_read_closed_and_outward():

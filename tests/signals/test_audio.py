@@ -53,22 +53,22 @@ def test_places_are_exact_in_long_sounds():
 def test_measures_are_their_formulas():
     sound = tones()
     error = 0.01 * np.random.default_rng(0).standard_normal(sound.shape).astype(np.float32)
-    found = measure_sound(sound + error, sound)
-    assert found["snr"] == pytest.approx(10 * math.log10((sound**2).sum() / (error**2).sum()), abs=1e-3)
-    assert found["psnr"] == pytest.approx(10 * math.log10(0.25 / (error**2).mean()), abs=1e-3)
-    assert found["log_spectral_distance"] > 10.0  # noise where there was silence between the tones
+    metrics = measure_sound(sound + error, sound)
+    assert metrics["snr"] == pytest.approx(10 * math.log10((sound**2).sum() / (error**2).sum()), abs=1e-3)
+    assert metrics["psnr"] == pytest.approx(10 * math.log10(0.25 / (error**2).mean()), abs=1e-3)
+    assert metrics["log_spectral_distance"] > 10.0  # noise where there was silence between the tones
 
 
 def test_the_log_spectral_distance_of_a_sound_at_half_its_loudness_is_six_decibels():
     sound = np.random.default_rng(0).standard_normal((8000, 1)).astype(np.float32)
-    found = measure_sound(0.5 * sound, sound)
-    assert found["log_spectral_distance"] == pytest.approx(20 * math.log10(2), abs=0.01)
+    metrics = measure_sound(0.5 * sound, sound)
+    assert metrics["log_spectral_distance"] == pytest.approx(20 * math.log10(2), abs=0.01)
 
 
 def test_the_same_sound_has_no_error():
-    found = measure_sound(tones(), tones())
-    assert found["snr"] == math.inf
-    assert found["log_spectral_distance"] == 0.0
+    metrics = measure_sound(tones(), tones())
+    assert metrics["snr"] == math.inf
+    assert metrics["log_spectral_distance"] == 0.0
 
 
 def test_the_first_layer_s_frequency_is_the_same_in_hertz_for_any_length():
@@ -83,19 +83,19 @@ def test_the_first_layer_s_frequency_is_the_same_in_hertz_for_any_length():
 def test_files_are_read_and_written_back_with_their_precision(suffix, subtype, tmp_path):
     sound = tones()
     soundfile.write(tmp_path / f"a{suffix}", sound, 8000, subtype=subtype)
-    found, track = read_sound(tmp_path / f"a{suffix}")
+    stored, track = read_sound(tmp_path / f"a{suffix}")
     assert (track.samples, track.channels, track.rate, track.subtype) == (4000, 2, 8000, subtype)
-    np.testing.assert_allclose(found, sound, atol=2**-15)
-    write_sound(tmp_path / "b.wav", found, track)
+    np.testing.assert_allclose(stored, sound, atol=2**-15)
+    write_sound(tmp_path / "b.wav", stored, track)
     again, _ = read_sound(tmp_path / "b.wav")
-    np.testing.assert_array_equal(found, again)
+    np.testing.assert_array_equal(stored, again)
 
 
 def test_ogg_is_read(tmp_path):
     soundfile.write(tmp_path / "a.ogg", tones(), 8000)
-    found, track = read_sound(tmp_path / "a.ogg")
-    assert found.shape == (track.samples, 2)
-    write_sound(tmp_path / "b.wav", found, track)  # WAV has no Vorbis
+    stored, track = read_sound(tmp_path / "a.ogg")
+    assert stored.shape == (track.samples, 2)
+    write_sound(tmp_path / "b.wav", stored, track)  # WAV has no Vorbis
     assert soundfile.info(tmp_path / "b.wav").subtype == "PCM_16"
 
 
@@ -106,8 +106,8 @@ def test_silence_and_a_single_sample_are_sounds(generator):
         points, values = AudioSignal(sound, track, SMALL).batch(16, generator)
         assert torch.isfinite(field(points)).all()
         assert torch.isfinite(values).all()
-        found = measure_sound(render_sound(field, track), sound)
-        assert not any(math.isnan(value) for value in found.values())
+        metrics = measure_sound(render_sound(field, track), sound)
+        assert not any(math.isnan(value) for value in metrics.values())
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT"])

@@ -49,29 +49,29 @@ class Lookup(torch.nn.Module):
     def forward(self, points):
         height, width, _ = self.pixels.shape
         longest = max(height, width)
-        found = []
+        values = []
         for x, y in points.reshape(-1, 2).tolist():
             column = math.floor((x * longest + width) / 2.0)
             row = math.floor((y * longest + height) / 2.0)
-            found.append(self.raster.normalize(torch.from_numpy(self.pixels[row, column].astype(np.float32))))
-        return torch.stack(found).reshape(*points.shape[:-1], -1)
+            values.append(self.raster.normalize(torch.from_numpy(self.pixels[row, column].astype(np.float32))))
+        return torch.stack(values).reshape(*points.shape[:-1], -1)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_a_field_that_is_the_image_gives_it_back_exactly(dtype, channels):
     pixels = picture(channels=channels, dtype=dtype)
-    found = render(Lookup(pixels), Raster.of(pixels))
+    rendered = render(Lookup(pixels), Raster.of(pixels))
     if dtype == np.float32:
-        np.testing.assert_allclose(found, pixels, atol=1e-5)  # float32, of a range of 11
+        np.testing.assert_allclose(rendered, pixels, atol=1e-5)  # float32, of a range of 11
     else:
-        np.testing.assert_array_equal(found, pixels)
+        np.testing.assert_array_equal(rendered, pixels)
 
 
 def test_twice_the_size_repeats_each_pixel_of_a_field_that_is_one():
     pixels = picture()
-    found = render(Lookup(pixels), Raster.of(pixels), scale=2.0)
-    np.testing.assert_array_equal(found, pixels.repeat(2, 0).repeat(2, 1))
+    rendered = render(Lookup(pixels), Raster.of(pixels), scale=2.0)
+    np.testing.assert_array_equal(rendered, pixels.repeat(2, 0).repeat(2, 1))
 
 
 def test_the_longer_side_spans_the_coordinates_and_a_unit_is_as_long_on_both_axes():
@@ -143,8 +143,8 @@ def test_a_step_of_very_many_points_is_taken_in_pieces_with_the_same_gradients(p
         loss = sampling.to_learn(field, x).square().mean()
         gradients.append(torch.autograd.grad(loss, list(field.parameters())))
         assert field.largest == (300 if large == 1000 else 50 if len(points) == 2 else 48)
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+    for whole, in_pieces in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, in_pieces, rtol=1e-4, atol=1e-7)
 
 
 def test_in_a_pass_each_pixel_comes_once(generator):
@@ -170,22 +170,23 @@ def test_held_out_pixels_are_never_learned_and_are_judged(generator):
     assert signal.held_out_error(Lookup(255 - pixels)) > 0.1
 
 
-def test_measures_are_those_of_other_libraries():
+def test_metrics_are_those_of_other_libraries():
     truth = cv2.GaussianBlur(picture(300, 40), (5, 5), 1.5)  # more rows than one strip of a narrow image would need
-    found = np.clip(truth.astype(int) + np.random.default_rng(1).integers(-9, 9, truth.shape), 0, 255).astype(np.uint8)
-    measures = measure_image(Lookup(found), Raster.of(truth), truth)
-    error = ((found.astype(float) - truth) ** 2).mean()
-    assert measures["psnr"] == pytest.approx(10 * math.log10(255**2 / error), abs=1e-3)
+    noise = np.random.default_rng(1).integers(-9, 9, truth.shape)
+    rendered = np.clip(truth.astype(int) + noise, 0, 255).astype(np.uint8)
+    metrics = measure_image(Lookup(rendered), Raster.of(truth), truth)
+    error = ((rendered.astype(float) - truth) ** 2).mean()
+    assert metrics["psnr"] == pytest.approx(10 * math.log10(255**2 / error), abs=1e-3)
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
-    expected = structural_similarity(truth, found, channel_axis=2, **options)
-    assert measures["ssim"] == pytest.approx(expected, abs=1e-6)  # the field gives float32
+    expected = structural_similarity(truth, rendered, channel_axis=2, **options)
+    assert metrics["ssim"] == pytest.approx(expected, abs=1e-6)  # the field gives float32
 
 
-def test_strips_do_not_change_the_measures(monkeypatch):
-    truth, found = picture(60, 30), picture(60, 30, seed=1)
-    whole = measure_image(Lookup(found), Raster.of(truth), truth)
+def test_strips_do_not_change_the_metrics(monkeypatch):
+    truth, rendered = picture(60, 30), picture(60, 30, seed=1)
+    whole = measure_image(Lookup(rendered), Raster.of(truth), truth)
     monkeypatch.setattr("staf_nerf.signals.raster.STRIP", 30 * 7)
-    strips = measure_image(Lookup(found), Raster.of(truth), truth)
+    strips = measure_image(Lookup(rendered), Raster.of(truth), truth)
     assert strips["psnr"] == pytest.approx(whole["psnr"], rel=1e-6)
     assert strips["ssim"] == pytest.approx(whole["ssim"], rel=1e-5)
 
@@ -209,11 +210,11 @@ def test_the_first_layer_s_frequency_follows_the_number_of_pixels():
 
 def test_averages_over_blocks_are_means():
     pixels = picture(6, 9, dtype=np.uint16)
-    found = area_average(pixels, 3)
+    averaged = area_average(pixels, 3)
     for row in range(2):
         for column in range(3):
             block = pixels[3 * row : 3 * row + 3, 3 * column : 3 * column + 3].astype(float)
-            np.testing.assert_allclose(found[row, column], block.mean((0, 1)), rtol=1e-6)
+            np.testing.assert_allclose(averaged[row, column], block.mean((0, 1)), rtol=1e-6)
     with pytest.raises(ValueError, match="factor must divide 9 x 6, got 4"):
         area_average(pixels, 4)
 
@@ -262,19 +263,19 @@ def test_denoising_never_sees_the_clean_image_and_of_a_noisy_file_no_truth_is_kn
 def test_files_of_integers_are_read_back_as_they_were_written(suffix, dtype, channels, tmp_path):
     pixels = picture(channels=channels, dtype=dtype)
     write_image(tmp_path / f"a{suffix}", pixels)
-    found = read_image(tmp_path / f"a{suffix}")
-    assert found.dtype == dtype
-    np.testing.assert_array_equal(found, pixels)
+    stored = read_image(tmp_path / f"a{suffix}")
+    assert stored.dtype == dtype
+    np.testing.assert_array_equal(stored, pixels)
 
 
 @pytest.mark.parametrize(("suffix", "tolerance"), [(".exr", 1e-3), (".hdr", 1 / 128), (".tiff", 0.0)])
 def test_files_of_floats_are_read_back_as_precisely_as_they_hold_them(suffix, tolerance, tmp_path):
     pixels = np.random.default_rng(0).uniform(1.0, 50.0, (9, 8, 3)).astype(np.float32)
     write_image(tmp_path / f"a{suffix}", pixels)
-    found = read_image(tmp_path / f"a{suffix}")
-    assert found.dtype == np.float32
+    stored = read_image(tmp_path / f"a{suffix}")
+    assert stored.dtype == np.float32
     # HDR has one exponent for a pixel's three channels.
-    assert (np.abs(found - pixels) <= tolerance * pixels.max(2, keepdims=True)).all()
+    assert (np.abs(stored - pixels) <= tolerance * pixels.max(2, keepdims=True)).all()
 
 
 def test_a_photo_is_turned_as_its_camera_says(tmp_path):
@@ -283,10 +284,10 @@ def test_a_photo_is_turned_as_its_camera_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees to the right
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, quality=95)
-    found = read_image(tmp_path / "a.jpg")
-    assert found.shape == (40, 20, 3)
-    assert found[:15, :, 0].mean() > 240
-    assert found[25:, :, 0].mean() < 15
+    stored = read_image(tmp_path / "a.jpg")
+    assert stored.shape == (40, 20, 3)
+    assert stored[:15, :, 0].mean() > 240
+    assert stored[25:, :, 0].mean() < 15
 
 
 def test_bad_files_are_named(tmp_path):

@@ -40,8 +40,8 @@ def film(tmp_path):
 def test_a_video_becomes_a_field_and_the_field_the_video(film, tmp_path):
     output = tmp_path / "out"
     (found,) = run(fit_job("video", film, output, config=SMALL, slow_motion=3, scale=2.0))
-    assert found["measures"]["psnr"] > 25.0
-    assert found["measures"]["ssim"] > 0.85
+    assert found["metrics"]["psnr"] > 25.0
+    assert found["metrics"]["ssim"] > 0.85
     assert {path.name for path in output.iterdir()} == {
         "curve.png", "field.safetensors", "frames.png", "metrics.json", "report.html", "sinusoids.npz", "sinusoids.png",
         "video.mp4",
@@ -55,7 +55,7 @@ def test_a_video_becomes_a_field_and_the_field_the_video(film, tmp_path):
     assert np.abs(first - truth[0]).mean() < 12
     assert np.abs(last - truth[-1]).mean() < 12
     assert np.abs(last - truth[0]).mean() > 20
-    assert evaluate.run(evaluate.Evaluate(output))["measures"] == found["measures"]
+    assert evaluate.run(evaluate.Evaluate(output))["metrics"] == found["metrics"]
     assert export(Export(output, "onnx", tmp_path / "film.onnx")).stat().st_size > 10_000
 
 

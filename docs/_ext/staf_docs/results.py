@@ -35,6 +35,8 @@ from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
+from staf_nerf.migrations import migrate_results
+
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 AGGREGATES = {"mean": statistics.fmean, "std": statistics.stdev, "min": min, "max": max, "count": len}
 LONGEST_COMMAND = 260
@@ -55,13 +57,18 @@ class ResultsTable(SphinxDirective):
             files = spec.get("files") or {"": spec["file"]}
             for name in files.values():
                 self.env.note_dependency(str(folder / name))
-            results = {key: json.loads((folder / name).read_text(encoding="utf-8")) for key, name in files.items()}
+            results = {key: read_results(folder / name) for key, name in files.items()}
             lines, below = table(spec, results), sources(spec, files, results)
         except (KeyError, TypeError, ValueError, OSError, statistics.StatisticsError) as error:
             raise ExtensionError(f"{self.get_location()}: results-table: {error}") from error
         source = nodes.container(classes=["source"])
         source += self.parse_text_to_nodes(below)
         return [*self.parse_text_to_nodes("\n".join(lines)), source]
+
+
+def read_results(path: Path) -> Any:
+    """The content of a file of results, with the present keys if an earlier version wrote it."""
+    return migrate_results(json.loads(path.read_text(encoding="utf-8")))
 
 
 def table(spec: Mapping[str, Any], results: Mapping[str, Any]) -> list[str]:
