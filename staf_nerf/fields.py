@@ -6,7 +6,7 @@ lies in [0, 1]. Directions are unit vectors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -356,21 +356,35 @@ def parameter_groups(module: nn.Module) -> dict[str, list[nn.Parameter]]:
 
     Returns:
         "encoding": tables of hash grids. "first": weights of layers that read coordinates. "matrix": real weight
-        matrices (n_out, n_in) of the other hidden layers, for Muon. "activation": C, Ω and Φ. "network": all others.
+        matrices (..., n_out, n_in) of the other hidden layers, for Muon. "activation": C, Ω and Φ. "network": all
+        others.
     """
     names = ("encoding", "first", "matrix", "activation", "network")
     groups: dict[str, list[nn.Parameter]] = {name: [] for name in names}
+    special: dict[nn.Parameter, str] = {}
+    for mlp in module.modules():
+        if isinstance(mlp, CoordinateMLP):
+            weights = [layer.linear.weight for layer in mlp.layers]
+            special |= dict.fromkeys((w for w in weights if not w.is_complex()), "matrix")
+            special |= dict.fromkeys(weights[: int(mlp.reads_coordinates)], "first")
+    for owner, parameter in _owned_parameters(module):
+        kind = "encoding" if isinstance(owner, HashGrid) else "activation" if isinstance(owner, STAF) else "network"
+        groups[special.get(parameter, kind)].append(parameter)
+    return groups
+
+
+def ordered_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Returns the parameters in the order of optimisers' states: a network's linear maps, its activations, the rest."""
+    return [parameter for _, parameter in _owned_parameters(module)]
+
+
+def _owned_parameters(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Parameter]]:
+    """Yields each parameter once, after the module that owns it. The order is that of states in files."""
     seen: set[nn.Parameter] = set()
     for child in module.modules():  # a network comes before its own layers
-        if isinstance(child, CoordinateMLP):
-            weights = [p for linear in child.linears for p in linear.parameters() if p.ndim == 2]
-            firsts = int(child.reads_coordinates)
-            kinds = {"first": weights[:firsts], "matrix": [p for p in weights[firsts:] if not p.is_complex()]}
-        elif isinstance(child, HashGrid):
-            kinds = {"encoding": list(child.parameters())}
-        else:
-            kinds = {"activation" if isinstance(child, STAF) else "network": list(child.parameters(recurse=False))}
-        for kind, found in kinds.items():
-            groups[kind] += [p for p in found if p not in seen]
-            seen |= set(found)
-    return groups
+        owners = [layer.linear for layer in child.layers] if isinstance(child, CoordinateMLP) else [child]
+        for owner in owners:
+            for parameter in owner.parameters(recurse=False):
+                if parameter not in seen:
+                    seen.add(parameter)
+                    yield owner, parameter

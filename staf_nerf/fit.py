@@ -310,10 +310,10 @@ def make_optimizers(model: nn.Module, config: FitConfig) -> list[torch.optim.Opt
         {"params": groups[name], "lr": rates[name], "name": name} for name in rates if groups.get(name)
     ]
     for mlp in model.modules():
-        if isinstance(mlp, CoordinateMLP) and mlp.reads_coordinates and len(mlp.linears):
-            first: Any = mlp.activations[0]
-            rate = config.first_layer_learning_rate / first.argument_scale
-            rest.append({"params": [mlp.linears[0].weight], "lr": rate, "name": "first"})
+        if isinstance(mlp, CoordinateMLP) and mlp.reads_coordinates and len(mlp.layers):
+            first = mlp.layers[0]
+            rate = config.first_layer_learning_rate / first.activation.argument_scale
+            rest.append({"params": [first.linear.weight], "lr": rate, "name": "first"})
     fused = all(p.is_floating_point() for group in rest for p in group["params"])
     chosen.append(torch.optim.Adam(rest, fused=fused))
     return chosen

@@ -111,11 +111,11 @@ def test_what_vanishes_is_zero_before_products_of_it_become_subnormal(sigma, dty
 def test_a_network_of_filters_is_a_product_of_sines(generator):
     mlp = CoordinateMLP(2, 1, activation="filter", hidden_features=8, hidden_layers=3, first_omega=9.0).double()
     x = 2.0 * torch.rand(5, 2, generator=generator, dtype=torch.float64) - 1.0
-    found = torch.sin(mlp.linears[0](x))
-    for linear, sigma in zip(mlp.linears[1:], mlp.activations[1:], strict=True):
-        found = linear(found) * torch.sin(x @ sigma.filter.weight.T + sigma.filter.bias)
-        assert 3.0 < float(sigma.filter.weight.abs().max()) <= 4.5
-        assert float(sigma.filter.bias.abs().max()) > 1.0
+    found = torch.sin(mlp.layers[0].linear(x))
+    for layer in mlp.layers[1:]:
+        found = layer.linear(found) * torch.sin(x @ layer.filter.weight.T + layer.filter.bias)
+        assert 3.0 < float(layer.filter.weight.abs().max()) <= 4.5
+        assert float(layer.filter.bias.abs().max()) > 1.0
     torch.testing.assert_close(mlp(x), mlp.output(found))
     torch.testing.assert_close(mlp(x[:, :1], x[:, 1:]), mlp(x))  # in parts
     assert torch.autograd.gradgradcheck(mlp, (x.requires_grad_(),))
@@ -123,8 +123,8 @@ def test_a_network_of_filters_is_a_product_of_sines(generator):
 
 def test_finer_first_biases_reach_as_far_as_asked(generator):
     mlp = CoordinateMLP(2, 1, activation="finer", first_bias=5.0, generator=generator)
-    assert 4.5 < mlp.linears[0].bias.abs().max() <= 5.0
-    assert mlp.linears[1].bias.abs().max() <= 1.0
+    assert 4.5 < mlp.layers[0].linear.bias.abs().max() <= 5.0
+    assert mlp.layers[1].linear.bias.abs().max() <= 1.0
 
 
 @pytest.mark.parametrize(

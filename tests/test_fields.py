@@ -11,6 +11,7 @@ from staf_nerf import (
     SignedDistanceField,
     SurfaceField,
 )
+from staf_nerf.activations import ACTIVATIONS
 from staf_nerf.fields import FieldStack, count_parameters, parameter_groups, truncated_exp
 
 SMALL_GRID = FieldConfig(encoding="hash", num_levels=3, log2_table_size=8, max_resolution=32, hidden_features=16)
@@ -24,7 +25,7 @@ def test_neural_field_maps_any_leading_shape(encoding, shape):
     assert field(torch.zeros(shape)).shape == (*shape[:-1], 2)
 
 
-@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 @pytest.mark.parametrize("encoding", ["identity", "hash"])
 def test_a_stack_of_fields_gives_each_one_s_values_and_gradients(activation, encoding, generator):
     config = FieldConfig(
@@ -47,7 +48,7 @@ def test_a_stack_needs_fields_of_one_architecture():
             FieldStack(fields)
 
 
-@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_radiance_field_gives_positive_density_and_colours_in_range(activation, generator):
     config = FieldConfig(activation=activation, hidden_features=16, hidden_layers=2)
     field = RadianceField(config, ColorConfig(appearance_features=4), generator=generator)
@@ -91,14 +92,14 @@ def test_groups_hold_every_parameter_once():
     assert sorted(listed) == sorted(id(p) for p in field.parameters())
     assert [p.shape for p in groups["encoding"]] == [field.geometry.encoding.table.shape]
     assert len(groups["activation"]) == 3 * 3  # C, Ω and Φ of one density and two colour layers
-    linears = [*field.geometry.mlp.linears, *field.color_mlp.linears]
+    linears = [layer.linear for layer in [*field.geometry.mlp.layers, *field.color_mlp.layers]]
     assert {id(p) for p in groups["matrix"]} == {id(linear.weight) for linear in linears}
     assert not groups["first"]  # it reads the grid's features
 
 
 def test_weights_that_read_coordinates_are_a_group_of_their_own():
     mlp = CoordinateMLP(2, 1, hidden_features=4, hidden_layers=3)
-    first, *others = mlp.linears
+    first, *others = (layer.linear for layer in mlp.layers)
     groups = parameter_groups(mlp)
     assert [id(p) for p in groups["first"]] == [id(first.weight)]
     assert [id(p) for p in groups["matrix"]] == [id(linear.weight) for linear in others]
@@ -118,7 +119,7 @@ def test_gradient_with_respect_to_positions_is_that_of_finite_differences(genera
     assert torch.autograd.gradcheck(lambda p: field.density(p)[0], (x,), eps=1e-7, atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 @pytest.mark.parametrize("hollow", [False, True])
 def test_a_signed_distance_starts_as_a_sphere_whatever_the_activation(activation, hollow, generator):
     config = FieldConfig(activation=activation, hidden_features=32, hidden_layers=2, first_omega=60.0)

@@ -185,10 +185,12 @@ def test_a_fit_in_passes_goes_on_within_a_pass(tmp_path):
 def test_weights_that_read_coordinates_turn_phases_at_one_rate_whatever_the_frequency(activation, scale):
     model = NeuralField(1, 1, FieldConfig(hidden_features=8, hidden_layers=2, activation=activation, first_omega=10.0))
     _, adam = make_optimizers(model, dataclasses.replace(STEPS, first_layer_learning_rate=0.5))
-    (rate,) = [g["lr"] for g in adam.param_groups if g["params"][0] is model.mlp.linears[0].weight]
+    (rate,) = [g["lr"] for g in adam.param_groups if g["params"][0] is model.mlp.layers[0].linear.weight]
     assert rate == pytest.approx(0.5 / scale)
     encoded = NeuralField(1, 1, FieldConfig(hidden_features=8, hidden_layers=2, encoding="octaves"))
-    assert any(p is encoded.mlp.linears[0].weight for p in make_optimizers(encoded, STEPS)[0].param_groups[0]["params"])
+    assert any(
+        p is encoded.mlp.layers[0].linear.weight for p in make_optimizers(encoded, STEPS)[0].param_groups[0]["params"]
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adam"])

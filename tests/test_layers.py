@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "staf_nerf"
 
 ORDER = [
     {"config", "cores", "errors", "kernels", "initialization", "mesh", "memory", "migrations", "muon"},
-    {"presets", "activations", "encodings", "progress"},
+    {"presets", "layers", "encodings", "progress"},
+    {"activations"},
     {"mlp"},
     {"fields"},
     {"signals", "theory"},

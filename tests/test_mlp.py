@@ -23,7 +23,7 @@ def test_it_is_linear_maps_with_activations_between(generator):
     mlp = CoordinateMLP(2, 3, hidden_features=8, hidden_layers=2, generator=generator).double()
     x = torch.randn(5, 2, generator=generator, dtype=torch.float64)
     expected = x
-    for linear, sigma in zip(mlp.linears, mlp.activations, strict=True):
+    for linear, sigma in [(layer.linear, layer.activation) for layer in mlp.layers]:
         z = expected @ linear.weight.T + linear.bias
         expected = sum(
             c * torch.sin(w * z + p) for c, w, p in zip(sigma.amplitude, sigma.frequency, sigma.phase, strict=True)
@@ -46,7 +46,7 @@ def test_a_factory_is_called_once_a_layer_with_its_index():
 
     mlp = CoordinateMLP(2, 1, hidden_features=8, hidden_layers=3, activation=factory)
     assert asked == [0, 1, 2]
-    assert [sigma.num_frequencies for sigma in mlp.activations] == [1, 2, 3]
+    assert [layer.activation.num_frequencies for layer in mlp.layers] == [1, 2, 3]
 
 
 def test_jacobian_of_the_parameters_through_torch_func(generator):
@@ -66,7 +66,7 @@ def test_jacobian_of_the_parameters_through_torch_func(generator):
 
 def test_complex_layers_follow_a_complex_activation():
     mlp = CoordinateMLP(2, 3, hidden_features=8, hidden_layers=2, activation="gabor")
-    assert [linear.weight.dtype for linear in mlp.linears] == [torch.float32, torch.complex64]
+    assert [layer.linear.weight.dtype for layer in mlp.layers] == [torch.float32, torch.complex64]
     assert mlp.output.weight.dtype == torch.complex64
 
 
@@ -124,8 +124,8 @@ def test_an_input_in_parts_that_broadcast_equals_their_concatenation(activation,
 def test_a_skip_adds_what_hidden_layers_after_the_first_read(activation, generator):
     mlp = CoordinateMLP(2, 1, hidden_features=8, hidden_layers=3, activation=activation, skip=True, generator=generator)
     x = 2.0 * torch.rand(7, 2, generator=generator) - 1.0
-    hidden = mlp.activations[0](mlp.linears[0](x))
-    for linear, sigma in zip(mlp.linears[1:], mlp.activations[1:], strict=True):
-        hidden = sigma(linear(hidden)) + linear(hidden)
+    hidden = mlp.layers[0].activation(mlp.layers[0].linear(x))
+    for layer in mlp.layers[1:]:
+        hidden = layer.activation(layer.linear(hidden)) + layer.linear(hidden)
     torch.testing.assert_close(mlp(x), mlp.output(hidden))
     torch.testing.assert_close(mlp(x[:, :1], x[:, 1:]), mlp(x))
