@@ -107,6 +107,14 @@ class STAF(Periodic):
             return super().after(linear, *parts)
         return staf(linear.product(*parts), self.amplitude, self.frequency, self.phase, linear.bias)
 
+    def of_networks(self, z: Tensor) -> Tensor:
+        """Returns σ(z) for z (b, n, features) of b networks, whose features side by side are neurons of one layer."""
+        networks, points, features = z.shape
+        neurons = networks * features
+        wide = z.transpose(0, 1).reshape(points, neurons)
+        sinusoids = (_of_neurons(values, features) for values in self.sinusoids())
+        return staf(wide, *sinusoids).reshape(points, networks, features).transpose(0, 1)
+
     def bounds(self, fan_in: int, *, first: bool) -> Bounds:
         if self.initialization in ("theorem", "published"):  # torch's default, as in the published code of STAF
             return init.torch_bounds(fan_in)
@@ -120,6 +128,12 @@ class STAF(Periodic):
             f"{self.num_features}, num_frequencies={self.num_frequencies}, sharing={self.sharing!r}, "
             f"omega={self.omega:g}, initialization={self.initialization!r}"
         )
+
+
+def _of_neurons(values: Tensor, features: int) -> Tensor:
+    """Repeats parameters of networks, (b, τ) or (b, τ, features), for each neuron: (τ, b · features)."""
+    values = values[..., None] if values.ndim == 2 else values
+    return values.expand(-1, -1, features).transpose(0, 1).flatten(1)
 
 
 class Sine(Periodic):
