@@ -18,6 +18,7 @@ from torch import Generator, Tensor, nn
 from staf_nerf import initialization as init
 from staf_nerf.initialization import Bounds, Initialization, Sinusoids
 from staf_nerf.kernels import pointwise, staf
+from staf_nerf.kernels.precision import HALF, in_float32
 from staf_nerf.layers import Activation, Formula, LinearMap
 
 Sharing = Literal["layer", "neuron", "network"]
@@ -179,6 +180,27 @@ class FINER(Periodic):
         return f"omega={self.omega:g}, first_bias={self.first_bias:g}"
 
 
+class HSIREN(Periodic):
+    """The activation of H-SIREN: sin(ω sinh(2 z)) in the first layer, sin(ω z) in the others (arXiv 2410.04716).
+
+    The slope of sinh grows with abs(z), so the neurons of the first layer have different frequencies. The
+    initialisation is SIREN's.
+    """
+
+    def __init__(self, num_features: int, *, first: bool = False, omega: float = 30.0) -> None:
+        super().__init__(omega=omega)
+        self.first = first
+
+    @property
+    def argument_scale(self) -> float:
+        return 2.0 * self.omega if self.first else self.omega
+
+    def forward(self, z: Tensor) -> Tensor:
+        if z.dtype in HALF:
+            return in_float32(self.forward, z)
+        return pointwise("sine", torch.sinh(2.0 * z) if self.first else z, self.omega)
+
+
 class Gaussian(Activation):
     """The activation exp(-z² / (2 s²)) with s = `width` (arXiv 2111.15135, which uses 0.05 for images)."""
 
@@ -299,6 +321,7 @@ ACTIVATIONS: dict[str, type[Activation]] = {
     "gaussian": Gaussian,
     "gabor": Gabor,
     "sinc": Sinc,
+    "hsiren": HSIREN,
     "filter": FourierFilter,
     "relu": ReLU,
 }

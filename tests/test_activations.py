@@ -82,6 +82,7 @@ FORMULAS = {
     "gaussian": lambda z, _: torch.exp(-(z**2) / (2.0 * 0.05**2)),
     "gabor": lambda z, _: torch.exp(30j * z) * torch.exp(-((10.0 * z) ** 2)),
     "sinc": lambda z, _: torch.sin(30.0 * z) / (30.0 * z),
+    "hsiren": lambda z, _: torch.sin(15.0 * (torch.exp(2.0 * z) - torch.exp(-2.0 * z))),
     "filter": lambda z, _: torch.sin(z),
     "relu": lambda z, _: torch.where(z > 0.0, z, 0.0),
 }
