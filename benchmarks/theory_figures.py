@@ -128,10 +128,11 @@ def _periodic(count: int) -> CoordinateMLP:
         activation=lambda layer: STAF(2, num_frequencies=count, omega=1.0, generator=generator),
     ).double()  # fmt: skip
     with torch.no_grad():
-        mlp.linears[0].weight.copy_(torch.tensor([[1.0], [1.0]]))
-        mlp.activations[0].frequency.copy_(torch.tensor([31.0, 73.0, 114.0])[:count])
-        mlp.activations[0].amplitude.fill_(count**-0.5)
-        mlp.linears[1].weight *= 0.05
+        first, second = mlp.layers
+        first.linear.weight.copy_(torch.tensor([[1.0], [1.0]]))
+        first.activation.frequency.copy_(torch.tensor([31.0, 73.0, 114.0])[:count])
+        first.activation.amplitude.fill_(count**-0.5)
+        second.linear.weight *= 0.05
     return mlp
 
 

@@ -1,8 +1,8 @@
-"""Activations of coordinate networks: modules that own their parameters and initialise the linear layer before them.
+"""Activations of coordinate networks: modules that own their parameters.
 
-Conventions: an activation maps pre-activations z (..., n) to (..., n). Frequencies are in radians per unit of z. The
-method `initialize_(linear, first=…)` applies the initialisation of the activation's paper to the preceding linear
-layer. A baseline is therefore one class here and one name in a preset.
+Conventions: an activation maps pre-activations z (..., n) to (..., n). Frequencies are in radians per unit of z. Its
+class also says how the linear map before it is initialised, by its paper, and how it is exported; see
+`staf_nerf.layers.Activation`. A baseline is therefore one class here and one name in a preset.
 """
 
 from __future__ import annotations
@@ -16,40 +16,41 @@ import torch
 from torch import Generator, Tensor, nn
 
 from staf_nerf import initialization as init
-from staf_nerf.initialization import Initialization
+from staf_nerf.initialization import Bounds, Initialization, Sinusoids
 from staf_nerf.kernels import pointwise, staf
+from staf_nerf.kernels.precision import HALF, in_float32
+from staf_nerf.layers import Activation, Formula, LinearMap
 
 Sharing = Literal["layer", "neuron", "network"]
 
 
-class Activation(nn.Module):
-    """Base class of activations: real values, and torch's default initialisation of the preceding layer."""
+class Periodic(Activation):
+    """Base class of activations with a frequency scale ω, with SIREN's initialisation (arXiv 2006.09661).
 
-    complex_valued = False
-    """Whether the outputs are complex, so that the following layers need complex weights."""
-    adds_bias = False
-    """Whether `forward(z, bias)` adds the bias of the preceding linear layer, which then must not add it."""
-    reads_input = False
-    """Whether it has a linear map `filter` of the network's input x, and is called as (z, filter(x))."""
+    Args:
+        omega: Frequency scale, in radians per unit of z.
+    """
+
+    def __init__(self, *, omega: float = 30.0) -> None:
+        super().__init__()
+        self.omega = omega
 
     @property
     def argument_scale(self) -> float:
-        """The factor on z inside the activation, in radians per unit of z for periodic ones."""
-        return getattr(self, "omega", 1.0)
+        return self.omega
 
-    def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
-        """Initialises the preceding linear layer in place.
+    def bounds(self, fan_in: int, *, first: bool) -> Bounds:
+        return init.siren_bounds(fan_in, omega=self.omega, first=first)
 
-        Args:
-            linear: The linear layer before this activation.
-            first: Whether that layer reads coordinates.
-            generator: Random generator.
-        """
-        init.torch_weight_(linear.weight, generator)
-        init.uniform_(linear.bias, 1.0 / math.sqrt(linear.in_features), generator)
+    def output_bound(self, fan_in: int) -> float:
+        """Returns the bound of a hidden layer's weights, as in SIREN's published code, and at most torch's."""
+        return min(init.siren_bounds(fan_in, omega=self.omega, first=False).weight, super().output_bound(fan_in))
+
+    def extra_repr(self) -> str:
+        return f"omega={self.omega:g}"
 
 
-class STAF(Activation):
+class STAF(Periodic):
     """The trainable Fourier sum σ(z) = Σᵢ Cᵢ sin(Ωᵢ z + Φᵢ), i = 1…τ (arXiv 2502.00869).
 
     Args:
@@ -77,7 +78,7 @@ class STAF(Activation):
         initialization: Initialization = "normalized",
         generator: Generator | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(omega=omega)
         if num_features < 1:
             raise ValueError(f"num_features must be >= 1, got {num_features}")
         if num_frequencies < 1:
@@ -91,7 +92,6 @@ class STAF(Activation):
         self.num_features = num_features
         self.num_frequencies = num_frequencies
         self.sharing: Sharing = sharing
-        self.omega = omega
         self.initialization: Initialization = initialization
         shape = (num_frequencies, num_features) if sharing == "neuron" else (num_frequencies,)
         sinusoids = init.INITIALIZATIONS[initialization](shape, omega, generator)
@@ -99,20 +99,30 @@ class STAF(Activation):
         self.frequency = nn.Parameter(sinusoids.frequency)
         self.phase = nn.Parameter(sinusoids.phase)
 
-    @property
-    def adds_bias(self) -> bool:
-        """True on a CPU, where it saves one pass over memory in each direction."""
-        return self.amplitude.device.type == "cpu" and self.sharing != "neuron"
+    def forward(self, z: Tensor) -> Tensor:
+        return staf(z, self.amplitude, self.frequency, self.phase)
 
-    def forward(self, z: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Returns σ(z), or σ(z + bias) with a bias of shape (n,)."""
-        return staf(z, self.amplitude, self.frequency, self.phase, bias)
+    def after(self, linear: LinearMap, *parts: Tensor) -> Tensor:
+        """Returns σ(W h + b). On a CPU the kernel adds the bias, which saves a pass over memory in each direction."""
+        if self.amplitude.device.type != "cpu" or self.sharing == "neuron":
+            return super().after(linear, *parts)
+        return staf(linear.product(*parts), self.amplitude, self.frequency, self.phase, linear.bias)
 
-    def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
+    def of_networks(self, z: Tensor) -> Tensor:
+        """Returns σ(z) for z (b, n, features) of b networks, whose features side by side are neurons of one layer."""
+        networks, points, features = z.shape
+        neurons = networks * features
+        wide = z.transpose(0, 1).reshape(points, neurons)
+        sinusoids = (_of_neurons(values, features) for values in self.sinusoids())
+        return staf(wide, *sinusoids).reshape(points, networks, features).transpose(0, 1)
+
+    def bounds(self, fan_in: int, *, first: bool) -> Bounds:
         if self.initialization in ("theorem", "published"):  # torch's default, as in the published code of STAF
-            super().initialize_(linear, first=first, generator=generator)
-        else:
-            _siren_(linear, omega=self.omega, first=first, generator=generator)
+            return init.torch_bounds(fan_in)
+        return super().bounds(fan_in, first=first)
+
+    def sinusoids(self) -> Sinusoids:
+        return Sinusoids(self.amplitude, self.frequency, self.phase)
 
     def extra_repr(self) -> str:
         return (
@@ -121,24 +131,26 @@ class STAF(Activation):
         )
 
 
-class Sine(Activation):
+def _of_neurons(values: Tensor, features: int) -> Tensor:
+    """Repeats parameters of networks, (b, τ) or (b, τ, features), for each neuron: (τ, b · features)."""
+    values = values[..., None] if values.ndim == 2 else values
+    return values.expand(-1, -1, features).transpose(0, 1).flatten(1)
+
+
+class Sine(Periodic):
     """The activation sin(ω z) of SIREN (arXiv 2006.09661)."""
 
     def __init__(self, num_features: int, *, omega: float = 30.0) -> None:
-        super().__init__()
-        self.omega = omega
+        super().__init__(omega=omega)
 
     def forward(self, z: Tensor) -> Tensor:
         return pointwise("sine", z, self.omega)
 
-    def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
-        _siren_(linear, omega=self.omega, first=first, generator=generator)
-
-    def extra_repr(self) -> str:
-        return f"omega={self.omega:g}"
+    def sinusoids(self) -> Sinusoids:
+        return Sinusoids(torch.ones(1), torch.tensor([self.omega], dtype=torch.float64), torch.zeros(1))
 
 
-class FINER(Activation):
+class FINER(Periodic):
     """The activation ``sin(ω (|z| + 1) z)`` of FINER, a sine whose frequency grows with abs(z) (arXiv 2312.02434).
 
     The biases of the first layer are drawn from U(-k, k) with k = `first_bias`. They determine the frequencies that the
@@ -146,19 +158,47 @@ class FINER(Activation):
     """
 
     def __init__(self, num_features: int, *, omega: float = 30.0, first_bias: float = 1.0) -> None:
-        super().__init__()
-        self.omega, self.first_bias = omega, first_bias
+        super().__init__(omega=omega)
+        self.first_bias = first_bias
 
     def forward(self, z: Tensor) -> Tensor:
         return pointwise("finer", z, self.omega)
 
+    def bounds(self, fan_in: int, *, first: bool) -> Bounds:
+        found = super().bounds(fan_in, first=first)
+        return found._replace(bias=self.first_bias) if first else found
+
     def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
-        _siren_(linear, omega=self.omega, first=first, generator=generator)
-        if first:
+        super().initialize_(linear, first=first, generator=generator)
+        if first:  # a second draw, so that a seed gives the network that it always gave
             init.uniform_(linear.bias, self.first_bias, generator)
+
+    def formula(self) -> Formula:
+        return Formula("finer", self.omega)
 
     def extra_repr(self) -> str:
         return f"omega={self.omega:g}, first_bias={self.first_bias:g}"
+
+
+class HSIREN(Periodic):
+    """The activation of H-SIREN: sin(ω sinh(2 z)) in the first layer, sin(ω z) in the others (arXiv 2410.04716).
+
+    The slope of sinh grows with abs(z), so the neurons of the first layer have different frequencies. The
+    initialisation is SIREN's.
+    """
+
+    def __init__(self, num_features: int, *, first: bool = False, omega: float = 30.0) -> None:
+        super().__init__(omega=omega)
+        self.first = first
+
+    @property
+    def argument_scale(self) -> float:
+        return 2.0 * self.omega if self.first else self.omega
+
+    def forward(self, z: Tensor) -> Tensor:
+        if z.dtype in HALF:
+            return in_float32(self.forward, z)
+        return pointwise("sine", torch.sinh(2.0 * z) if self.first else z, self.omega)
 
 
 class Gaussian(Activation):
@@ -175,6 +215,9 @@ class Gaussian(Activation):
     def forward(self, z: Tensor) -> Tensor:
         return pointwise("gaussian", z, self.argument_scale)
 
+    def formula(self) -> Formula:
+        return Formula("gaussian", self.argument_scale)
+
     def extra_repr(self) -> str:
         return f"width={self.width:g}"
 
@@ -188,6 +231,10 @@ class Gabor(Activation):
         super().__init__()
         self.omega, self.scale = omega, scale
 
+    @property
+    def argument_scale(self) -> float:
+        return self.omega
+
     def forward(self, z: Tensor) -> Tensor:
         if z.dtype in (torch.float16, torch.bfloat16):  # complex half precision is not usable
             z = z.float()
@@ -196,6 +243,9 @@ class Gabor(Activation):
             exponent = exponent - (self.scale * z.imag) ** 2 - self.omega * z.imag
         vanishing = exponent < 0.5 * math.log(torch.finfo(exponent.dtype).tiny)  # subnormal products are slow
         return torch.polar(exponent.masked_fill(vanishing, -math.inf).exp(), self.omega * z.real)
+
+    def formula(self) -> str:
+        return "its values are complex, and the export formats have no complex weights"
 
     def extra_repr(self) -> str:
         return f"omega={self.omega:g}, scale={self.scale:g}"
@@ -208,39 +258,41 @@ class Sinc(Activation):
         super().__init__()
         self.omega = omega
 
+    @property
+    def argument_scale(self) -> float:
+        return self.omega
+
     def forward(self, z: Tensor) -> Tensor:
         return torch.sinc(self.omega / math.pi * z)
+
+    def formula(self) -> Formula:
+        return Formula("sinc", self.omega)
 
     def extra_repr(self) -> str:
         return f"omega={self.omega:g}"
 
 
 class FourierFilter(Activation):
-    """The activation z · sin(A x + b) of multiplicative filter networks (MFN; Fathony et al., ICLR 2021).
+    """The filter sin(A x + b) of multiplicative filter networks (MFN; Fathony et al., ICLR 2021), of the input x.
 
-    Here x is the input of the network. The first layer is a filter alone, sin(z), and its linear layer is initialised
-    like A and b: frequencies up to ω along each axis, phases uniform over the circle.
+    The first layer is a filter alone. The others multiply: z · sin(A x + b); see `FilterLayer`. A and b are initialised
+    alike in all of them: frequencies up to ω along each axis, phases uniform over the circle.
     """
 
-    def __init__(self, num_features: int, *, in_features: int, first: bool = False, omega: float = 30.0) -> None:
+    filters_input = True
+
+    def __init__(self, num_features: int, *, omega: float = 30.0) -> None:
         super().__init__()
-        self.omega, self.reads_input = omega, not first
-        if not first:
-            self.filter = nn.Linear(in_features, num_features)
+        self.omega = omega
 
-    @property
-    def argument_scale(self) -> float:
-        return 1.0
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.sin(z)
 
-    def forward(self, z: Tensor, argument: Tensor | None = None) -> Tensor:
-        return torch.sin(z) if argument is None else z * torch.sin(argument)
+    def bounds(self, fan_in: int, *, first: bool) -> Bounds:
+        return Bounds(self.omega / fan_in, math.pi)
 
-    def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
-        if self.reads_input:
-            super().initialize_(linear, first=first, generator=generator)
-        filtered = self.filter if self.reads_input else linear
-        init.uniform_(filtered.weight, self.omega / filtered.in_features, generator)
-        init.uniform_(filtered.bias, math.pi, generator)
+    def formula(self) -> str:
+        return "each of its layers reads the coordinates, which a list of layers cannot represent"
 
     def extra_repr(self) -> str:
         return f"omega={self.omega:g}"
@@ -255,9 +307,11 @@ class ReLU(Activation):
     def forward(self, z: Tensor) -> Tensor:
         return torch.relu(z)
 
-    def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
-        init.he_weight_(linear.weight, generator)
-        nn.init.zeros_(linear.bias)
+    def bounds(self, fan_in: int, *, first: bool) -> Bounds:
+        return init.he_bounds(fan_in)
+
+    def formula(self) -> Formula:
+        return Formula("relu")
 
 
 ACTIVATIONS: dict[str, type[Activation]] = {
@@ -267,6 +321,7 @@ ACTIVATIONS: dict[str, type[Activation]] = {
     "gaussian": Gaussian,
     "gabor": Gabor,
     "sinc": Sinc,
+    "hsiren": HSIREN,
     "filter": FourierFilter,
     "relu": ReLU,
 }
@@ -279,7 +334,6 @@ def activation_factory(
     name: str,
     num_features: int,
     *,
-    in_features: int = 1,
     first_omega: float = 30.0,
     hidden_omega: float = 30.0,
     generator: Generator | None = None,
@@ -288,7 +342,8 @@ def activation_factory(
     """Returns a factory for the activation `name`, with `options` for its constructor.
 
     An activation with a frequency scale gets `first_omega` in layer 0 and `hidden_omega` in the others. The filters of
-    "filter" all get `first_omega`, because they all read the network's input.
+    "filter" all get `first_omega`, because they all read the network's input. A constructor with the argument `first`
+    is told whether the layer is layer 0.
 
     Raises:
         ValueError: If the name or an option is unknown. The message lists the known ones.
@@ -296,26 +351,20 @@ def activation_factory(
     if name not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {name!r}")
     kind = ACTIVATIONS[name]
-    known = set(inspect.signature(kind).parameters) - {"num_features", "first"}
-    own = {"omega", "generator", "in_features"}
+    arguments = set(inspect.signature(kind).parameters)
+    known = arguments - {"num_features", "first"}
+    own = {"omega", "generator"}
     if unknown := sorted(set(options) - (known - own)):
         raise ValueError(f"options of {name!r} must be among {sorted(known - own)}, got {', '.join(unknown)}")
     if "generator" in known:
         options = {**options, "generator": generator}
-    if kind is FourierFilter:
-        return lambda layer: FourierFilter(num_features, in_features=in_features, first=layer == 0, omega=first_omega)
 
     def make(layer: int) -> Activation:
-        omega = {"omega": first_omega if layer == 0 else hidden_omega} if "omega" in known else {}
-        return kind(num_features, **omega, **options)
+        omega = first_omega if layer == 0 or kind.filters_input else hidden_omega
+        of_layer = {"omega": omega, "first": layer == 0}
+        return kind(num_features, **{name: of_layer[name] for name in of_layer if name in arguments}, **options)
 
     if options.get("sharing") != "network":
         return make
     shared = make(0)
     return lambda layer: shared
-
-
-def _siren_(linear: nn.Linear, *, omega: float, first: bool, generator: Generator | None) -> None:
-    init.siren_weight_(linear.weight, omega=omega, first=first, generator=generator)
-    # As in SIREN's published code, biases keep torch's default: they are random phases.
-    init.uniform_(linear.bias, 1.0 / math.sqrt(linear.in_features), generator)

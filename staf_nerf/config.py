@@ -52,7 +52,7 @@ class FieldConfig:
     """Fourier features and octaves: number of frequencies (per axis for octaves)."""
     encoding_scale: float = 10.0
     """Random Fourier features: standard deviation of the frequencies, in cycles per unit of length."""
-    activation: Literal["staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"] = "staf"
+    activation: Literal["staf", "sine", "finer", "gaussian", "gabor", "sinc", "hsiren", "filter", "relu"] = "staf"
     """Activation of the hidden layers. "gabor" is WIRE, "filter" is a multiplicative filter network (MFN)."""
     hidden_features: int = 64
     """Number of features of each hidden layer."""
@@ -89,7 +89,7 @@ class FieldConfig:
         check_choice(
             self,
             encoding=("identity", "fourier", "octaves", "hash"),
-            activation=("staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"),
+            activation=("staf", "sine", "finer", "gaussian", "gabor", "sinc", "hsiren", "filter", "relu"),
             sharing=("layer", "neuron", "network"),
             initialization=("normalized", "siren", "theorem", "published"),
         )

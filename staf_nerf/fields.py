@@ -57,8 +57,8 @@ class NeuralField(nn.Module):
 class FieldStack(nn.Module):
     """Several fields of one architecture, each with its own points: (b, n, in_features) -> (b, n, out_features).
 
-    Each field is evaluated as it is alone, with the same rounding. One batched matrix product per layer would not be
-    quicker.
+    Each field is evaluated as it is alone, with the same rounding. One batched matrix product per layer, as in
+    `CoordinateMLP.stack`, rounds differently.
 
     Args:
         fields: The b fields.

@@ -115,21 +115,27 @@ def uniform_(tensor: Tensor, bound: float, generator: Generator | None = None) -
     return tensor.uniform_(-bound, bound, generator=generator)
 
 
-def siren_weight_(weight: Tensor, *, omega: float, first: bool, generator: Generator | None = None) -> Tensor:
-    """Fills weights (n_out, n_in) as in SIREN: U(±1/n_in) in the first layer, U(±√(6/n_in)/ω) in the others.
+class Bounds(NamedTuple):
+    """The bounds k of the uniform distributions U(-k, k) from which a linear map is initialised."""
+
+    weight: float
+    bias: float
+
+
+def torch_bounds(fan_in: int) -> Bounds:
+    """Returns torch's default for linear layers: U(±1/√n_in), variance 1/(3 n_in), for weights and biases."""
+    return Bounds(1.0 / math.sqrt(fan_in), 1.0 / math.sqrt(fan_in))
+
+
+def siren_bounds(fan_in: int, *, omega: float, first: bool) -> Bounds:
+    """Returns the bounds of SIREN: weights U(±1/n_in) in the first layer, U(±√(6/n_in)/ω) in the others.
 
     With inputs of variance 1/2, as sines give, the arguments ω z of a hidden layer have variance 1 (arXiv 2006.09661,
-    section 3.2 and appendix 1.5).
+    section 3.2 and appendix 1.5). As in the published code biases keep torch's default: they are random phases.
     """
-    fan_in = weight.shape[1]
-    return uniform_(weight, 1.0 / fan_in if first else math.sqrt(6.0 / fan_in) / omega, generator)
+    return Bounds(1.0 / fan_in if first else math.sqrt(6.0 / fan_in) / omega, 1.0 / math.sqrt(fan_in))
 
 
-def torch_weight_(weight: Tensor, generator: Generator | None = None) -> Tensor:
-    """Fills weights (n_out, n_in) with torch's default for linear layers: U(±1/√n_in), variance 1/(3 n_in)."""
-    return uniform_(weight, 1.0 / math.sqrt(weight.shape[1]), generator)
-
-
-def he_weight_(weight: Tensor, generator: Generator | None = None) -> Tensor:
-    """Fills weights (n_out, n_in) as He for ReLU: U(±√(6/n_in)), variance 2/n_in (arXiv 1502.01852)."""
-    return uniform_(weight, math.sqrt(6.0 / weight.shape[1]), generator)
+def he_bounds(fan_in: int) -> Bounds:
+    """Returns the bounds of He for ReLU: weights U(±√(6/n_in)), variance 2/n_in, biases 0 (arXiv 1502.01852)."""
+    return Bounds(math.sqrt(6.0 / fan_in), 0.0)

@@ -4,11 +4,15 @@ Fields (`field.safetensors`) have a number of their format in their description:
 
 1. Version 0.1. An image's settings also had those of super-resolution and denoising.
 2. The field's words: epochs, bandwidth, photon_count, read_noise, align_corners, value_min.
-3. Learning rates say what they are for: hidden_learning_rate, first_layer_learning_rate, learning_rate_decay.
+3. Learning rates say what they are for: hidden_learning_rate, first_layer_learning_rate, learning_rate_decay. A network
+   consists of layers, which have a linear map and an activation: `layers.0.linear.weight` was `linears.0.weight`.
+
+Checkpoints of nerfstudio have the same names of parameters; see `parameter_name`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,3 +78,18 @@ def _renamed(value: Any, task: Any) -> Any:
         return value
     kept = {name: item for name, item in value.items() if task in OF_TASKS.get(name, (task,))}
     return {RENAMED.get(name, name): _renamed(item, task) for name, item in kept.items()}
+
+
+LAYERS = (
+    (re.compile(r"(^|\.)linears\.(\d+)\."), r"\1layers.\2.linear."),
+    (re.compile(r"(^|\.)activations\.(\d+)\.filter\."), r"\1layers.\2.filter."),
+    (re.compile(r"(^|\.)activations\.(\d+)\."), r"\1layers.\2.activation."),
+)
+"""Names of a network's parameters before format 3, and what they are now."""
+
+
+def parameter_name(name: str) -> str:
+    """Returns the present name of a parameter, with or without the name of the network before it."""
+    for old, new in LAYERS:
+        name = old.sub(new, name)
+    return name

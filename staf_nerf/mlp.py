@@ -1,22 +1,25 @@
-"""The coordinate network: linear layers, each hidden one followed by its own activation."""
+"""The coordinate network: a chain of layers, each with its own activation, and an output layer."""
 
 from __future__ import annotations
 
-import math
+import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
 from staf_nerf import initialization as init
-from staf_nerf.activations import FINER, STAF, Activation, ActivationFactory, Sine, activation_factory
-from staf_nerf.kernels.linear import linear as linear_map
+from staf_nerf.activations import ActivationFactory, activation_factory
+from staf_nerf.layers import Activation, FilterLayer, Layer, LinearMap, Trace
+from staf_nerf.migrations import parameter_name
 
 
 class CoordinateMLP(nn.Module):
     """A coordinate network linear, σ, linear, σ, …, linear: (..., in_features) -> (..., out_features).
 
     An activation with complex values (Gabor) gets complex weights after it. The output is then the real part.
+    `CoordinateMLP.stack` makes one network of several.
 
     Args:
         in_features: Size of the input's last dimension.
@@ -64,7 +67,6 @@ class CoordinateMLP(nn.Module):
             activation = activation_factory(
                 activation,
                 hidden_features,
-                in_features=in_features,
                 first_omega=first_omega,
                 hidden_omega=hidden_omega,
                 generator=generator,
@@ -72,71 +74,95 @@ class CoordinateMLP(nn.Module):
             )
         elif options:
             raise ValueError(f"options are for a named activation, got {', '.join(sorted(options))} with a factory")
-        self.in_features, self.out_features, self.skip = in_features, out_features, skip
+        self.in_features, self.out_features = in_features, out_features
         self.reads_coordinates = reads_coordinates
-        self.linears = nn.ModuleList()
-        self.activations = nn.ModuleList()
-        width, dtype, last = in_features, torch.get_default_dtype(), None
-        for layer in range(hidden_layers):
-            sigma = activation(layer)
-            linear = nn.Linear(width, hidden_features, dtype=dtype)
-            sigma.initialize_(linear, first=layer == 0 and reads_coordinates, generator=generator)
-            self.linears.append(linear)
-            self.activations.append(sigma)
-            width, last = hidden_features, sigma
+        self.layers: Any = nn.ModuleList()  # of `Layer`
+        width, dtype = in_features, torch.get_default_dtype()
+        for index in range(hidden_layers):
+            sigma = activation(index)
+            filters = sigma.filters_input and index > 0
+            filter = LinearMap(in_features, hidden_features) if filters else None
+            linear = LinearMap(width, hidden_features, dtype=dtype)
+            layer = make_layer(linear, sigma, filter, skip=skip and index > 0)
+            layer.initialize_(first=index == 0 and reads_coordinates, generator=generator)
+            self.layers.append(layer)
+            width = hidden_features
             if sigma.complex_valued:
                 dtype = torch.complex64 if torch.get_default_dtype() == torch.float32 else torch.complex128
-        self.output = nn.Linear(width, out_features, dtype=dtype)
-        _initialize_output_(self.output, last, generator)
+        self.output = LinearMap(width, out_features, dtype=dtype)
+        last = self.layers[-1].activation if hidden_layers else Activation()
+        init.uniform_(self.output.weight, last.output_bound(width), generator)
+        init.uniform_(self.output.bias, 0.0)
+        self.register_load_state_dict_pre_hook(_rename)
+
+    @classmethod
+    def stack(cls, networks: Sequence[CoordinateMLP]) -> CoordinateMLP:
+        """Returns b networks of one architecture as one: (b, n, in_features) -> (b, n, out_features).
+
+        Its parameters are those of the networks, copied, with a leading dimension b. Each layer is one batched product.
+
+        Raises:
+            ValueError: If there are no networks, or their parameters have different shapes.
+        """
+        shapes = [{name: tuple(p.shape) for name, p in network.named_parameters()} for network in networks]
+        if not shapes or any(other != shapes[0] for other in shapes):
+            raise ValueError(f"networks must have parameters of the same shapes, got {shapes}")
+        found = copy.deepcopy(networks[0])
+        own = [dict(network.named_parameters()) for network in networks]
+        for name in shapes[0]:
+            owner, _, last = name.rpartition(".")
+            values = torch.stack([parameters[name].detach() for parameters in own])
+            setattr(found.get_submodule(owner), last, nn.Parameter(values))
+        return found
+
+    @property
+    def networks(self) -> int | None:
+        """The number b of networks that it consists of. None for a plain network, without a leading dimension."""
+        return len(self.output.weight) if self.output.weight.ndim == 3 else None
+
+    @property
+    def skip(self) -> bool:
+        """Whether a layer has a skip connection."""
+        return any(layer.skip for layer in self.layers)
 
     def forward(self, *parts: Tensor) -> Tensor:
         """Maps (..., in_features) to (..., out_features).
 
         Args:
             *parts: The input, or several tensors to be concatenated along the last dimension, whose sizes add up to
-                `in_features`. Their other dimensions broadcast: values that many points share are multiplied only
-                once, and nothing is actually concatenated.
+                `in_features`; see `LinearMap`.
         """
-        x = _linear(self.output, (self.hidden(*parts),) if len(self.linears) else parts)
+        x = self.output(*(self._through(parts)))
         return x.real if x.is_complex() else x
 
     def hidden(self, *parts: Tensor) -> Tensor:
         """Returns the output of the last hidden layer, (..., hidden_features). The arguments are those of `forward`."""
+        return self._through(parts)[0]
+
+    def _through(self, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Returns what the output layer reads, in parts."""
         read = parts
-        for linear, sigma in zip(self.linears, self.activations, strict=True):
-            parts = (_layer(linear, sigma, parts, read, skip=self.skip and parts is not read),)
-        return parts[0]
+        for layer in self.layers:
+            parts = (layer(*parts, read=read),)
+        return parts
+
+    def trace(self, x: Tensor) -> tuple[list[Trace], Tensor]:
+        """Returns what each hidden layer computes for the input x, and the values, complex if the weights are."""
+        found, h = [], x
+        for layer in self.layers:
+            found.append(layer.trace(h, x))
+            h = found[-1].output
+        return found, self.output(h)
 
 
-def _layer(
-    linear: Any, sigma: Any, parts: tuple[Tensor, ...], read: tuple[Tensor, ...], *, skip: bool = False
-) -> Tensor:
-    """Returns σ(z), plus z if `skip`, for the linear map z of the concatenated parts. `read` is the network's input."""
-    if skip:
-        z = _linear(linear, parts)
-        return z + (sigma(z, _linear(sigma.filter, read)) if sigma.reads_input else sigma(z))
-    if sigma.adds_bias:
-        return sigma(_linear(linear, parts, biased=False), linear.bias)
-    if sigma.reads_input:
-        return sigma(_linear(linear, parts), _linear(sigma.filter, read))
-    return sigma(_linear(linear, parts))
+def make_layer(linear: LinearMap, activation: Activation, filter: LinearMap | None = None, *, skip: bool) -> Layer:
+    """Returns a layer, a `FilterLayer` if there is a filter."""
+    if filter is None:
+        return Layer(linear, activation, skip=skip)
+    return FilterLayer(linear, filter, activation, skip=skip)
 
 
-def _linear(linear: Any, parts: tuple[Tensor, ...], *, biased: bool = True) -> Tensor:
-    """Returns the linear map of the concatenated parts, with or without its bias."""
-    bias = linear.bias if biased else None
-    if len(parts) == 1:
-        return linear_map(parts[0], linear.weight, bias)
-    first, *others = linear.weight.split([part.shape[-1] for part in parts], dim=1)
-    rest = [linear_map(part, weight) for part, weight in zip(parts[1:], others, strict=True)]
-    return sum(rest, linear_map(parts[0], first, bias))
-
-
-def _initialize_output_(linear: nn.Linear, last: Activation | None, generator: Generator | None) -> None:
-    """Initialises the output layer: weights like a hidden layer's (as in SIREN's published code), zero biases."""
-    if isinstance(last, STAF | Sine | FINER):
-        bound = math.sqrt(6.0 / linear.in_features) / last.omega
-        init.uniform_(linear.weight, min(bound, 1.0 / math.sqrt(linear.in_features)), generator)
-    else:
-        init.torch_weight_(linear.weight, generator)
-    init.uniform_(linear.bias, 0.0)
+def _rename(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Gives the parameters of a network from an earlier version the names that they have now."""
+    for name in [name for name in state if name.startswith(prefix)]:
+        state[prefix + parameter_name(name.removeprefix(prefix))] = state.pop(name)

@@ -10,6 +10,7 @@ from staf_nerf import (
     SignedDistanceField,
     SurfaceField,
 )
+from staf_nerf.activations import ACTIVATIONS
 from staf_nerf.fields import FieldStack, count_parameters, truncated_exp
 
 SMALL_GRID = FieldConfig(encoding="hash", num_levels=3, log2_table_size=8, max_resolution=32, hidden_features=16)
@@ -23,7 +24,7 @@ def test_neural_field_maps_any_leading_shape(encoding, shape):
     assert field(torch.zeros(shape)).shape == (*shape[:-1], 2)
 
 
-@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 @pytest.mark.parametrize("encoding", ["identity", "hash"])
 def test_a_stack_of_fields_gives_each_one_s_values_and_gradients(activation, encoding, generator):
     config = FieldConfig(
@@ -46,7 +47,7 @@ def test_a_stack_needs_fields_of_one_architecture():
             FieldStack(fields)
 
 
-@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_radiance_field_gives_positive_density_and_colours_in_range(activation, generator):
     config = FieldConfig(activation=activation, hidden_features=16, hidden_layers=2)
     field = RadianceField(config, ColorConfig(appearance_features=4), generator=generator)
@@ -89,7 +90,7 @@ def test_gradient_with_respect_to_positions_is_that_of_finite_differences(genera
     assert torch.autograd.gradcheck(lambda p: field.density(p)[0], (x,), eps=1e-7, atol=1e-5)
 
 
-@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 @pytest.mark.parametrize("hollow", [False, True])
 def test_a_signed_distance_starts_as_a_sphere_whatever_the_activation(activation, hollow, generator):
     config = FieldConfig(activation=activation, hidden_features=32, hidden_layers=2, first_omega=60.0)

@@ -6,6 +6,7 @@ from scipy import stats
 
 from staf_nerf import STAF, CoordinateMLP
 from staf_nerf import initialization as init
+from staf_nerf.activations import Gaussian, ReLU
 from staf_nerf.kernels import staf
 
 DRAWS = 20_000
@@ -58,12 +59,12 @@ def test_fixed_initialisations_have_variance_one_half_and_gain_omega(function, n
 def test_normalised_networks_keep_their_variance_from_layer_to_layer(generator):
     mlp = CoordinateMLP(2, 1, hidden_features=512, hidden_layers=6, generator=generator)
     x = 2 * torch.rand(4096, 2, generator=generator) - 1
-    for layer, (linear, sigma) in enumerate(zip(mlp.linears, mlp.activations, strict=True)):
-        z = linear(x)
-        if layer > 0:  # SIREN's weights: variance 2 E[x²] of the arguments, and ω²/(3n) from the biases
+    for index, layer in enumerate(mlp.layers):
+        z = layer.linear(x)
+        if index > 0:  # SIREN's weights: variance 2 E[x²] of the arguments, and ω²/(3n) from the biases
             expected = 2.0 * x.square().mean().item() + 30.0**2 / (3 * 512)
             assert (30.0 * z).square().mean().item() == pytest.approx(expected, rel=0.15)
-        x = sigma(z)
+        x = layer.activation(z)
         # A plane fills few periods of the first layer: not quite even.
         assert x.square().mean().item() == pytest.approx(0.5, rel=0.2)
 
@@ -82,7 +83,8 @@ def test_linear_bounds_are_those_of_the_papers(generator):
     assert linear.weight.abs().max().item() == pytest.approx(math.sqrt(6 / 300) / 20.0, rel=1e-3)
     STAF(400, omega=20.0).initialize_(linear, first=True, generator=generator)
     assert linear.weight.abs().max().item() == pytest.approx(1 / 300, rel=1e-3)
-    init.he_weight_(linear.weight, generator)
+    ReLU(400).initialize_(linear, first=False, generator=generator)
     assert linear.weight.var().item() == pytest.approx(2 / 300, rel=0.02)
-    init.torch_weight_(linear.weight, generator)
+    assert not linear.bias.any()
+    Gaussian(400).initialize_(linear, first=False, generator=generator)
     assert linear.weight.var().item() == pytest.approx(1 / (3 * 300), rel=0.02)

@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "staf_nerf"
 ORDER = [
     {"_torch_compat"},
     {"captures", "config", "errors", "kernels", "initialization", "machine", "mesh", "migrations"},
-    {"presets", "activations", "encodings", "progress"},
+    {"presets", "layers", "encodings", "progress"},
+    {"activations"},
     {"mlp"},
     {"fields"},
     {"signals", "theory"},

@@ -1,15 +1,19 @@
 """Files that version 0.1 wrote (commit 7afe599) are read, and mean the same."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
+from staf_nerf import ColorConfig, CoordinateMLP, FieldConfig, RadianceField
 from staf_nerf.checkpoint import load_field
+from staf_nerf.fields import ordered_parameters, parameter_groups
 from staf_nerf.jobs import evaluate
 from staf_nerf.jobs.export import Export, run
-from staf_nerf.migrations import FIELD_FORMAT, migrate
+from staf_nerf.migrations import FIELD_FORMAT, RENAMED_GROUPS, migrate, parameter_name
 
 OLD = Path(__file__).parent / "files_of_0_1"
 EXPECTED = json.loads((OLD / "metrics.json").read_text())
@@ -80,6 +84,69 @@ def test_results_of_version_0_1_are_continued_and_reported(tmp_path):
     assert result["summary"][0]["psnr"] == 25.0
     path.write_text(json.dumps({**result, "score": "psnr", "rows": old["rows"]}))
     assert "| method | budget | psnr |" in write_report(Report((path,), tmp_path)).read_text()
+
+
+def names_of_0_1(activation, layers):
+    """The parameters of a network of version 0.1, in its order: all linear maps, all activations, the output."""
+    own = {"staf": ["amplitude", "frequency", "phase"]}.get(activation, [])
+    names = [f"linears.{i}.{kind}" for i in range(layers) for kind in ("weight", "bias")]
+    for i in range(layers):
+        mine = own or (["filter.weight", "filter.bias"] if activation == "filter" and i else [])
+        names += [f"activations.{i}.{name}" for name in mine]
+    return [*names, "output.weight", "output.bias"]
+
+
+@pytest.mark.parametrize("prefix", ["", "geometry.mlp.", "_model.field.field.color_mlp."])
+def test_parameters_of_a_network_have_other_names_since_0_1(prefix):
+    for old, new in (
+        ("linears.10.bias", "layers.10.linear.bias"),
+        ("activations.2.phase", "layers.2.activation.phase"),
+        ("activations.2.filter.weight", "layers.2.filter.weight"),
+        ("output.weight", "output.weight"),
+    ):
+        assert parameter_name(prefix + old) == prefix + new
+        assert parameter_name(prefix + new) == prefix + new
+
+
+@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"])
+def test_a_network_reads_its_weights_by_the_names_of_0_1_and_optimisers_count_them_alike(activation, generator):
+    made = [CoordinateMLP(2, 1, hidden_features=4, activation=activation, generator=generator) for _ in range(2)]
+    parameters = dict(made[0].named_parameters())
+    old = {name: parameters[parameter_name(name)] for name in names_of_0_1(activation, 3)}
+    assert len(old) == len(parameters)
+    assert [id(p) for p in ordered_parameters(made[0])] == [id(p) for p in old.values()]
+    outer = torch.nn.Sequential(made[1])
+    outer.load_state_dict({f"0.{name}": value for name, value in old.items()})
+    for mine, theirs in zip(made[1].parameters(), made[0].parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_wrong_name_is_still_refused():
+    state = CoordinateMLP(2, 1, hidden_features=4).state_dict()
+    state["linears.7.weight"] = state.pop("layers.0.linear.weight")
+    with pytest.raises(
+        RuntimeError, match=r"Missing key.*layers.0.linear.weight(.|\n)*Unexpected.*layers.7.linear.weight"
+    ):
+        CoordinateMLP(2, 1, hidden_features=4).load_state_dict(state)
+
+
+def test_the_optimisers_of_a_run_of_version_0_1_keep_their_state_for_each_parameter():
+    (path,) = (OLD / "run").glob("*/*.ckpt")
+    saved = torch.load(path)
+    config = FieldConfig("hash", num_levels=4, log2_table_size=7, coordinate_scale=1.0, hidden_features=8)
+    config = dataclasses.replace(config, num_frequencies=3)
+    field = RadianceField(config, ColorConfig(hidden_features=8, hidden_layers=2, appearance_features=0))
+    prefix = "_model.field.field."
+    field.load_state_dict({k.removeprefix(prefix): v for k, v in saved["pipeline"].items() if k.startswith(prefix)})
+    groups = parameter_groups(field)
+    assert not groups.pop("first_layer")  # it reads the grid's features
+    optimizers = {RENAMED_GROUPS.get(name, name): state for name, state in saved["optimizers"].items()}
+    for name, parameters in groups.items():
+        state = optimizers[name]["state"]
+        assert len(state) == len(parameters)
+        for number, parameter in enumerate(parameters):
+            kept = [value for key, value in state[number].items() if key != "step"]
+            assert all(value.shape == parameter.shape for value in kept), (name, number)
 
 
 def test_a_radiance_field_of_version_0_1_is_evaluated(tmp_path):

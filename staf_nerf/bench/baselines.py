@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from staf_nerf.activations import FINER, STAF, Activation, Gaussian, ReLU, Sine
+from staf_nerf.activations import FINER, STAF, Gaussian, ReLU, Sine
 from staf_nerf.kernels import library, triton_is_here
+from staf_nerf.layers import Activation
 
 
 class EagerSine(Sine):
@@ -36,12 +37,9 @@ class EagerGaussian(Gaussian):
 class BroadcastSTAF(STAF):
     """STAF as in its published code: a tensor of shape (..., n, τ), then a sum."""
 
-    @property
-    def adds_bias(self) -> bool:
-        return False
+    after = Activation.after
 
-    def forward(self, z: Tensor, bias: Tensor | None = None) -> Tensor:
-        assert bias is None
+    def forward(self, z: Tensor) -> Tensor:
         return (self.amplitude * torch.sin(self.frequency * z[..., None] + self.phase)).sum(-1)
 
 

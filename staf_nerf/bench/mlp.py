@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -110,8 +109,7 @@ def make_step(
         activation=lambda layer: baseline.make(benchmark.width),
         generator=generator,
     ).to(benchmark.device)
-    layers = itertools.chain.from_iterable(zip(network.linears, network.activations, strict=True))
-    model = nn.Sequential(*layers, network.output) if torch_alone else network
+    model = _with_torch_alone(network) if torch_alone else network
     x = 2 * torch.rand(benchmark.batch, 2 if kind == "train" else 3, generator=generator).to(benchmark.device) - 1
     target = torch.rand(benchmark.batch, 3, generator=generator).to(benchmark.device)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
@@ -134,6 +132,16 @@ def make_step(
         optimizer.step()
 
     return train if kind == "train" else eikonal
+
+
+def _with_torch_alone(network: CoordinateMLP) -> nn.Sequential:
+    """Returns the same network, with the same parameters, with torch's own linear layers."""
+    parts: list[nn.Module] = []
+    for linear in [*(layer.linear for layer in network.layers), network.output]:
+        parts.append(nn.Linear(linear.in_features, linear.out_features, device="meta"))
+        parts[-1].weight, parts[-1].bias = linear.weight, linear.bias
+        parts += [layer.activation for layer in network.layers if layer.linear is linear]
+    return nn.Sequential(*parts)
 
 
 def time_scaling(benchmark: ScalingBenchmark) -> dict[str, Any]:

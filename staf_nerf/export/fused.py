@@ -94,7 +94,7 @@ def _sines(field: nn.Module) -> tuple[list[tuple[Floats, Floats]], tuple[Floats,
     network_of(field)  # refuses fields that cannot be exported
     if inner.mlp.skip:
         raise ValueError("tiny-cuda-nn does not support skip connections; use --to sine-safetensors")
-    if not len(inner.mlp.linears):
+    if not len(inner.mlp.layers):
         raise ValueError("tiny-cuda-nn needs at least 1 hidden layer, got 0")
     found: list[tuple[Floats, Floats]] = []
     for layer in encoding_layer(inner.encoding):
@@ -103,9 +103,9 @@ def _sines(field: nn.Module) -> tuple[list[tuple[Floats, Floats]], tuple[Floats,
             raise ValueError("for tiny-cuda-nn an encoding must not include the coordinates; use --to onnx")
         found.append((layer.weight, layer.bias + layer.sinusoids[2, 0]))
     sines = exact_sine_network(inner.mlp)
-    for linear, sigma in zip(sines.linears, sines.activations, strict=True):
-        omega: Any = sigma.omega
-        found.append((_numbers(omega * linear.weight), _numbers(omega * linear.bias)))  # pyright: ignore[reportOperatorIssue]
+    for layer in sines.layers:
+        omega, linear = layer.activation.omega, layer.linear
+        found.append((_numbers(omega * linear.weight), _numbers(omega * linear.bias)))
     return found, (_numbers(sines.output.weight), _numbers(sines.output.bias))
 
 

@@ -13,14 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from staf_nerf.activations import FINER, STAF, Gaussian, ReLU, Sinc, Sine
 from staf_nerf.encodings import Encoding, FourierFeatures, Identity
 from staf_nerf.fields import NeuralField, SignedDistanceField
 from staf_nerf.mlp import CoordinateMLP
@@ -38,11 +37,6 @@ SIGMAS: dict[str, Callable[[NDArray[np.float64], float], NDArray[np.float64]]] =
 """Activations without own parameters, in double precision."""
 SUPPORTED = "STAF, sine, FINER, Gaussian, sinc and ReLU"
 """Exported activations, for error messages."""
-REFUSED = {
-    "Gabor": "its values are complex, and the export formats have no complex weights",
-    "FourierFilter": "each of its layers reads the coordinates, which a list of layers cannot represent",
-}
-"""Reasons why an activation is not exported."""
 
 
 @dataclass(frozen=True)
@@ -194,33 +188,26 @@ def mlp_layers(mlp: CoordinateMLP) -> tuple[Layer, ...]:
     Raises:
         ValueError: If an activation cannot be exported.
     """
-    hidden: list[Any] = list(zip(mlp.linears, mlp.activations, strict=True))
-    layers = [
-        _layer(linear, sigma, index, straight=linear.out_features if mlp.skip and index else 0)
-        for index, (linear, sigma) in enumerate(hidden)
-    ]
+    if mlp.networks is not None:
+        raise ValueError(f"export needs a single network, got {mlp.networks} networks as one")
+    layers = [_layer(layer, index) for index, layer in enumerate(mlp.layers)]
     weight, bias = _numbers(mlp.output.weight), _numbers(mlp.output.bias)
     return (*layers, Layer(weight, bias, "none", len(bias)))
 
 
-def _layer(linear: nn.Linear, sigma: nn.Module, index: int, *, straight: int) -> Layer:
-    name = type(sigma).__name__
-    if name in REFUSED:
-        raise ValueError(f"activation must be one of {SUPPORTED}, got {name} in layer {index}: {REFUSED[name]}")
-    weight, bias = _numbers(linear.weight), _numbers(linear.bias)
-    if isinstance(sigma, STAF):
-        parts = [_numbers(p) for p in (sigma.amplitude, sigma.frequency, sigma.phase)]
-        sinusoids = np.stack([part if part.ndim == 2 else part[:, None] for part in parts])
-        return Layer(weight, bias, "fourier", straight, sinusoids)
-    if isinstance(sigma, Sine):
-        return Layer(weight, bias, "fourier", straight, np.array([1.0, sigma.omega, 0.0], np.float32).reshape(3, 1, 1))
-    if isinstance(sigma, FINER | Sinc):
-        return Layer(weight, bias, "finer" if isinstance(sigma, FINER) else "sinc", straight, scale=sigma.omega)
-    if isinstance(sigma, Gaussian):
-        return Layer(weight, bias, "gaussian", straight, scale=1.0 / sigma.width)
-    if isinstance(sigma, ReLU):
-        return Layer(weight, bias, "relu", straight)
-    raise ValueError(f"activation must be one of {SUPPORTED}, got {name} in layer {index}")
+def _layer(layer: Any, index: int) -> Layer:
+    weight, bias = _numbers(layer.linear.weight), _numbers(layer.linear.bias)
+    straight = len(bias) if layer.skip else 0
+    sinusoids = layer.activation.sinusoids()
+    if sinusoids is not None:
+        parts = [_numbers(values) for values in sinusoids]
+        columns = np.stack([part if part.ndim == 2 else part[:, None] for part in parts])
+        return Layer(weight, bias, "fourier", straight, columns)
+    formula = layer.activation.formula()
+    if isinstance(formula, str):
+        name = type(layer.activation).__name__
+        raise ValueError(f"activation must be one of {SUPPORTED}, got {name} in layer {index}: {formula}")
+    return Layer(weight, bias, cast(Kind, formula.name), straight, scale=formula.scale)
 
 
 def _numbers(tensor: torch.Tensor) -> Floats:

@@ -52,14 +52,14 @@ def sine_tensors(field: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
     inner: Any = field.geometry if isinstance(field, SignedDistanceField) else field
     sines = exact_sine_network(inner.mlp)
     tensors: dict[str, Tensor] = {}
-    for index, linear in enumerate(sines.linears):
-        tensors |= {f"layers.{index}.{name}": value for name, value in linear.named_parameters()}
+    for index, layer in enumerate(sines.layers):
+        tensors |= {f"layers.{index}.{name}": value for name, value in layer.linear.named_parameters()}
     tensors |= {f"output.{name}": value for name, value in sines.output.named_parameters()}
     include_input = None
     if isinstance(inner.encoding, FourierFeatures):
         tensors["encoding.frequencies"], include_input = inner.encoding.frequencies, inner.encoding.include_input
     about = {
-        "omega": [float(sigma.omega) for sigma in sines.activations],  # pyright: ignore[reportArgumentType]
+        "omega": [float(layer.activation.omega) for layer in sines.layers],
         "skip": sines.skip,
         "include_input": include_input,
         "sphere": None if sphere is None else asdict(sphere),

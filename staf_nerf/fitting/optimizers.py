@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -31,30 +31,44 @@ def parameter_groups(module: nn.Module) -> dict[str, list[nn.Parameter]]:
 
     Returns:
         "encoding": tables of hash grids. "first_layer": weights of layers that read coordinates. "hidden": real weight
-        matrices (n_out, n_in) of the other hidden layers. "activation": C, Ω and Φ. "network": all others.
+        matrices (..., n_out, n_in) of the other hidden layers, for Muon. "activation": C, Ω and Φ. "network": all
+        others.
     """
     names = ("encoding", "first_layer", "hidden", "activation", "network")
     groups: dict[str, list[nn.Parameter]] = {name: [] for name in names}
+    special: dict[nn.Parameter, str] = {}
+    for mlp in module.modules():
+        if isinstance(mlp, CoordinateMLP):
+            weights = [layer.linear.weight for layer in mlp.layers]
+            special |= dict.fromkeys((w for w in weights if not w.is_complex()), "hidden")
+            special |= dict.fromkeys(weights[: int(mlp.reads_coordinates)], "first_layer")
+    for owner, parameter in _owned_parameters(module):
+        kind = "encoding" if isinstance(owner, HashGrid) else "activation" if isinstance(owner, STAF) else "network"
+        groups[special.get(parameter, kind)].append(parameter)
+    return groups
+
+
+def ordered_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Returns the parameters in the order of optimisers' states: a network's linear maps, its activations, the rest."""
+    return [parameter for _, parameter in _owned_parameters(module)]
+
+
+def _owned_parameters(module: nn.Module) -> Iterator[tuple[nn.Module, nn.Parameter]]:
+    """Yields each parameter once, after the module that owns it. The order is that of states in files."""
     seen: set[nn.Parameter] = set()
     for child in module.modules():  # a network comes before its own layers
-        if isinstance(child, CoordinateMLP):
-            weights = [p for linear in child.linears for p in linear.parameters() if p.ndim == 2]
-            firsts = int(child.reads_coordinates)
-            kinds = {"first_layer": weights[:firsts], "hidden": [p for p in weights[firsts:] if not p.is_complex()]}
-        elif isinstance(child, HashGrid):
-            kinds = {"encoding": list(child.parameters())}
-        else:
-            kinds = {"activation" if isinstance(child, STAF) else "network": list(child.parameters(recurse=False))}
-        for kind, parameters in kinds.items():
-            groups[kind] += [p for p in parameters if p not in seen]
-            seen |= set(parameters)
-    return groups
+        owners = [layer.linear for layer in child.layers] if isinstance(child, CoordinateMLP) else [child]
+        for owner in owners:
+            for parameter in owner.parameters(recurse=False):
+                if parameter not in seen:
+                    seen.add(parameter)
+                    yield owner, parameter
 
 
 def first_layer_scales(module: nn.Module) -> list[float]:
     """Returns the frequency scale ω of each weight in the group "first_layer", in its order."""
-    networks = [m for m in module.modules() if isinstance(m, CoordinateMLP) and m.reads_coordinates and len(m.linears)]
-    return [network.activations[0].argument_scale for network in networks]  # pyright: ignore[reportReturnType]
+    networks = [m for m in module.modules() if isinstance(m, CoordinateMLP) and m.reads_coordinates and m.layers]
+    return [network.layers[0].activation.argument_scale for network in networks]
 
 
 def learning_rates(config: OptimizationConfig) -> dict[str, float]:

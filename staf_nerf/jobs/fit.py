@@ -366,5 +366,5 @@ def _refuse_failures(results: Sequence[Mapping[str, Any]]) -> None:
 
 def first_layer_omega(model: nn.Module) -> float | None:
     """Returns the initial frequency scale of the first layer in radians per unit, if its activation has one."""
-    activations = getattr(getattr(model, "mlp", None), "activations", [])
-    return getattr(activations[0], "omega", None) if len(activations) else None
+    layers = getattr(getattr(model, "mlp", None), "layers", [])
+    return getattr(layers[0].activation, "omega", None) if len(layers) else None

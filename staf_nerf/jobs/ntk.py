@@ -22,6 +22,7 @@ from staf_nerf.fields import NeuralField
 from staf_nerf.figures import kernels as kernel_figures
 from staf_nerf.files.image import read_image
 from staf_nerf.jobs.output import prepare_folder, write_page
+from staf_nerf.layers import LinearMap
 from staf_nerf.progress import Stages, peak_memory
 from staf_nerf.signals.raster import Raster
 from staf_nerf.tasks import find_task
@@ -145,7 +146,7 @@ def _from_file(path: Path) -> nn.Module:
         raise ValueError(f"{path} must hold the field of an image or a shape, got {found.config.task}")
     model: Any = copy.deepcopy(found.field)
     output = model.mlp.output
-    mean = nn.Linear(output.in_features, 1, dtype=output.weight.dtype)
+    mean = LinearMap(output.in_features, 1, dtype=output.weight.dtype)
     mean.weight, mean.bias = (nn.Parameter(p.detach().mean(0, keepdim=True)) for p in (output.weight, output.bias))
     model.mlp.output = mean
     return model

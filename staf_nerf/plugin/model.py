@@ -26,13 +26,13 @@ from torchmetrics.image import PeakSignalNoiseRatio
 from staf_nerf.activations import STAF
 from staf_nerf.config import ColorConfig, FieldConfig, RadianceConfig, SamplingConfig
 from staf_nerf.encodings import Implementation
-from staf_nerf.fitting.optimizers import parameter_groups
+from staf_nerf.fitting.optimizers import ordered_parameters, parameter_groups
 from staf_nerf.kernels.rays import distortion
 from staf_nerf.metrics.perceptual import load_lpips
 from staf_nerf.plugin.field import CubeContraction, ProposalField, StafField
 from staf_nerf.plugin.sampling import ProposalSampler, weights_of
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the checkpoint format. It is raised when an older version could not read a newer file."""
 
 STEPS_PER_HISTOGRAM = 100
@@ -153,7 +153,7 @@ class StafModel(NerfactoModel):
         return float(np.clip(warm, 1, sampling.proposal_update_every))
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
-        groups = {"proposal_networks": list(self.proposal_networks.parameters()), **parameter_groups(self.field)}
+        groups = {"proposal_networks": ordered_parameters(self.proposal_networks), **parameter_groups(self.field)}
         self.camera_optimizer.get_param_groups(param_groups=groups)
         return {name: parameters for name, parameters in groups.items() if parameters}
 

@@ -9,6 +9,7 @@ from typing import Any
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.viewer.viewer_elements import ViewerControl
 
+from staf_nerf.migrations import parameter_name
 from staf_nerf.plugin.model import FORMAT_VERSION
 
 
@@ -36,7 +37,7 @@ class StafPipeline(VanillaPipeline):
         Raises:
             ValueError: If the checkpoint is from another method or a newer version.
         """
-        state = {key.removeprefix("module."): value for key, value in loaded_state.items()}
+        state = {parameter_name(key.removeprefix("module.")): value for key, value in loaded_state.items()}
         version = state.get("_model.format_version")
         if version is None:
             raise ValueError("the checkpoint is not from a STAF method: it has no format version")
@@ -45,6 +46,7 @@ class StafPipeline(VanillaPipeline):
                 f"the checkpoint has format version {int(version)}, this version of staf_nerf reads up to "
                 f"{FORMAT_VERSION}: install a newer staf_nerf"
             )
+        state["_model.format_version"] = self.model.format_version  # what is saved next has the present names
         # The standard method loads what fits and silently leaves the rest at its initialisation.
         own = self.state_dict()
         odd = sorted(key for key in own.keys() ^ state.keys() if key.startswith("_model."))
@@ -55,7 +57,7 @@ class StafPipeline(VanillaPipeline):
                 "the checkpoint does not match this method and its configuration (was it trained by another method, on "
                 f"another capture, or with other sizes?): {len(odd)} parameters differ, for example {names}"
             )
-        super().load_pipeline(loaded_state, step)
+        super().load_pipeline(state, step)
 
 
 class _ViewerStart(ViewerControl):

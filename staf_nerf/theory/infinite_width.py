@@ -22,12 +22,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, overload
+from typing import Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
-from staf_nerf.activations import STAF
 from staf_nerf.initialization import Sinusoids
 from staf_nerf.mlp import CoordinateMLP
 from staf_nerf.theory.kronecker import sinusoids_of
@@ -74,7 +73,7 @@ class InfiniteWidthNetwork:
 
 
 def wide_network(mlp: CoordinateMLP) -> InfiniteWidthNetwork:
-    """Returns the distributions from which a network's weights are initialised, by its activations' `initialize_`.
+    """Returns the distributions from which a network's weights are initialised, by its activations' `bounds`.
 
     C, Ω and Φ are the present values. The present weights are not used.
 
@@ -87,26 +86,19 @@ def wide_network(mlp: CoordinateMLP) -> InfiniteWidthNetwork:
     """
     if mlp.skip:
         raise ValueError("mlp must have no skip connections, got skip=True")
-    linears, activations = list[Any](mlp.linears), list[Any](mlp.activations)
     layers = []
-    for number, (linear, sigma) in enumerate(zip(linears, activations, strict=True)):
-        sinusoids = Sinusoids(*(v.double().cpu() for v in sinusoids_of(sigma, number)))
+    for number, layer in enumerate(mlp.layers):
+        sinusoids = Sinusoids(*(v.double().cpu() for v in sinusoids_of(layer.activation, number)))
         if sinusoids.amplitude.ndim == 2:
             if any((values != values[:, :1]).any() for values in sinusoids):
                 raise ValueError(f"sinusoids must be equal for all neurons of a layer, they differ in layer {number}")
             sinusoids = Sinusoids(*(values[:, 0] for values in sinusoids))
-        bound = _weight_bound(sigma, linear.in_features, first=number == 0 and mlp.reads_coordinates)
-        layers.append(WideLayer(sinusoids, bound**2 / 3.0, 1.0 / (3.0 * linear.in_features)))
+        first = number == 0 and mlp.reads_coordinates
+        bounds = layer.activation.bounds(layer.linear.in_features, first=first)
+        layers.append(WideLayer(sinusoids, bounds.weight**2 / 3.0, bounds.bias**2 / 3.0))
     width = mlp.output.in_features
-    out = min(math.sqrt(6.0 / width) / activations[-1].omega, 1.0 / math.sqrt(width)) if layers else 0.0
+    out = mlp.layers[-1].activation.output_bound(width) if layers else 0.0
     return InfiniteWidthNetwork(tuple(layers), width, out**2 / 3.0)
-
-
-def _weight_bound(sigma: Any, inputs: int, *, first: bool) -> float:
-    """Returns k of the distribution U(-k, k); see `STAF.initialize_` and `initialization.siren_weight_`."""
-    if isinstance(sigma, STAF) and sigma.initialization in ("theorem", "published"):
-        return 1.0 / math.sqrt(inputs)
-    return 1.0 / inputs if first else math.sqrt(6.0 / inputs) / sigma.omega
 
 
 @overload

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from staf_nerf.activations import STAF, Sine
 from staf_nerf.initialization import Sinusoids, gain
+from staf_nerf.layers import Activation, Layer, LinearMap
 from staf_nerf.mlp import CoordinateMLP
 
 WELL_CONDITIONED = 0.05
@@ -46,39 +47,32 @@ def sine_network(mlp: CoordinateMLP) -> CoordinateMLP:
     Raises:
         ValueError: If an activation is neither `STAF` nor `Sine`.
     """
-    linears: list[nn.Linear] = []
-    omegas: list[float] = []
+    layers: list[Layer] = []
     read: Tensor = torch.ones(1)  # amplitudes of a layer's inputs
     constant: Tensor | None = None
     with torch.no_grad():
-        for layer, (linear, sigma) in enumerate(_layers(mlp)):
-            sinusoids, omega = sinusoids_of(sigma, layer), 1.0
-            if mlp.skip and layer:
+        for number, layer in enumerate(mlp.layers):
+            sinusoids, omega = sinusoids_of(layer.activation, number), 1.0
+            if layer.skip:
                 sinusoids, omega = _carrying(sinusoids)
-            linears.append(_spread(linear, read, constant, sinusoids, omega))
-            omegas.append(omega)
+            linear = _spread(layer.linear, read, constant, sinusoids, omega)
+            layers.append(Layer(linear, Sine(linear.out_features, omega=omega), skip=layer.skip))
             read = sinusoids.amplitude
-            constant = -(read * sinusoids.phase).sum(0) / omega if mlp.skip and layer else None
+            constant = -(read * sinusoids.phase).sum(0) / omega if layer.skip else None
         output = _spread(mlp.output, read, constant, None, 1.0)
-    activations = [Sine(linear.out_features, omega=omega) for linear, omega in zip(linears, omegas, strict=True)]
-    return _network(linears, activations, output, skip=mlp.skip)
+    return _network(layers, output)
 
 
-def sinusoids_of(sigma: nn.Module, layer: int = 0) -> Sinusoids:
+def sinusoids_of(sigma: Activation, layer: int = 0) -> Sinusoids:
     """Returns C, Ω and Φ of an activation, (τ,) or (τ, n), detached. A `Sine` has one sinusoid.
 
     Raises:
-        ValueError: If the activation is neither `STAF` nor `Sine`.
+        ValueError: If the activation is no sum of sinusoids.
     """
-    if isinstance(sigma, STAF):
-        return Sinusoids(sigma.amplitude.detach(), sigma.frequency.detach(), sigma.phase.detach())
-    if isinstance(sigma, Sine):
-        return Sinusoids(torch.ones(1), torch.tensor([sigma.omega], dtype=torch.float64), torch.zeros(1))
-    raise ValueError(f"activations must be STAF or Sine, got {type(sigma).__name__} in layer {layer}")
-
-
-def _layers(mlp: CoordinateMLP) -> list[tuple[Any, Any]]:
-    return list(zip(mlp.linears, mlp.activations, strict=True))
+    sinusoids = sigma.sinusoids()
+    if sinusoids is None:
+        raise ValueError(f"activations must be STAF or Sine, got {type(sigma).__name__} in layer {layer}")
+    return Sinusoids(*(values.detach() for values in sinusoids))
 
 
 def _columns(values: Tensor, like: Tensor, size: int) -> Tensor:
@@ -89,8 +83,8 @@ def _columns(values: Tensor, like: Tensor, size: int) -> Tensor:
 
 def _spread(
     linear: Any, amplitude: Tensor, constant: Tensor | None, sinusoids: Sinusoids | None, omega: float
-) -> nn.Linear:
-    """Returns the linear layer from sines with those amplitudes to the arguments of the next sinusoids, divided by ω.
+) -> LinearMap:
+    """Returns the linear map from sines with those amplitudes to the arguments of the next sinusoids, divided by ω.
 
     `constant`, () or (m,), is added to the features. Without sinusoids the layer returns its own result.
     """
@@ -106,8 +100,8 @@ def _spread(
     return _linear(wide, bias)
 
 
-def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+def _linear(weight: Tensor, bias: Tensor) -> LinearMap:
+    linear = LinearMap(weight.shape[1], weight.shape[0], device="meta")
     linear.weight, linear.bias = nn.Parameter(weight.detach().clone()), nn.Parameter(bias.detach().clone())
     return linear
 
@@ -124,14 +118,11 @@ def _carrying(sinusoids: Sinusoids) -> tuple[Sinusoids, float]:
     return Sinusoids(*(torch.cat([old, torch.stack(new)]) for old, new in zip(sinusoids, added, strict=True))), 1.0
 
 
-def _network(
-    linears: Sequence[nn.Linear], activations: Sequence[nn.Module], output: nn.Linear, *, skip: bool = False
-) -> CoordinateMLP:
+def _network(layers: Sequence[Layer], output: LinearMap) -> CoordinateMLP:
     """Returns a coordinate network of those layers, whose widths may differ."""
-    inputs = (linears[0] if linears else output).in_features
-    network = CoordinateMLP(inputs, output.out_features, hidden_layers=0, skip=skip)
-    network.linears.extend(linears)
-    network.activations.extend(activations)
+    inputs = (layers[0].linear if layers else output).in_features
+    network = CoordinateMLP(inputs, output.out_features, hidden_layers=0)
+    network.layers.extend(layers)
     network.output = output
     return network
 
@@ -167,48 +158,47 @@ def staf_from_sine(
     counts = _check_network(network, num_frequencies)
     dtype, device = network.output.weight.dtype, network.output.weight.device
     tolerance = 1e4 * torch.finfo(dtype).eps if tolerance is None else tolerance
-    weights = [*map(_effective, network.linears, network.activations), network.output.weight.detach().double()]
+    weights = [*map(_effective, network.layers), network.output.weight.detach().double()]
     factors = [
         _factor(weight, before, after, sharing == "neuron", tolerance, place)
         for place, (weight, before, after) in enumerate(zip(weights, (1, *counts), (*counts, 1), strict=True))
     ]
-    linears, found = [], []
-    for layer, (linear, sigma) in enumerate(_layers(network)):
-        frequency, weight, _ = factors[layer]
-        amplitude = factors[layer + 1][2]
+    layers = []
+    for number, layer in enumerate(network.layers):
+        frequency, weight, _ = factors[number]
+        amplitude = factors[number + 1][2]
         scale = omega / gain(amplitude, frequency)
         scale = torch.where(scale.isfinite(), scale, torch.ones_like(scale))
-        argument = (sigma.omega * linear.bias.detach().double()).reshape(counts[layer], -1)
-        bias, phase = _factor_bias(argument, frequency, tolerance, layer, shared=sharing == "layer")
-        linears.append(_linear((weight / scale[:, None]).to(dtype), (bias / scale).to(dtype)))
-        found.append((amplitude, frequency * scale, phase))
-    activations = [_staf(values, sharing, omega, dtype) for values in found]
+        argument = (layer.activation.omega * layer.linear.bias.detach().double()).reshape(counts[number], -1)
+        bias, phase = _factor_bias(argument, frequency, tolerance, number, shared=sharing == "layer")
+        linear = _linear((weight / scale[:, None]).to(dtype), (bias / scale).to(dtype))
+        layers.append(Layer(linear, _staf((amplitude, frequency * scale, phase), sharing, omega, dtype)))
     output = _linear(factors[-1][1].to(dtype), network.output.bias.detach())
-    return _network(linears, activations, output).to(device)
+    return _network(layers, output).to(device)
 
 
 def _check_network(network: CoordinateMLP, num_frequencies: int | Sequence[int]) -> list[int]:
     """Checks the arguments and returns τ of each layer."""
-    layers = len(network.linears)
+    layers = len(network.layers)
     counts = [num_frequencies] * layers if isinstance(num_frequencies, int) else list(num_frequencies)
     if len(counts) != layers or any(count < 1 for count in counts):
         raise ValueError(f"num_frequencies must be a number >= 1 or {layers} of them, got {num_frequencies}")
     if network.skip:
         raise ValueError("network must have no skip connections, got skip=True")
-    for layer, ((linear, sigma), count) in enumerate(zip(_layers(network), counts, strict=True)):
+    for number, (layer, count) in enumerate(zip(network.layers, counts, strict=True)):
+        sigma, width = layer.activation, layer.linear.out_features
         if not isinstance(sigma, Sine):
-            raise ValueError(f"activations must be Sine, got {type(sigma).__name__} in layer {layer}")
-        if linear.out_features % count:
+            raise ValueError(f"activations must be Sine, got {type(sigma).__name__} in layer {number}")
+        if width % count:
             raise ValueError(
-                f"num_frequencies must divide the width of its layer, got {count} for {linear.out_features} "
-                f"sines in layer {layer}"
+                f"num_frequencies must divide the width of its layer, got {count} for {width} sines in layer {number}"
             )
     return counts
 
 
-def _effective(linear: Any, sigma: Any) -> Tensor:
-    """Returns the weights times the ω of the following sine, in float64."""
-    return sigma.omega * linear.weight.detach().double()
+def _effective(layer: Any) -> Tensor:
+    """Returns the weights of a layer times the ω of its sine, in float64."""
+    return layer.activation.omega * layer.linear.weight.detach().double()
 
 
 def _factor(

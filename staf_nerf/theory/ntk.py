@@ -93,10 +93,11 @@ def empirical_ntk(
 ) -> Tensor | KernelParts:
     """Computes the exact tangent kernel of a network at its present parameters.
 
-    A `CoordinateMLP`, or a `NeuralField` whose encoding has no parameters, is processed layer by layer, with n·m
-    numbers in memory for each part. Any other module is processed by `torch.func` in pairs of blocks of `chunk`
-    gradients: twice `chunk` times the number of parameters must fit into memory. Use float64 for small eigenvalues,
-    because they vanish below the rounding error of the largest one.
+    A `CoordinateMLP` is processed layer by layer, with n·m numbers in memory for each part. So is a `NeuralField` whose
+    encoding has no parameters. Any other module, and a network whose activations have parameters besides those of STAF,
+    is processed by `torch.func` in pairs of blocks of `chunk` gradients: twice `chunk` times the number of parameters
+    must fit into memory. Use float64 for small eigenvalues, because they vanish below the rounding error of the largest
+    one.
 
     Args:
         model: Maps (..., d) to (..., k). Frozen parameters are included.
@@ -157,8 +158,11 @@ def ntk_spectrum(kernel: Tensor) -> Spectrum:
 
 def _has_layers(model: nn.Module) -> bool:
     if isinstance(model, NeuralField):
-        return not any(True for _ in model.encoding.parameters())
-    return isinstance(model, CoordinateMLP)
+        return not list(model.encoding.parameters()) and _has_layers(model.mlp)
+    if not isinstance(model, CoordinateMLP):
+        return False
+    activations = [layer.activation for layer in model.layers]
+    return all(isinstance(sigma, STAF) or not list(sigma.parameters()) for sigma in activations)
 
 
 class _Factor(NamedTuple):
@@ -230,26 +234,25 @@ def _factors(model: Any, x: Tensor) -> list[_Factor]:
     return [*found, *(_Factor(name, b) for (_, name), b in shared.items())]
 
 
-def _trace(mlp: Any, x: Tensor) -> tuple[list[_Step], Tensor]:
+def _trace(mlp: CoordinateMLP, x: Tensor) -> tuple[list[_Step], Tensor]:
     """Runs a forward pass and returns its steps and its result (n, k)."""
-    steps: list[_Step] = []
-
-    def linear(layer: Any, read: Tensor) -> Tensor:
-        z = layer(read)
-        read = read.detach()
-        steps.append(_Step(z, lambda b: [_Factor("weights", b, read), _Factor("biases", b)]))
-        return z
-
     with torch.enable_grad():
-        x = hidden = x.detach().requires_grad_()  # needed to differentiate through frozen layers
-        for number, (layer, sigma) in enumerate(zip(mlp.linears, mlp.activations, strict=True)):
-            z = linear(layer, hidden)
-            value = sigma(z, linear(sigma.filter, x)) if sigma.reads_input else sigma(z)
-            if isinstance(sigma, STAF):
-                steps.append(_Step(value, _sinusoid_factors(sigma, z.detach()), sigma))
-            hidden = value + z if mlp.skip and number else value
-        result = linear(mlp.output, hidden)
+        x = x.detach().requires_grad_()  # needed to differentiate through frozen layers
+        traces, result = mlp.trace(x)
+    steps: list[_Step] = []
+    for layer, trace in zip(mlp.layers, traces, strict=True):
+        steps += [_linear_step(z, read) for read, z in trace.maps]
+        if isinstance(layer.activation, STAF):
+            z = trace.maps[-1][1].detach()
+            steps.append(_Step(trace.values, _sinusoid_factors(layer.activation, z), layer.activation))
+    steps.append(_linear_step(result, traces[-1].output if traces else x))
     return steps, result.real if result.is_complex() else result
+
+
+def _linear_step(z: Tensor, read: Tensor) -> _Step:
+    """Returns the step of a linear map with that output and input."""
+    read = read.detach()
+    return _Step(z, lambda b: [_Factor("weights", b, read), _Factor("biases", b)])
 
 
 def _sinusoid_factors(sigma: STAF, z: Tensor) -> Callable[[Tensor], list[_Factor]]:

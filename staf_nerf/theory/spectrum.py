@@ -65,7 +65,7 @@ def frequency_support(
             frequencies.
     """
     plain = sine_network(mlp)
-    if not len(plain.linears):
+    if not len(plain.layers):
         raise ValueError("mlp must have at least one hidden layer, got hidden_layers=0")
     if order is not None and order < 0:
         raise ValueError(f"order must be >= 0, got {order}")
@@ -78,7 +78,7 @@ def frequency_support(
 
 def first_frequencies(mlp: CoordinateMLP) -> Tensor:
     """Returns the distinct, nonzero frequencies of the first layer, Ωᵢ times a row of W: (N, d), float64."""
-    rows = _weight(sine_network(mlp).linears[0])
+    rows = _weight(sine_network(mlp).layers[0].linear)
     size = rows.abs().max().item()
     found = _distinct(rows, size)
     return found[found.abs().amax(1) > RESOLUTION * size]
@@ -146,16 +146,16 @@ def _weight(linear: Any) -> Tensor:
 
 def _majorant(plain: Any) -> Tensor:
     """Returns R(r) at each of `RADII` for the largest output, infinite on overflow."""
-    moving = (_weight(plain.linears[0]) != 0.0).any(1)
+    moving = (_weight(plain.layers[0].linear) != 0.0).any(1)
     held = torch.where(moving, RADII[:, None], 0.0)
-    for layer in range(1, len(plain.linears)):
-        argument = held @ _weight(plain.linears[layer]).abs().T
-        held = torch.expm1(abs(plain.activations[layer].omega) * argument) + (argument if plain.skip else 0.0)
+    for layer in plain.layers[1:]:
+        argument = held @ _weight(layer.linear).abs().T
+        held = torch.expm1(abs(layer.activation.omega) * argument) + (argument if layer.skip else 0.0)
     return (held @ _weight(plain.output).abs().T).amax(1).nan_to_num(math.inf, math.inf)
 
 
 def _remainder(plain: Any, order: int) -> float:
-    if len(plain.linears) == 1 and order >= 1:
+    if len(plain.layers) == 1 and order >= 1:
         return 0.0
     return float((_majorant(plain) / RADII ** (order + 1)).min())
 
@@ -164,7 +164,7 @@ def _order_below(plain: Any, threshold: float) -> int:
     """Returns the lowest order whose remainder is below the threshold."""
     if threshold <= 0.0:
         raise ValueError(f"threshold must be positive, got {threshold}")
-    if len(plain.linears) == 1:
+    if len(plain.layers) == 1:
         return 1
     least = float(((_majorant(plain) / threshold).log() / RADII.log()).min())
     if math.isinf(least):

@@ -30,16 +30,8 @@ def outputs_over_draws(initialization: Initialization, num_frequencies: int, z: 
 
 def layer_outputs(mlp: CoordinateMLP, x: Tensor) -> list[Tensor]:
     """Returns the outputs (n, width) of each hidden layer at x (n, d)."""
-    found: list[Tensor] = []
-    layers: Any = zip(mlp.linears, mlp.activations, strict=True)
     with torch.no_grad():
-        hidden = x
-        for number, (linear, sigma) in enumerate(layers):
-            z = linear(hidden)
-            value = sigma(z, sigma.filter(x)) if sigma.reads_input else sigma(z)
-            hidden = value + z if mlp.skip and number else value
-            found.append(hidden)
-    return found
+        return [layer.output for layer in mlp.trace(x)[0]]
 
 
 def variances_within(

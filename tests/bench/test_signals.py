@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from skimage import data as pictures
 
+from staf_nerf.activations import ACTIVATIONS
 from staf_nerf.bench import report, signals
 from staf_nerf.bench.sweep import changed, run_missing
 from staf_nerf.config import ImageConfig
@@ -35,7 +36,7 @@ def photos(tmp_path):
     return tuple(files)
 
 
-@pytest.mark.parametrize("activation", ["staf", "sine", "finer", "gaussian", "gabor", "sinc", "filter", "relu"])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_every_activation_gets_the_width_that_has_the_wanted_weights(activation):
     config = signals.configuration("image", f"image+{activation}", 198_915)
     assert signals.count_weights(config) == pytest.approx(198_915, rel=0.01)

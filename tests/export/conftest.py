@@ -69,7 +69,7 @@ def shape(kind: str = "staf", *, sphere: bool = True, **options: Any) -> Any:
 @torch.no_grad()
 def spread(mlp: Any, size: float, inputs: int = 2) -> None:
     """Scales the last layer so that the values have mean 0 and that standard deviation."""
-    read = mlp.linears[0].in_features if len(mlp.linears) else mlp.output.in_features
+    read = mlp.layers[0].linear.in_features if len(mlp.layers) else mlp.output.in_features
     x = 2 * torch.rand(4096, read, generator=torch.Generator().manual_seed(1)) - 1
     values = mlp(x)
     mlp.output.weight *= size / values.std(0, keepdim=True).T

@@ -8,6 +8,8 @@ import torch
 from staf_nerf.config import FieldConfig
 from staf_nerf.export.network import network_of
 from staf_nerf.fields import NeuralField
+from staf_nerf.layers import Activation
+from staf_nerf.mlp import CoordinateMLP
 from tests.export.conftest import KINDS, image, shape
 
 
@@ -41,6 +43,27 @@ def test_a_signed_distance_keeps_its_sphere():
 def test_what_is_no_list_of_layers_is_refused_with_a_reason(options, reason):
     with pytest.raises(ValueError, match=reason):
         network_of(NeuralField(2, 3, FieldConfig(**options)))
+
+
+class Triangle(Activation):
+    """An activation of a user's own, which no export format has."""
+
+    def forward(self, z):
+        return torch.asin(torch.sin(z))
+
+
+def test_an_activation_without_a_formula_is_refused():
+    field = NeuralField(2, 3, FieldConfig(hidden_features=4))
+    field.mlp = CoordinateMLP(2, 3, hidden_features=4, activation=lambda layer: Triangle())
+    with pytest.raises(ValueError, match=r"got Triangle in layer 0: the export formats do not have its formula"):
+        network_of(field)
+
+
+def test_several_networks_as_one_are_refused():
+    field = NeuralField(2, 3, FieldConfig(hidden_features=4))
+    field.mlp = CoordinateMLP.stack([field.mlp, field.mlp])
+    with pytest.raises(ValueError, match="export needs a single network, got 2 networks as one"):
+        network_of(field)
 
 
 def test_a_module_that_is_no_field_is_refused():

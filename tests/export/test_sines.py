@@ -98,7 +98,7 @@ def test_a_constant_neuron_stays_one_through_all_layers(tmp_path):
     """A network whose weights are zero is its last bias: it arrives through the constant neuron alone."""
     field = image("sine").field
     with torch.no_grad():
-        for linear in [*field.mlp.linears, field.mlp.output]:
+        for linear in [*(layer.linear for layer in field.mlp.layers), field.mlp.output]:
             linear.weight.zero_()
     (tmp_path / "fused.safetensors").write_bytes(fused_file(field))
     found = by_tiny_cuda_nn(*read_fused(tmp_path / "fused.safetensors"), np.zeros((1, 2)))

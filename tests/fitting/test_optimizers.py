@@ -24,14 +24,14 @@ def test_groups_hold_every_parameter_once():
     assert sorted(listed) == sorted(id(p) for p in field.parameters())
     assert [p.shape for p in groups["encoding"]] == [field.geometry.encoding.table.shape]
     assert len(groups["activation"]) == 3 * 3  # C, Ω and Φ of one density and two colour layers
-    linears = [*field.geometry.mlp.linears, *field.color_mlp.linears]
+    linears = [layer.linear for layer in [*field.geometry.mlp.layers, *field.color_mlp.layers]]
     assert {id(p) for p in groups["hidden"]} == {id(linear.weight) for linear in linears}
     assert not groups["first_layer"]  # it reads the grid's features
 
 
 def test_weights_that_read_coordinates_are_a_group_of_their_own():
     mlp = CoordinateMLP(2, 1, hidden_features=4, hidden_layers=3)
-    first, *others = mlp.linears
+    first, *others = (layer.linear for layer in mlp.layers)
     groups = parameter_groups(mlp)
     assert [id(p) for p in groups["first_layer"]] == [id(first.weight)]
     assert [id(p) for p in groups["hidden"]] == [id(linear.weight) for linear in others]
@@ -49,10 +49,12 @@ def test_complex_weights_are_no_matrices_for_muon():
 def test_weights_that_read_coordinates_turn_phases_at_one_rate_whatever_the_frequency(activation, scale):
     model = NeuralField(1, 1, FieldConfig(hidden_features=8, hidden_layers=2, activation=activation, first_omega=10.0))
     _, adam = make_optimizers(model, dataclasses.replace(STEPS, first_layer_learning_rate=0.5))
-    (rate,) = [g["lr"] for g in adam.param_groups if g["params"][0] is model.mlp.linears[0].weight]
+    (rate,) = [g["lr"] for g in adam.param_groups if g["params"][0] is model.mlp.layers[0].linear.weight]
     assert rate == pytest.approx(0.5 / scale)
     encoded = NeuralField(1, 1, FieldConfig(hidden_features=8, hidden_layers=2, encoding="octaves"))
-    assert any(p is encoded.mlp.linears[0].weight for p in make_optimizers(encoded, STEPS)[0].param_groups[0]["params"])
+    assert any(
+        p is encoded.mlp.layers[0].linear.weight for p in make_optimizers(encoded, STEPS)[0].param_groups[0]["params"]
+    )
 
 
 def test_adam_can_take_the_matrices_too():

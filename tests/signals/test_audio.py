@@ -74,7 +74,7 @@ def test_the_same_sound_has_no_error():
 def test_the_first_layer_s_frequency_is_the_same_in_hertz_for_any_length():
     for samples in (1000, 50_000):
         track = Track(samples, 1, 44100, 1.0)
-        omega = audio_field(AudioConfig(bandwidth=0.01), track).mlp.activations[0].omega
+        omega = audio_field(AudioConfig(bandwidth=0.01), track).mlp.layers[0].activation.omega
         seconds_per_unit = samples / 44100 / 2
         assert omega / (2 * math.pi) / seconds_per_unit == pytest.approx(0.01 * 22050)
 

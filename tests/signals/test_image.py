@@ -204,7 +204,7 @@ def test_the_first_layer_s_frequency_follows_the_number_of_pixels():
     assert image_field_config(config, raster.scaled(2.0)).first_omega == pytest.approx(0.2 * 50 * math.pi * 2)
     fixed = ImageConfig(bandwidth=0.0, field=FieldConfig(first_omega=7.0))
     assert image_field_config(fixed, raster).first_omega == 7.0
-    weights = image_field(config, raster, generator=torch.Generator().manual_seed(0)).mlp.linears[0].weight
+    weights = image_field(config, raster, generator=torch.Generator().manual_seed(0)).mlp.layers[0].linear.weight
     assert 0.45 < float(weights.abs().max()) <= 0.5
 
 

@@ -106,6 +106,10 @@ def error(found, expected):
     return ((found - expected).square().mean() / expected.square().mean()).sqrt().item()
 
 
+def _own(mlp):
+    return [p for layer in mlp.layers for p in layer.activation.parameters()]
+
+
 def networks(width, count, generator, sinusoids=(), **options):
     """Draws of a network with two hidden layers, of one choice of Fourier sums."""
     for _ in range(count):
@@ -114,7 +118,7 @@ def networks(width, count, generator, sinusoids=(), **options):
             generator=generator, **options,
         ).double()  # fmt: skip
         with torch.no_grad():
-            for parameter, values in zip(mlp.activations.parameters(), sinusoids, strict=False):
+            for parameter, values in zip(_own(mlp), sinusoids, strict=False):
                 parameter.copy_(values)
         yield mlp
 
@@ -132,7 +136,7 @@ def test_wide_networks_come_near_as_one_over_the_root_of_the_width(part, options
     x, errors = points(16, generator), []
     widths = (64, 256, 1024, 4096) if part == "linear" and not options else (64, 256, 1024)
     (first,) = networks(8, 1, generator, **options)
-    fixed = [] if "sharing" in options else [p.detach().clone() for p in first.activations.parameters()]
+    fixed = [] if "sharing" in options else [p.detach().clone() for p in _own(first)]
     for width in widths:
         squares = []
         for mlp in networks(width, {4096: 4, 1024: 12}.get(width, 40), generator, fixed, **options):
@@ -172,7 +176,7 @@ def test_the_variances_that_are_read_are_those_of_the_weights(options, generator
     mlp = CoordinateMLP(3, 1, hidden_features=600, hidden_layers=2, generator=generator, **options)
     network = wide_network(mlp)
     read = [*((layer.weight_variance, layer.bias_variance) for layer in network.layers), (network.output_variance, 0.0)]
-    for linear, (weight, bias) in zip([*mlp.linears, mlp.output], read, strict=True):
+    for linear, (weight, bias) in zip([*(layer.linear for layer in mlp.layers), mlp.output], read, strict=True):
         # The deviation of the mean of N squares of uniform numbers is 0.9 / √N of it: 600 of them, 4 deviations.
         assert linear.weight.square().mean().item() == pytest.approx(weight, rel=0.15)
         assert linear.bias.square().mean().item() == pytest.approx(bias, rel=0.15)

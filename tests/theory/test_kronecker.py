@@ -54,19 +54,19 @@ def test_the_sine_network_is_the_same_function(layers, sharing, skip, generator)
 def test_each_layer_may_have_its_own_number_of_sinusoids_and_plain_sines_count_as_one(skip, generator):
     mlp = of_several_counts(generator, skip=skip)
     plain = sine_network(mlp)
-    assert [linear.out_features for linear in plain.linears] == [18, 6, 24 if skip else 12]
+    assert [layer.linear.out_features for layer in plain.layers] == [18, 6, 24 if skip else 12]
     assert_same_function(plain, mlp, coordinates(generator, 3))
 
 
 def test_a_skip_whose_slopes_vanish_is_carried_by_two_sinusoids_that_cancel(generator):
     mlp = network(generator, skip=True)
     with torch.no_grad():
-        for sigma in mlp.activations:
+        for sigma in [layer.activation for layer in mlp.layers]:
             sigma.frequency -= (
                 (sigma.amplitude * sigma.frequency).sum() / sigma.amplitude.square().sum() * (sigma.amplitude)
             )
     plain = sine_network(mlp)
-    assert [linear.out_features // 6 for linear in plain.linears] == [5, 7, 7]
+    assert [layer.linear.out_features // 6 for layer in plain.layers] == [5, 7, 7]
     assert_same_function(plain, mlp, coordinates(generator))
 
 
@@ -84,15 +84,15 @@ def test_a_trained_network_is_the_same_function(generator):
 def test_its_weights_are_the_papers_kronecker_products(generator):
     mlp = network(generator, layers=2)
     plain = sine_network(mlp)
-    (c1, w1, p1), (c2, w2, p2) = ((s.amplitude, s.frequency, s.phase) for s in mlp.activations)
-    first, second = mlp.linears
+    (c1, w1, p1), (c2, w2, p2) = (layer.activation.sinusoids() for layer in mlp.layers)
+    first, second = (layer.linear for layer in mlp.layers)
     one = torch.ones(6, dtype=torch.float64)
     expected = [
         (torch.kron(w1[:, None], first.weight), torch.kron(w1, first.bias) + torch.kron(p1, one)),
         (torch.kron(torch.outer(w2, c1), second.weight), torch.kron(w2, second.bias) + torch.kron(p2, one)),
         (torch.kron(c2[None], mlp.output.weight), mlp.output.bias),
     ]
-    for linear, (weight, bias) in zip([*plain.linears, plain.output], expected, strict=True):
+    for linear, (weight, bias) in zip([*(layer.linear for layer in plain.layers), plain.output], expected, strict=True):
         torch.testing.assert_close(linear.weight, weight)
         torch.testing.assert_close(linear.bias, bias)
 
@@ -104,7 +104,7 @@ def test_it_has_the_stated_number_of_parameters_and_shares_none(generator):
     wide = count * n
     expected = (d + 1) * wide + (layers - 1) * (wide + 1) * wide + (wide + 1) * k
     assert sum(p.numel() for p in plain.parameters()) == expected
-    assert all(isinstance(sigma, Sine) and sigma.omega == 1.0 for sigma in plain.activations)
+    assert all(isinstance(sigma, Sine) and sigma.omega == 1.0 for sigma in (layer.activation for layer in plain.layers))
     with torch.no_grad():
         plain.output.bias += 1.0
     assert mlp.output.bias.data_ptr() != plain.output.bias.data_ptr()
@@ -131,7 +131,9 @@ def test_the_way_back_finds_a_staf_network_of_the_same_function(layers, sharing,
     mlp = network(generator, layers=layers, sharing=sharing)
     plain = sine_network(mlp)
     found = staf_from_sine(plain, 5, sharing="neuron" if sharing == "neuron" else "layer")
-    assert all(isinstance(sigma, STAF) and sigma.num_frequencies == 5 for sigma in found.activations)
+    assert all(
+        isinstance(sigma, STAF) and sigma.num_frequencies == 5 for sigma in (layer.activation for layer in found.layers)
+    )
     assert_same_function(found, mlp, coordinates(generator))
     assert_same_function(sine_network(found), plain, coordinates(generator))
 
@@ -139,13 +141,13 @@ def test_the_way_back_finds_a_staf_network_of_the_same_function(layers, sharing,
 def test_the_way_back_takes_one_number_of_sinusoids_a_layer(generator):
     mlp = of_several_counts(generator)
     found = staf_from_sine(sine_network(mlp), [3, 1, 2], sharing="neuron")
-    assert [sigma.num_frequencies for sigma in found.activations] == [3, 1, 2]
+    assert [layer.activation.num_frequencies for layer in found.layers] == [3, 1, 2]
     assert_same_function(found, mlp, coordinates(generator, 3))
 
 
 def test_the_way_back_spends_the_freedoms_as_it_says(generator):
     found = staf_from_sine(sine_network(network(generator)), 5, omega=7.0)
-    for linear, sigma in zip(found.linears, found.activations, strict=True):
+    for linear, sigma in [(layer.linear, layer.activation) for layer in found.layers]:
         assert sigma.amplitude.square().sum().item() == pytest.approx(1.0)
         assert sigma.amplitude[sigma.amplitude.abs().argmax()] > 0
         assert sigma.frequency[sigma.frequency.abs().argmax()] > 0
@@ -163,7 +165,7 @@ def test_any_sine_network_is_a_staf_network_of_one_sinusoid(generator):
 def test_a_network_without_the_structure_is_refused(name, structure, generator):
     plain = sine_network(network(generator))
     with torch.no_grad():
-        getattr(plain.linears[1], name)[3] += 0.01
+        getattr(plain.layers[1].linear, name)[3] += 0.01
     with pytest.raises(ValueError, match=f"network must {structure} .* in linear layer 1, but deviates"):
         staf_from_sine(plain, 5)
     staf_from_sine(plain, 5, tolerance=1.0)

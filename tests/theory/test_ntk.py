@@ -5,6 +5,7 @@ import torch
 
 from staf_nerf import CoordinateMLP, FieldConfig, NeuralField, SignedDistanceField, empirical_ntk, ntk_spectrum
 from staf_nerf.activations import ACTIVATIONS, STAF
+from staf_nerf.layers import Activation
 from staf_nerf.theory.ntk import NAMES, KernelParts
 
 ROUNDING = {"atol": 1e-8, "rtol": 1e-10}
@@ -62,6 +63,25 @@ def test_every_activations_kernel_is_that_of_gradients_one_by_one(activation, sk
     x, y = points(4, generator), points(3, generator)
     expected = by_loops(mlp, x, y)
     assert_parts(empirical_ntk(mlp, x, y, outputs="full", parts=True), expected)
+
+
+class Scaled(Activation):
+    """An activation with a parameter of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.height = torch.nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, z):
+        return self.height * torch.tanh(z)
+
+
+def test_the_kernel_counts_the_parameters_of_any_activation(generator):
+    mlp = CoordinateMLP(
+        2, 2, hidden_features=5, hidden_layers=2, activation=lambda layer: Scaled(), generator=generator
+    ).double()
+    x = points(4, generator)
+    assert_parts(empirical_ntk(mlp, x, outputs="full", parts=True), by_loops(mlp, x, x))
 
 
 @pytest.mark.parametrize("sharing", ["layer", "neuron", "network"])

@@ -23,10 +23,10 @@ def periodic(generator, layers, *, skip=False, scale=1.0, rows=(1.0, 3.0), frequ
         activation=lambda layer: STAF(2, num_frequencies=2, omega=1.0, initialization="theorem", generator=generator),
     ).double()  # fmt: skip
     with torch.no_grad():
-        mlp.linears[0].weight.copy_(torch.tensor(rows)[:, None])
-        mlp.activations[0].frequency.copy_(torch.tensor(frequency))
+        mlp.layers[0].linear.weight.copy_(torch.tensor(rows)[:, None])
+        mlp.layers[0].activation.frequency.copy_(torch.tensor(frequency))
         mlp.output.bias.fill_(0.5)
-        for linear in mlp.linears[1:]:
+        for linear in [layer.linear for layer in mlp.layers[1:]]:
             linear.weight *= scale
     return mlp
 
@@ -96,8 +96,8 @@ def test_the_remainder_bounds_what_is_not_listed_of_a_network_of_usual_weights(g
 
 def test_amplitudes_of_two_layers_are_products_of_bessel_functions(generator):
     mlp = periodic(generator, 2, scale=0.5)
-    (c1, w1, p1), (c2, w2, p2) = ([v.tolist() for v in (s.amplitude, s.frequency, s.phase)] for s in mlp.activations)
-    first, second = mlp.linears
+    (c1, w1, p1), (c2, w2, p2) = ([v.tolist() for v in layer.activation.sinusoids()] for layer in mlp.layers)
+    first, second = (layer.linear for layer in mlp.layers)
     places = list(itertools.product((0, 1), (0, 1)))
     frequencies = [round(w1[i] * first.weight[k, 0].item()) for i, k in places]
     phases = [w1[i] * first.bias[k].item() + p1[i] for i, k in places]
