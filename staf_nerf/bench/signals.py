@@ -194,7 +194,7 @@ class _Job:
         steps = int(cell["amount"])
         if cell["budget"] == "seconds":
             steps = max(round(cell["amount"] / self.times[cell["method"]]["median"]), 1)
-        config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, steps=steps, minutes=0.0))
+        config = dataclasses.replace(config, fit=config.fit.lasting(steps=steps))
         case = make_case(config, self.files[cell["file"]], cell["seed"], self.device)
         start = time.perf_counter()
         try:

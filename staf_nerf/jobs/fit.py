@@ -225,7 +225,9 @@ def _fit_at_once(job: Fit[Any, Any], group: list[_Work], mine: Processes) -> tup
     Returns the results, and whether the fit was interrupted.
     """
     first, alone, stages = group[0], len(group) == 1, Stages(mine.console)
-    training = replace(job.training, minutes=len(group) * job.training.minutes)
+    training = job.training
+    if training.minutes is not None:
+        training = training.lasting(minutes=len(group) * training.minutes)
     with stages, stages("fitting") as report:
         whole = fit(
             first.model if alone else FieldStack([work.model for work in group]),

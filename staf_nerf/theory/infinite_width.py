@@ -104,7 +104,7 @@ def wide_network(mlp: CoordinateMLP) -> InfiniteWidthNetwork:
 
 def _weight_bound(sigma: Any, inputs: int, *, first: bool) -> float:
     """Returns k of the distribution U(-k, k); see `STAF.initialize_` and `initialization.siren_weight_`."""
-    if isinstance(sigma, STAF) and sigma.initialization in ("theorem", "published"):
+    if isinstance(sigma, STAF) and sigma.initialization in ("staf-theorem", "staf-published"):
         return 1.0 / math.sqrt(inputs)
     return 1.0 / inputs if first else math.sqrt(6.0 / inputs) / sigma.omega
 
