@@ -110,7 +110,10 @@ class STAF(Activation):
         return staf(z, self.amplitude, self.frequency, self.phase, bias)
 
     def initialize_(self, linear: nn.Linear, *, first: bool, generator: Generator | None = None) -> None:
-        if self.initialization in ("staf-theorem", "staf-published"):  # torch's default, as in the published code of STAF
+        if self.initialization in (
+            "staf-theorem",
+            "staf-published",
+        ):  # torch's default, as in the published code of STAF
             super().initialize_(linear, first=first, generator=generator)
         else:
             _siren_(linear, omega=self.omega, first=first, generator=generator)
@@ -279,7 +282,7 @@ FIRST_OMEGA = HIDDEN_OMEGA = 30.0
 
 
 def activation_options(name: str) -> dict[str, Any]:
-    """Returns the options of an activation with their defaults: those of its constructor, with ω for each kind of layer.
+    """Returns the options of an activation with their defaults: the arguments of its constructor.
 
     An activation with a frequency scale has `first_omega` and `hidden_omega` in place of `omega`. The filters of
     "filter" have `first_omega` alone, because they all read the network's input.

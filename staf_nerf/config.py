@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from staf_nerf.migrations import migrated
 
@@ -45,6 +45,7 @@ class IdentityConfig:
     """No encoding: the network reads the coordinates."""
 
     name: str = dataclasses.field(default="identity", init=False)
+    """Name in presets and on the command line."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class FourierConfig:
     """Random Fourier features."""
 
     name: str = dataclasses.field(default="fourier", init=False)
+    """Name in presets and on the command line."""
     num_frequencies: int = 10
     """Number of frequencies."""
     scale: float = 10.0
@@ -66,6 +68,7 @@ class OctavesConfig:
     """Frequencies in octaves on each axis, as in NeRF."""
 
     name: str = dataclasses.field(default="octaves", init=False)
+    """Name in presets and on the command line."""
     num_frequencies: int = 10
     """Number of frequencies per axis."""
 
@@ -78,6 +81,7 @@ class HashGridConfig:
     """A hash grid."""
 
     name: str = dataclasses.field(default="hash", init=False)
+    """Name in presets and on the command line."""
     num_levels: int = 8
     """Number of levels."""
     features_per_level: int = 2
@@ -168,24 +172,19 @@ class FieldConfig(Stored):
     """The network and its encoding: the table [field] of a preset, the same for every kind of signal."""
 
     encoding: Annotated[EncodingConfig, one_flag()] = dataclasses.field(default_factory=IdentityConfig)
-    """Encoding of the coordinates, with options after a colon, such as hash:num_levels=16,max_resolution=512.
-    The same name as in the preset keeps the preset's other options.
-    "identity": none.
-    "fourier": random Fourier features (num_frequencies=10, scale=10.0).
-    "octaves": frequencies in octaves, as in NeRF (num_frequencies=10 per axis).
-    "hash": hash grid (num_levels=8, features_per_level=2, log2_table_size=15, base_resolution=16,
-    max_resolution=512, feature_scale=10.0, coordinate_scale=0.0)."""
+    """Encoding of the coordinates, such as hash:num_levels=16,max_resolution=512.
+    "identity" is none. "fourier": num_frequencies=10, scale=10.0.
+    "octaves" (NeRF): num_frequencies=10.
+    "hash" (hash grid): num_levels=8, features_per_level=2, log2_table_size=15.
+    Also base_resolution=16, max_resolution=512, feature_scale=10.0.
+    Also coordinate_scale=0.0."""
     activation: Annotated[ActivationConfig, one_flag()] = dataclasses.field(default_factory=ActivationConfig)
-    """Activation of the hidden layers, with options after a colon, such as staf:num_frequencies=3,hidden_omega=10.
-    The same name as in the preset keeps the preset's other options.
-    "staf": num_frequencies=5, sharing=layer, initialization=normalized, first_omega=30.0, hidden_omega=30.0.
-    "sine" (SIREN): first_omega=30.0, hidden_omega=30.0.
-    "finer": first_bias=1.0, first_omega=30.0, hidden_omega=30.0.
-    "gaussian": width=0.05.
-    "gabor" (WIRE): scale=10.0, first_omega=30.0, hidden_omega=30.0.
-    "sinc": first_omega=30.0, hidden_omega=30.0.
-    "filter" (multiplicative filter network, MFN): first_omega=30.0.
-    "relu": no options."""
+    """Activation of the hidden layers, such as gaussian:width=0.05.
+    "staf": num_frequencies=5, sharing=layer, initialization=normalized.
+    "finer": first_bias=1.0. "gaussian": width=0.05. "gabor" (WIRE): scale=10.0.
+    "sine" (SIREN), "sinc", "filter" (MFN), "relu".
+    All but "gaussian" and "relu": first_omega=30.0.
+    All but these and "filter": hidden_omega=30.0."""
     hidden_features: int = 64
     """Number of features of each hidden layer."""
     hidden_layers: int = 1
@@ -343,8 +342,7 @@ class SurfaceConfig(Stored):
 class RadianceConfig:
     """A radiance field method: everything that its preset in `method_configs/` can set."""
 
-    task: Literal["radiance"] = "radiance"
-    """Kind of signal that the preset is for."""
+    task: ClassVar[str] = "radiance"
     description: str = ""
     """One-line description, shown by `ns-train --help`."""
     geometry: Literal["density", "signed-distance"] = "density"
@@ -380,19 +378,23 @@ class RadianceConfig:
 BUDGETS = ("minutes", "steps", "epochs")
 """Ways to say how long a fit lasts. Exactly one of them counts."""
 DEFAULT_MINUTES = 5.0
+"""Duration of a fit if no budget is given."""
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Training of a fit: duration, batch size and learning rates."""
+    """Training of a fit: duration, batch size and learning rates.
+
+    One of `minutes`, `steps` and `epochs` says how long it lasts. Without any of them it lasts for five minutes.
+    Without `epochs` every batch is drawn from all pixels or samples with replacement.
+    """
 
     minutes: float | None = None
-    """Training time in minutes, in place of steps or epochs. 5 if none of the three is given."""
+    """Training time in minutes. A fit lasts for minutes, steps or epochs."""
     steps: int | None = None
-    """Number of training steps, in place of minutes or epochs."""
+    """Number of training steps."""
     epochs: int | None = None
-    """Number of epochs, in place of minutes or steps. In each epoch every pixel or sample is drawn once.
-    Without epochs every batch is drawn from all pixels or samples with replacement."""
+    """Number of epochs, in each of which every pixel or sample is drawn once."""
     points: int = 16384
     """Batch size: number of points per training step. 0: all pixels or samples in every step."""
     optimizer: Literal["muon", "adam"] = "muon"
@@ -422,7 +424,7 @@ class FitConfig:
         if not given:
             object.__setattr__(self, "minutes", DEFAULT_MINUTES)
         if len(given) > 1:
-            raise ValueError(f"one of {', '.join(BUDGETS)} must be given, got {' and '.join(given)}")
+            raise ValueError(f"only one of {", ".join(BUDGETS)} can be given, got {" and ".join(given)}")
         for name in given:
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -443,10 +445,7 @@ class FitConfig:
 class ShapeConfig:
     """A fit of a shape to a mesh or a point cloud: everything that the preset `shape` can set."""
 
-    task: Literal["shape"] = "shape"
-    """Kind of signal that the preset is for."""
-    description: str = ""
-    """One-line description of the preset."""
+    task: ClassVar[str] = "shape"
     quantity: Literal["signed-distance", "occupancy"] = "signed-distance"
     """Quantity that the network learns: signed distance (negative inside) or occupancy (1 inside, 0 outside)."""
     field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
@@ -471,7 +470,7 @@ class ShapeConfig:
     0: no eikonal loss. With it every step needs a second derivative."""
 
     def __post_init__(self) -> None:
-        check_choice(self, task=("shape",), quantity=("signed-distance", "occupancy"))
+        check_choice(self, quantity=("signed-distance", "occupancy"))
         check_range(self, surface_part=(0, 1), near_part=(0, 1 - self.surface_part + 1e-9), softness=(1e-6, 1e6))
         check_range(self, cached_points=(0, 2**31), eikonal_weight=(0, math.inf), grid=(0, 2**16))
         if self.fit.points < 2 or self.fit.epochs:
@@ -485,10 +484,7 @@ class ShapeConfig:
 class ImageConfig:
     """A fit of an image: everything that the preset `image` can set."""
 
-    task: Literal["image"] = "image"
-    """Kind of signal that the preset is for."""
-    description: str = ""
-    """One-line description of the preset."""
+    task: ClassVar[str] = "image"
     field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
     """The network and its encoding."""
     fit: FitConfig = dataclasses.field(
@@ -504,7 +500,7 @@ class ImageConfig:
     """Duration and learning rates."""
     bandwidth: float = 0.1
     """Initial bandwidth of the first layer, as a fraction of the Nyquist frequency (half a cycle per pixel).
-    It replaces the activation's first_omega and suits any image size. 0: use the activation's first_omega."""
+    It replaces the activation's first_omega and suits any image size. 0: use that."""
     pixel_samples: int = 1
     """A pixel is the mean over n x n samples of the field. 1: one sample at the pixel centre."""
     held_out: float = 0.0
@@ -517,7 +513,6 @@ class ImageConfig:
     """Map the image to field values in [0, 1], as in published code, and not to [-1, 1]."""
 
     def __post_init__(self) -> None:
-        check_choice(self, task=(type(self).task,))
         check_range(self, bandwidth=(0, 100), held_out=(0, 0.9), pixel_samples=(1, 64))
 
 
@@ -525,8 +520,7 @@ class ImageConfig:
 class SuperResolutionConfig(ImageConfig):
     """Super-resolution of an image: everything that the preset `superres` can set."""
 
-    task: Literal["superres"] = "superres"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Kind of signal that the preset is for."""
+    task: ClassVar[str] = "superres"
     factor: int = 1
     """Factor by which the image is reduced along each axis before the fit, by averaging."""
 
@@ -539,12 +533,11 @@ class SuperResolutionConfig(ImageConfig):
 class DenoisingConfig(ImageConfig):
     """Denoising of an image: everything that the preset `denoise` can set."""
 
-    task: Literal["denoise"] = "denoise"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Kind of signal that the preset is for."""
+    task: ClassVar[str] = "denoise"
     photon_count: float = 0.0
     """Mean photon count of a white pixel, for the noise that is added to the image. 0: add no noise."""
     read_noise: float = 0.0
-    """Standard deviation of the read_noise noise that is added, in photon_count."""
+    """Standard deviation of the read noise that is added, in photons."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -555,10 +548,7 @@ class DenoisingConfig(ImageConfig):
 class AudioConfig:
     """A fit of a sound with all of its channels: everything that the preset `audio` can set."""
 
-    task: Literal["audio"] = "audio"
-    """Kind of signal that the preset is for."""
-    description: str = ""
-    """One-line description of the preset."""
+    task: ClassVar[str] = "audio"
     field: FieldConfig = dataclasses.field(
         default_factory=lambda: FieldConfig(
             hidden_features=256, hidden_layers=4, activation=ActivationConfig("staf", {"num_frequencies": 10})
@@ -573,11 +563,10 @@ class AudioConfig:
     """Duration and learning rates."""
     bandwidth: float = 0.006
     """Initial bandwidth of the first layer, as a fraction of the Nyquist frequency (half the sampling rate).
-    It replaces the activation's first_omega. 0: use the activation's first_omega.
+    It replaces the activation's first_omega. 0: use that.
     For seven seconds at 44.1 kHz the default is 3000 radians per unit, SIREN's value for such a clip."""
 
     def __post_init__(self) -> None:
-        check_choice(self, task=("audio",))
         check_range(self, bandwidth=(0, 100))
 
 

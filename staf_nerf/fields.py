@@ -333,7 +333,7 @@ def make_mlp(
 
 
 def color_activation(field: ActivationConfig, color: ActivationConfig) -> ActivationConfig:
-    """Returns the activation of a colour network; the name "field" stands for the field's, with frequency scales of 1."""
+    """Returns the activation of a colour network. "field" stands for that of the field, with frequency scales of 1."""
     if color.name != AS_THE_FIELD:
         return color
     scales = {key: 1.0 for key in activation_options(field.name) if key in ("first_omega", "hidden_omega")}

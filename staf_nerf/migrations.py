@@ -36,6 +36,9 @@ RENAMED = {
 OF_TASKS = {"factor": ("superres",), "photons": ("denoise",), "readout": ("denoise",)}
 """Settings of format 1 that every image had, and that only these tasks have since."""
 
+ABOUT = ("task", "description")
+"""Settings before format 3 that are about the preset, and not about the fit."""
+
 _PERIODIC = ("staf", "sine", "finer", "gabor", "sinc")
 MOVED: dict[str, tuple[str, dict[str, str]]] = {
     "num_levels": ("encoding", {"hash": "num_levels"}),
@@ -75,7 +78,9 @@ def migrate(description: Mapping[str, Any]) -> dict[str, Any]:
         found = {name: _renamed(value, task) for name, value in found.items()} | {"format": FIELD_FORMAT}
         config = found.get("config", {})
         nested = {"field": nested_field, "fit": one_budget}
-        found["config"] = {key: nested[key](value) if key in nested else value for key, value in config.items()}
+        found["config"] = {
+            key: nested[key](value) if key in nested else value for key, value in config.items() if key not in ABOUT
+        }
     if found.get("format") != FIELD_FORMAT:
         raise ValueError(
             f"has format {found.get('format')}, this version of staf_nerf reads formats up to {FIELD_FORMAT}"

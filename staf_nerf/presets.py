@@ -47,6 +47,15 @@ def resource(folder: str) -> Path:
     raise FileNotFoundError(f"the folder {folder!r} is missing from this installation of staf_nerf ({package})")
 
 
+def detect_device() -> Device:
+    """Returns the device to train on: "cuda" or "mps" if available, otherwise "cpu"."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
 def preset_names(task: str = "radiance") -> list[str]:
     """Returns the names of the presets of a task, sorted. The task's own name stands for its defaults."""
     paths = resource("method_configs").glob("*.toml")
@@ -89,8 +98,10 @@ def load_preset(name_or_path: str | Path, device: Device, defaults: Any = None) 
         for key, value in by_device.items():
             if not isinstance(value, Mapping):
                 raise ValueError(f"{key} must be a table, got {value!r}")
-        if (task := table.get("task", "radiance")) != defaults.task:
+        if (task := table.pop("task", "radiance")) != defaults.task:
             raise ValueError(f"the preset is for the task {task!r}, a preset for {defaults.task!r} is needed")
+        if "description" not in known_keys(defaults):
+            table.pop("description", None)
         config = override(defaults, table)
         return override(config, by_device.get(device, fallback))
     except ValueError as error:
@@ -167,7 +178,9 @@ def _named(new: Any, path: str) -> dict[str, Any]:
         name, _, options = new.partition(":")
         pairs = [option.partition("=") for option in options.split(",") if option]
         if bad := [key for key, equals, _ in pairs if not equals]:
-            raise ValueError(f"{path} must be NAME or NAME:OPTION=VALUE,OPTION=VALUE, got {new!r}; {bad[0]!r} has no value")
+            raise ValueError(
+                f"{path} must be NAME or NAME:OPTION=VALUE,OPTION=VALUE, got {new!r}; {bad[0]!r} has no value"
+            )
         return {"name": name} | {key.strip(): _parsed(value.strip()) for key, _, value in pairs}
     if not isinstance(new, Mapping):
         raise ValueError(f"{path} must be a name or a table, got {new!r}")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from torch import Generator, Tensor, nn
-from tyro.conf import OmitArgPrefixes
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from staf_nerf.activations import ACTIVATIONS
 from staf_nerf.checkpoint import load_field
@@ -41,11 +40,16 @@ of C, Ω and Φ; gradient descent: final error (initially 1), measured and predi
 class CompareKernels:
     """Compares the neural tangent kernels of networks on a grid of pixels."""
 
-    compare: tuple[str, ...] = ("staf", "sine", "relu", "relu-octaves")
+    compare: Annotated[Positional[tuple[str, ...]], arg(metavar="[NETWORK ...]")] = (
+        "staf",
+        "sine",
+        "relu",
+        "relu-octaves",
+    )
     """Networks to compare, at initialisation unless they are files.
     An activation ("staf", "siren"), with an encoding after a hyphen ("relu-pe", "relu-ff").
     Or a field.safetensors file of a fitted image or shape (a shape is evaluated on the plane z = 0)."""
-    output: Path = Path("outputs/ntk")
+    output: Annotated[Path, arg(aliases=["-o"])] = Path("outputs/ntk")
     """Output folder."""
     size: int = 32
     """Number of points along the longer axis of the grid. A size of 64 takes about a minute per network."""

@@ -25,10 +25,12 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from staf_nerf.config import Choice
 from staf_nerf.cores import shared_cores
 from staf_nerf.errors import debugging, explain
 from staf_nerf.memory import keep_freed_memory
 from staf_nerf.muon import PreciseMuon
+from staf_nerf.presets import detect_device, load_preset, resolved
 
 
 @dataclass
@@ -57,6 +59,14 @@ class StafTrainerConfig(TrainerConfig):
     """Configuration of a training run."""
 
     _target: type = dataclasses.field(default_factory=lambda: StafTrainer)
+
+    def __post_init__(self) -> None:
+        model: Any = getattr(self.pipeline, "model", None)
+        names = [name for name in ("field", "background", "proposal", "color") if hasattr(model, name)]
+        if any(isinstance(value, Choice) for name in names for value in vars(getattr(model, name)).values()):
+            preset = load_preset(self.method_name, detect_device())  # the command line's options change those of this
+            for name in names:
+                setattr(model, name, resolved(getattr(model, name), getattr(preset, name)))
 
     def __setattr__(self, name: str, value: Any) -> None:
         # `ns-viewer` sets its own defaults, with which the viewer listens on all networks of the machine.
@@ -198,9 +208,7 @@ class StafTrainer(Trainer):
     def _train_complete_viewer(self) -> None:
         """Says what comes next. With a viewer, nerfstudio then waits for Ctrl-C, which here is no interruption."""
         config = self.config.get_base_dir() / "config.yml"
-        CONSOLE.print(
-            f"Finished and saved. To make a mesh:\nstaf mesh --load-config {config} -o mesh.glb", soft_wrap=True
-        )
+        CONSOLE.print(f"Finished and saved. To make a mesh:\nstaf mesh {config} -o mesh.glb", soft_wrap=True)
         with contextlib.suppress(KeyboardInterrupt):
             super()._train_complete_viewer()
 

@@ -25,8 +25,8 @@ def first_omega(config: FieldConfig, *, in_features: int, samples: int, bandwidt
 
     The Nyquist frequency of `samples` samples in [-1, 1] is π · samples / 2 radians per unit. The first layer's weights
     lie within ±1 / in_features (SIREN) and are multiplied by `first_omega`. The initial bandwidth is therefore the same
-    in cycles per pixel for every image size. The configuration is not changed if `bandwidth` is 0, there is an encoding,
-    or the activation has no frequency scale.
+    in cycles per pixel for every image size. The configuration is not changed if `bandwidth` is 0, there is an
+    encoding, or the activation has no frequency scale.
     """
     if not bandwidth or not has_first_omega(config):
         return config
