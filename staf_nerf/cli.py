@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import operator
 import os
 import sys
@@ -222,7 +223,7 @@ def refuse_old_options(command: str, arguments: Sequence[str]) -> None:
     Raises:
         ValueError: If there is one. The message says how the same is written now.
     """
-    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, after in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
         option, equals, value = argument.partition("=")
         key = option.removeprefix("--").replace("-", "_")
         if not option.startswith("--"):

@@ -343,6 +343,7 @@ class RadianceConfig:
     """A radiance field method: everything that its preset in `method_configs/` can set."""
 
     task: ClassVar[str] = "radiance"
+    """Kind of signal."""
     description: str = ""
     """One-line description, shown by `ns-train --help`."""
     geometry: Literal["density", "signed-distance"] = "density"
@@ -424,7 +425,7 @@ class FitConfig:
         if not given:
             object.__setattr__(self, "minutes", DEFAULT_MINUTES)
         if len(given) > 1:
-            raise ValueError(f"only one of {", ".join(BUDGETS)} can be given, got {" and ".join(given)}")
+            raise ValueError(f"only one of minutes, steps and epochs can be given, got {' and '.join(given)}")
         for name in given:
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -446,6 +447,7 @@ class ShapeConfig:
     """A fit of a shape to a mesh or a point cloud: everything that the preset `shape` can set."""
 
     task: ClassVar[str] = "shape"
+    """Kind of signal."""
     quantity: Literal["signed-distance", "occupancy"] = "signed-distance"
     """Quantity that the network learns: signed distance (negative inside) or occupancy (1 inside, 0 outside)."""
     field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
@@ -485,6 +487,7 @@ class ImageConfig:
     """A fit of an image: everything that the preset `image` can set."""
 
     task: ClassVar[str] = "image"
+    """Kind of signal."""
     field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
     """The network and its encoding."""
     fit: FitConfig = dataclasses.field(
@@ -521,6 +524,7 @@ class SuperResolutionConfig(ImageConfig):
     """Super-resolution of an image: everything that the preset `superres` can set."""
 
     task: ClassVar[str] = "superres"
+    """Kind of signal."""
     factor: int = 1
     """Factor by which the image is reduced along each axis before the fit, by averaging."""
 
@@ -534,6 +538,7 @@ class DenoisingConfig(ImageConfig):
     """Denoising of an image: everything that the preset `denoise` can set."""
 
     task: ClassVar[str] = "denoise"
+    """Kind of signal."""
     photon_count: float = 0.0
     """Mean photon count of a white pixel, for the noise that is added to the image. 0: add no noise."""
     read_noise: float = 0.0
@@ -549,6 +554,7 @@ class AudioConfig:
     """A fit of a sound with all of its channels: everything that the preset `audio` can set."""
 
     task: ClassVar[str] = "audio"
+    """Kind of signal."""
     field: FieldConfig = dataclasses.field(
         default_factory=lambda: FieldConfig(
             hidden_features=256, hidden_layers=4, activation=ActivationConfig("staf", {"num_frequencies": 10})

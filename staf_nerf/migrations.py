@@ -76,11 +76,10 @@ def migrate(description: Mapping[str, Any]) -> dict[str, Any]:
     if found.get("format") in (1, 2):
         task = found.get("task")
         found = {name: _renamed(value, task) for name, value in found.items()} | {"format": FIELD_FORMAT}
-        config = found.get("config", {})
-        nested = {"field": nested_field, "fit": one_budget}
-        found["config"] = {
-            key: nested[key](value) if key in nested else value for key, value in config.items() if key not in ABOUT
-        }
+        if isinstance(config := found.get("config"), Mapping):
+            nested = {"field": nested_field, "fit": one_budget}
+            kept = {key: value for key, value in config.items() if key not in ABOUT}
+            found["config"] = {key: nested[key](value) if key in nested else value for key, value in kept.items()}
     if found.get("format") != FIELD_FORMAT:
         raise ValueError(
             f"has format {found.get('format')}, this version of staf_nerf reads formats up to {FIELD_FORMAT}"

@@ -65,7 +65,7 @@ def core() -> None:
             return {"squared error": (field(x) - y).square().mean()}
 
     model = CoordinateMLP(1, 1, activation="staf", hidden_features=32, hidden_layers=2)
-    history = fit(model, Wave(), FitConfig(minutes=0, steps=300, points=256))
+    history = fit(model, Wave(), FitConfig(steps=300, points=256))
     assert history.latest["squared error"] < 1e-2, history.latest
     refused("signals", "fit", "image", "photo.png")
 

@@ -40,6 +40,7 @@ class VideoConfig:
     """A fit of a video: everything that the preset `video` can set."""
 
     task: ClassVar[str] = "video"
+    """Kind of signal."""
     field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
     """The network and its encoding."""
     fit: FitConfig = dataclasses.field(

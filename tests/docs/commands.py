@@ -26,10 +26,10 @@ from typing import Any
 TIMEOUT = 300.0
 """Seconds after which a command is stopped."""
 
-FIT = {"--minutes": "0", "--steps": "10", "--epochs": "0"}
+FIT = {"--steps": "10"}
 SHORTER: dict[str, dict[str, str]] = {
     "staf demo": {"--data": "scene", "--steps": "5", "--frames": "2"},
-    "staf fit shape": {"--minutes": "0", "--steps": "300", "--points": "1024", "--cached-points": "20000"}
+    "staf fit shape": {"--steps": "300", "--points": "1024", "--cached-points": "20000"}
     | {"--hidden-features": "64", "--hidden-layers": "2", "--resolution": "32"},
     "staf fit": FIT,
     "staf mesh": {"--resolution": "32", "--triangles": "2000"},
