@@ -96,7 +96,7 @@ def export() -> None:
 
 def mesh() -> None:
     staf("fit", "shape", "box.obj", "--steps", 60, "--resolution", 32)
-    staf("mesh", "--checkpoint", "outputs/shape/box", "-o", "again.glb", "--resolution", 32)
+    staf("mesh", "outputs/shape/box", "-o", "again.glb", "--resolution", 32)
     staf("compare", "again.glb", "box.obj", "--points", 2000)
     refused("nerf", "demo", "--steps", 1)
 

@@ -267,7 +267,7 @@ def test_a_file_s_repeated_vertices_are_said(tmp_path):
 def test_the_command_fits_makes_a_mesh_and_refuses_what_is_wrong(ring, tmp_path):
     command(
         "staf", "fit", "shape", ring, "--hidden-features", 32, "--hidden-layers", 2, 
-        "--steps", 200, "--points", 2048, "--first-omega", 10, "--cached-points", 50000,
+        "--steps", 200, "--points", 2048, "--activation", "staf:first_omega=10", "--cached-points", 50000,
         "--resolution", 48, "--output", "out",
         cwd=tmp_path,
     )  # fmt: skip

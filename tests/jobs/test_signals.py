@@ -16,7 +16,15 @@ from skimage import data as pictures
 from staf_nerf.__main__ import main
 from staf_nerf.checkpoint import load_field
 from staf_nerf.cli import mesh
-from staf_nerf.config import AudioConfig, DenoisingConfig, FieldConfig, FitConfig, ImageConfig, SuperResolutionConfig
+from staf_nerf.config import (
+    ActivationConfig,
+    AudioConfig,
+    DenoisingConfig,
+    FieldConfig,
+    FitConfig,
+    ImageConfig,
+    SuperResolutionConfig,
+)
 from staf_nerf.errors import IncompleteError
 from staf_nerf.figures.training import SinusoidTrace
 from staf_nerf.files.image import read_image, write_image
@@ -311,7 +319,7 @@ def test_a_fit_in_passes_goes_on_for_more_of_them(photo, tmp_path, monkeypatch):
 
 def test_a_first_frequency_without_effect_is_refused(photo, sound, tmp_path):
     message = r"first_omega has no effect unless bandwidth is 0, got 60.0 and bandwidth 0.1"
-    field = dataclasses.replace(FIELD, first_omega=60.0)
+    field = dataclasses.replace(FIELD, activation=ActivationConfig("staf", {"first_omega": 60.0}))
     with pytest.raises(ValueError, match=message):
         run(fit_job("image", (photo,), tmp_path / "out", config=dataclasses.replace(SMALL, field=field)))
     with pytest.raises(ValueError, match=message):
@@ -349,7 +357,7 @@ def test_presets_are_of_their_task(task, prefix):
 
 def test_the_published_network_has_its_weights_and_takes_whole_passes(photo, tmp_path):
     config = load_preset("paper-image", "cpu", ImageConfig())
-    config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, epochs=3))
+    config = dataclasses.replace(config, fit=config.fit.lasting(epochs=3))
     (found,) = run(fit_job("image", (photo,), tmp_path / "out", config=config))
     assert found["parameters"] == 198_975
     assert found["steps"] == 3 * 2  # 6144 pixels, 4096 a step
@@ -405,7 +413,7 @@ def test_a_preset_gives_the_values_that_options_start_from(photo, tmp_path, monk
     assert (found["config"]["bandwidth"], found["config"]["field"]["hidden_features"], found["steps"]) == (0.2, 9, 3)
     for preset, message in (
         ("none", r"preset must be one of \['image'.*got 'none'"),
-        ("audio", "the preset is for the task .audio., a preset for .image. is needed"),
+        ("audio-sine", "the preset is for the task .audio., a preset for .image. is needed"),
     ):
         monkeypatch.setattr("sys.argv", ["staf", "fit", "image", str(photo), f"--preset={preset}"])
         with pytest.raises(SystemExit, match=message):
