@@ -64,7 +64,9 @@ class StafTrainerConfig(TrainerConfig):
         model: Any = getattr(self.pipeline, "model", None)
         names = [name for name in ("field", "background", "proposal", "color") if hasattr(model, name)]
         if any(isinstance(value, Choice) for name in names for value in vars(getattr(model, name)).values()):
-            preset = load_preset(self.method_name, detect_device())  # the command line's options change those of this
+            preset = load_preset(
+                str(self.method_name), detect_device()
+            )  # the command line's options change those of this
             for name in names:
                 setattr(model, name, resolved(getattr(model, name), getattr(preset, name)))
 

@@ -120,4 +120,3 @@ def test_encodings_are_no_subcommands(capsys):
     printed = capsys.readouterr().out
     assert "--pipeline.model.field.encoding" in printed
     assert "pipeline.model.field.encoding:" not in printed
-    assert "subcommands" not in printed
