@@ -25,7 +25,7 @@ from staf_nerf.theory.variance import kolmogorov_smirnov, outputs_over_draws, va
 
 COLORS = 96
 """Number of colours in the palette of the written images, which keeps the files small."""
-INITIALIZATIONS: tuple[Initialization, ...] = ("theorem", "published", "normalized")
+INITIALIZATIONS: tuple[Initialization, ...] = ("staf-theorem", "staf-published", "normalized")
 
 
 @dataclass(frozen=True)

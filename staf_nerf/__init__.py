@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 
 from staf_nerf.activations import STAF, Sine
 from staf_nerf.config import (
+    ActivationConfig,
     AudioConfig,
     ColorConfig,
     DenoisingConfig,
     FieldConfig,
     FitConfig,
+    FourierConfig,
+    HashGridConfig,
+    IdentityConfig,
     ImageConfig,
+    OctavesConfig,
     ShapeConfig,
     SuperResolutionConfig,
 )
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STAF",
+    "ActivationConfig",
     "AudioConfig",
     "AudioSignal",
     "ColorConfig",
@@ -41,9 +47,13 @@ __all__ = [
     "DenoisingConfig",
     "FieldConfig",
     "FitConfig",
+    "FourierConfig",
+    "HashGridConfig",
+    "IdentityConfig",
     "ImageConfig",
     "ImageSignal",
     "NeuralField",
+    "OctavesConfig",
     "RadianceField",
     "ShapeConfig",
     "ShapeSignal",

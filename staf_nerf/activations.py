@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -60,9 +60,10 @@ class STAF(Periodic):
             parameters, of shape (τ, n), and the cost grows with τ. "network": like "layer", and `CoordinateMLP` uses
             the same module for all layers.
         omega: Frequency scale, in radians per unit of z.
-        initialization: "normalized" (ours, with fixed variance and gain), "siren" (one sine), "theorem" or
-            "published"; see `staf_nerf.initialization`.
-        generator: Random generator for "theorem" and "published". The other two are deterministic.
+        initialization: "normalized" (ours, with fixed variance and gain), "siren" (one sine), "staf-theorem" (as in
+            the theorem of STAF's paper) or "staf-published" (as in its published code); see
+            `staf_nerf.initialization`.
+        generator: Random generator for the last two. The other two are deterministic.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -117,7 +118,10 @@ class STAF(Periodic):
         return staf(wide, *sinusoids).reshape(points, networks, features).transpose(0, 1)
 
     def bounds(self, fan_in: int, *, first: bool) -> Bounds:
-        if self.initialization in ("theorem", "published"):  # torch's default, as in the published code of STAF
+        if self.initialization in (
+            "staf-theorem",
+            "staf-published",
+        ):  # torch's default, as in the published code of STAF
             return init.torch_bounds(fan_in)
         return super().bounds(fan_in, first=first)
 
@@ -206,6 +210,8 @@ class Gaussian(Activation):
 
     def __init__(self, num_features: int, *, width: float = 0.05) -> None:
         super().__init__()
+        if not width > 0.0:
+            raise ValueError(f"width must be positive, got {width}")
         self.width = width
 
     @property
@@ -326,6 +332,59 @@ ACTIVATIONS: dict[str, type[Activation]] = {
     "relu": ReLU,
 }
 
+FIRST_OMEGA = HIDDEN_OMEGA = 30.0
+"""Frequency scales of the layers if none are given, in radians per unit: SIREN's value."""
+
+
+def activation_options(name: str) -> dict[str, Any]:
+    """Returns the options of an activation with their defaults: the arguments of its constructor.
+
+    An activation with a frequency scale has `first_omega` and `hidden_omega` in place of `omega`. The filters of
+    "filter" have `first_omega` alone, because they all read the network's input.
+
+    Raises:
+        ValueError: If the name is unknown. The message lists the known ones.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
+    found = {key: item.default for key, item in inspect.signature(ACTIVATIONS[name]).parameters.items()}
+    options = {key: value for key, value in found.items() if key not in _GIVEN}
+    scales = {"first_omega": FIRST_OMEGA, "hidden_omega": HIDDEN_OMEGA} if "omega" in found else {}
+    if ACTIVATIONS[name].filters_input:
+        scales.pop("hidden_omega", None)
+    return options | scales
+
+
+_GIVEN = ("num_features", "first", "omega", "generator")
+"""Arguments of constructors that a network gives, and not the user."""
+
+
+def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns options of an activation, with whole numbers as floats where the activation has a float.
+
+    Raises:
+        ValueError: If the name or an option is unknown, or a value is of another kind or not a finite number >= 0.
+    """
+    known = activation_options(name)
+    if unknown := sorted(set(options) - set(known)):
+        accepted = f"must be among {', '.join(known)}" if known else "do not exist"
+        raise ValueError(f"options of the activation {name!r} {accepted}, got {', '.join(unknown)}")
+    return {key: _checked(f"{key} of {name!r}", value, known[key]) for key, value in options.items()}
+
+
+def _checked(name: str, value: Any, default: Any) -> Any:
+    """Returns the value of an option of the kind that its default has."""
+    if type(default) is float and type(value) is int:
+        value = float(value)
+    if type(value) is not type(default):
+        raise ValueError(f"{name} must be of type {type(default).__name__}, got {value!r}")
+    if isinstance(value, float):
+        low = 1e-6 if "omega" in name else 0.0
+        if not low <= value <= 1e6:
+            raise ValueError(f"{name} must be between {low:g} and 1e+06, got {value}")
+    return value
+
+
 ActivationFactory = Callable[[int], Activation]
 """Returns the activation for the hidden layer of that index, a new instance for each layer unless layers share it."""
 
@@ -334,8 +393,8 @@ def activation_factory(
     name: str,
     num_features: int,
     *,
-    first_omega: float = 30.0,
-    hidden_omega: float = 30.0,
+    first_omega: float = FIRST_OMEGA,
+    hidden_omega: float = HIDDEN_OMEGA,
     generator: Generator | None = None,
     **options: Any,
 ) -> ActivationFactory:
@@ -348,15 +407,10 @@ def activation_factory(
     Raises:
         ValueError: If the name or an option is unknown. The message lists the known ones.
     """
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)}, got {name!r}")
+    options = checked_options(name, options)
     kind = ACTIVATIONS[name]
     arguments = set(inspect.signature(kind).parameters)
-    known = arguments - {"num_features", "first"}
-    own = {"omega", "generator"}
-    if unknown := sorted(set(options) - (known - own)):
-        raise ValueError(f"options of {name!r} must be among {sorted(known - own)}, got {', '.join(unknown)}")
-    if "generator" in known:
+    if "generator" in arguments:
         options = {**options, "generator": generator}
 
     def make(layer: int) -> Activation:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 import operator
 import os
 import sys
@@ -13,8 +15,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
+from staf_nerf.config import BUDGETS
 from staf_nerf.jobs import compare as compare_job
 from staf_nerf.jobs import evaluate as evaluate_job
 from staf_nerf.jobs import export as export_job
@@ -23,27 +26,32 @@ from staf_nerf.jobs import mesh as mesh_job
 from staf_nerf.jobs import ntk as ntk_job
 from staf_nerf.jobs.output import write_json
 from staf_nerf.kernels import library
-from staf_nerf.presets import load_preset
+from staf_nerf.migrations import MOVED, RENAMED, option_value
+from staf_nerf.presets import load_preset, resolved
 from staf_nerf.tasks import Task, tasks
 
+STYLE = (FlagCreatePairsOff,)
+"""A switch has one option: --flag, or --no-flag if it is on."""
+VIEW_PIXELS = 256
+"""Longest side of the depth maps that are fused, in pixels."""
 SHORT_STEPS, SHORT_FRAMES = 150, 8
 """Largest numbers of steps and frames of a demo if the environment variable STAF_SHORT_DEMO is set."""
 
 
 def demo(
     *,
+    data: Annotated[Path | None, Positional, arg(metavar="[CAPTURE]")] = None,
     method: str = "staf-nerf",
-    data: Path | None = None,
     steps: int = 3800,
-    output: Path = Path("outputs/demo"),
+    output: Annotated[Path, arg(aliases=["-o"])] = Path("outputs/demo"),
     seed: int = 0,
     frames: int = 40,
 ) -> None:
     """Trains a radiance field on the shipped scene, evaluates it, and makes pictures, a film and a mesh.
 
     Args:
-        method: Preset of the method to train.
         data: Capture to train on. Defaults to the shipped scene, scenes/tin_robot in the repository.
+        method: Preset of the method to train.
         steps: Number of training steps. The default takes two to five minutes on two cores.
         output: Output folder. Each run gets its own folder in it.
         seed: Random seed.
@@ -62,17 +70,28 @@ def fit() -> None:
     """Fits a field to a signal: an image, a sound or a shape."""
     arguments = sys.argv[2:]
     chosen = next((argument for argument in arguments if argument in tasks()), None)
-    preset = _value_of("--preset", arguments) if chosen else None
-    kinds = [_fit_of(task, preset if name == chosen else None) for name, task in tasks().items()]
-    fit_job.run(_choose("staf fit", fit, kinds, arguments))
+    configs = {name: task.config for name, task in tasks().items()}
+    if chosen is not None:
+        configs[chosen] = _with_budget(
+            load_preset(_value_of("--preset", arguments) or chosen, "cpu", configs[chosen]), arguments
+        )
+    kinds = [_fit_of(task, configs[name]) for name, task in tasks().items()]
+    job = _choose("staf fit", fit, kinds, arguments)
+    fit_job.run(dataclasses.replace(job, config=resolved(job.config, configs[job.task.name])))
 
 
-def _fit_of(task: Task, preset: str | None) -> Any:
+def _fit_of(task: Task, config: Any) -> Any:
     """Returns the subcommand that fits a kind of signal, with the defaults of a preset."""
-    config = load_preset(preset or task.name, "cpu", task.config)
-    default = fit_job.Fit(tyro.MISSING, config, task.options)
-    kind = fit_job.Fit[type(task.config), type(task.options)]
+    advanced = fit_job.Advanced() if task.stacks else fit_job.OneAtATime()
+    default = fit_job.Fit(tyro.MISSING, config, task.options, advanced=advanced)
+    kind = fit_job.Fit[type(config), type(task.options)]
     return Annotated[kind, subcommand(task.name, default=default, description=type(task).__doc__)]
+
+
+def _with_budget(config: Any, arguments: Sequence[str]) -> Any:
+    """Returns the configuration without its budget if the arguments give another one, which then replaces it."""
+    given = {name: 1 for name in BUDGETS if _value_of(f"--{name}", arguments) is not None}
+    return dataclasses.replace(config, fit=config.fit.lasting(**given)) if given else config
 
 
 def bench() -> None:
@@ -95,7 +114,7 @@ def bench() -> None:
 def _choose(prog: str, command: Callable[[], None], kinds: Sequence[Any], arguments: Sequence[str]) -> Any:
     """Returns the settings that the arguments give, of one of several kinds."""
     union = OmitSubcommandPrefixes[OmitArgPrefixes[functools.reduce(operator.or_, kinds)]]
-    return tyro.cli(union, prog=prog, description=command.__doc__, args=arguments)  # pyright: ignore
+    return tyro.cli(union, prog=prog, description=command.__doc__, args=arguments, config=STYLE)  # pyright: ignore
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:
@@ -129,35 +148,34 @@ def export(job: OmitArgPrefixes[export_job.Export]) -> None:
 
 
 def mesh(
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
     *,
-    load_config: Path | None = None,
-    checkpoint: Path | None = None,
-    view_pixels: int = 256,
+    view_pixels: int | None = None,
     options: OmitArgPrefixes[mesh_job.MakeMesh],
 ) -> None:
     """Extracts a clean, coloured mesh from a trained field, in the coordinates of the capture.
 
     Args:
-        load_config: The config.yml file of a run (`ns-train`, `staf demo`).
-        checkpoint: The field.safetensors file of a fitted shape (`staf fit shape`), or the folder that contains it.
-        view_pixels: Method "fusion": longest side of the depth maps, in pixels.
+        run: The config.yml of a run (`ns-train`, `staf demo`) or the field.safetensors of a fitted shape.
+            Or the folder that contains it.
+        view_pixels: Method "fusion": longest side of the depth maps, in pixels. Defaults to 256.
         options: Settings of the mesh.
     """
-    from staf_nerf.checkpoint import load_shape
+    from staf_nerf.checkpoint import field_file, load_shape
     from staf_nerf.mesh.export import check_output
     from staf_nerf.tasks.shape import shape_source
 
-    if (load_config is None) == (checkpoint is None):
-        raise ValueError("either --load-config or --checkpoint is needed, and not both")
     check_output(options.output)
+    is_shape = run.suffix == ".safetensors" or (field_file(run).is_file() and run.is_dir())
+    if is_shape and view_pixels is not None:
+        raise ValueError(f"--view-pixels has no effect on a fitted shape, which has no views: {run}")
     with _without_warnings():
-        if checkpoint is not None:
-            source = shape_source(*load_shape(checkpoint))
+        if is_shape:
+            source = shape_source(*load_shape(run))
         else:
-            assert load_config is not None
             from staf_nerf.plugin.mesh_source import open_run
 
-            source = open_run(load_config, most_pixels=view_pixels)
+            source = open_run(run, most_pixels=view_pixels or VIEW_PIXELS)
         mesh_job.run(source, options)
 
 
@@ -176,7 +194,7 @@ def ntk(job: OmitArgPrefixes[ntk_job.CompareKernels]) -> None:
     Args:
         job: Networks to compare, and settings.
     """
-    ntk_job.run(job)
+    ntk_job.run(dataclasses.replace(job, config=resolved(job.config, ntk_job.CompareKernels().config)))
 
 
 def doctor() -> None:
@@ -196,13 +214,51 @@ def _without_warnings() -> Iterator[None]:
         yield
 
 
+def refuse_old_options(command: str, arguments: Sequence[str]) -> None:
+    """Refuses options of earlier versions.
+
+    Raises:
+        ValueError: If there is one. The message says how the same is written now.
+    """
+    for argument, after in itertools.zip_longest(arguments, arguments[1:], fillvalue=""):
+        option, equals, value = argument.partition("=")
+        key = option.removeprefix("--").replace("-", "_")
+        if not option.startswith("--"):
+            continue
+        if (now := OLD_OPTIONS.get(command, {}).get(key)) is None and command in ("fit", "ntk"):
+            now = _field_option(key, value if equals else after, arguments)
+        if now is not None:
+            raise ValueError(f"{option} is not an option any more; write: {now}")
+
+
+def _field_option(key: str, value: str, arguments: Sequence[str]) -> str | None:
+    """Returns how an option of a field of an earlier version is written now."""
+    if key in RENAMED:
+        return f"--{RENAMED[key].replace('_', '-')} {value}"
+    if key not in MOVED:
+        return None
+    kind, options = MOVED[key]
+    chosen = (_value_of(f"--{kind}", arguments) or "").partition(":")[0]
+    name = chosen if chosen in options else next(iter(options))
+    return f"--{kind} {name}:{options[name]}={option_value(key, value)}"
+
+
+OLD_OPTIONS: dict[str, dict[str, str]] = {
+    "demo": {"data": "staf demo CAPTURE"},
+    "mesh": {"load_config": "staf mesh RUN", "checkpoint": "staf mesh RUN"},
+    "ntk": {"compare": "staf ntk NETWORK [NETWORK ...]"},
+    "bench": {"files": "staf bench KIND FILE [FILE ...]", "data": "staf bench KIND CAPTURE"},
+}
+"""Options of earlier versions by command, and how the same is written now; those of fields are in `migrations`."""
+
 OF_SEVERAL_KINDS: dict[str, Callable[[], None]] = {"fit": fit, "bench": bench}
 """Commands that read their arguments themselves: these depend on the kinds of signal and on a preset."""
 
 
 def main() -> None:
     """Runs the command that the command line names."""
-    name = next(iter(sys.argv[1:]), None)
+    name = next(iter(sys.argv[1:]), "")
+    refuse_old_options(name, sys.argv[2:])
     if name in OF_SEVERAL_KINDS:
         OF_SEVERAL_KINDS[name]()
         return
@@ -219,4 +275,5 @@ def main() -> None:
             "doctor": doctor,
         },
         prog="staf",
+        config=STYLE,
     )

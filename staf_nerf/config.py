@@ -7,9 +7,13 @@ A help text breaks only between sentences: the command line shows each line of a
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from staf_nerf.migrations import migrated
 
 
 def check_range(config, **bounds: tuple[float, float]) -> None:
@@ -28,75 +32,175 @@ def check_choice(config, **choices: tuple[str, ...]) -> None:
             raise ValueError(f"{name} must be one of {list(accepted)}, got {getattr(config, name)!r}")
 
 
+class Stored:
+    """Base of the configurations that nerfstudio stores in config.yml as objects. Those of version 0.1 are read too."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        values = vars(type(self)()) | migrated(type(self).__name__, state)
+        self.__dict__.update({key: values[key] for key in known_keys(self) if key in values})
+
+
 @dataclass(frozen=True)
-class FieldConfig:
+class IdentityConfig:
+    """No encoding: the network reads the coordinates."""
+
+    name: str = dataclasses.field(default="identity", init=False)
+    """Name in presets and on the command line."""
+
+
+@dataclass(frozen=True)
+class FourierConfig:
+    """Random Fourier features."""
+
+    name: str = dataclasses.field(default="fourier", init=False)
+    """Name in presets and on the command line."""
+    num_frequencies: int = 10
+    """Number of frequencies."""
+    scale: float = 10.0
+    """Standard deviation of the frequencies, in cycles per unit of length."""
+
+    def __post_init__(self) -> None:
+        check_range(self, num_frequencies=(1, math.inf), scale=(1e-6, 1e6))
+
+
+@dataclass(frozen=True)
+class OctavesConfig:
+    """Frequencies in octaves on each axis, as in NeRF."""
+
+    name: str = dataclasses.field(default="octaves", init=False)
+    """Name in presets and on the command line."""
+    num_frequencies: int = 10
+    """Number of frequencies per axis."""
+
+    def __post_init__(self) -> None:
+        check_range(self, num_frequencies=(1, math.inf))
+
+
+@dataclass(frozen=True)
+class HashGridConfig:
+    """A hash grid."""
+
+    name: str = dataclasses.field(default="hash", init=False)
+    """Name in presets and on the command line."""
+    num_levels: int = 8
+    """Number of levels."""
+    features_per_level: int = 2
+    """Number of features at each grid point of a level."""
+    log2_table_size: int = 15
+    """Base-2 logarithm of the largest number of table rows per level."""
+    base_resolution: int = 16
+    """Number of cells along each axis of the coarsest level."""
+    max_resolution: int = 512
+    """Number of cells along each axis of the finest level."""
+    feature_scale: float = 10.0
+    """Factor on the features. They start near 1e-4, and a network learns slowly from such small inputs."""
+    coordinate_scale: float = 0.0
+    """The network also reads the coordinates, times this factor. 0: it reads the features alone."""
+
+    def __post_init__(self) -> None:
+        check_range(self, num_levels=(1, math.inf), features_per_level=(1, math.inf), log2_table_size=(1, 30))
+        check_range(self, base_resolution=(2, self.max_resolution))
+        check_range(self, coordinate_scale=(0, 1e6), feature_scale=(1e-6, 1e6))
+
+
+EncodingConfig = IdentityConfig | FourierConfig | OctavesConfig | HashGridConfig
+ENCODINGS: dict[str, type[EncodingConfig]] = {
+    kind.name: kind for kind in (IdentityConfig, FourierConfig, OctavesConfig, HashGridConfig)
+}
+
+
+@dataclass(frozen=True)
+class ActivationConfig:
+    """An activation, by its name in `staf_nerf.activations.ACTIVATIONS`, and its options.
+
+    The options are the arguments of the activation's constructor. An activation with a frequency scale ω has
+    `first_omega` (of the first layer) and `hidden_omega` (of the others) in place of `omega`, in radians per unit.
+    They are checked when a network is made.
+    """
+
+    name: str = "staf"
+    """Name of the activation."""
+    options: Mapping[str, bool | int | float | str] = dataclasses.field(default_factory=dict, hash=False)
+    """Options that differ from the activation's defaults."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", dict(self.options))
+
+
+AS_THE_FIELD = "field"
+"""Name of the colour network's activation that stands for the field's."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a command line says of an encoding or an activation: "hash", or with options "hash:num_levels=16".
+
+    `staf_nerf.presets.resolved` turns it into a configuration: the options change those of a preset.
+    """
+
+    text: str
+
+
+def text_of(value: EncodingConfig | ActivationConfig | Choice) -> str:
+    """Returns an encoding or an activation as a text, with the options that differ from the defaults."""
+    if isinstance(value, Choice):
+        return value.text
+    if isinstance(value, ActivationConfig):
+        options = value.options
+    else:
+        found, usual = dataclasses.asdict(value), dataclasses.asdict(type(value)())
+        options = {key: found[key] for key in found if found[key] != usual[key]}
+    texts = (f"{key}={json.dumps(x) if isinstance(x, bool) else x}" for key, x in options.items())
+    return ":".join(filter(None, (value.name, ",".join(texts))))
+
+
+def one_flag() -> object:
+    """Returns what tells tyro that an encoding or an activation is one text. tyro calls it: this module needs none."""
+    from tyro.constructors import PrimitiveConstructorSpec
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="NAME[:OPTION=VALUE,...]",
+        instance_from_str=lambda texts: Choice(texts[0]),
+        is_instance=lambda value: isinstance(value, EncodingConfig | ActivationConfig | Choice),
+        str_from_instance=lambda value: [text_of(value)],
+    )
+
+
+@dataclass(frozen=True)
+class FieldConfig(Stored):
     """The network and its encoding: the table [field] of a preset, the same for every kind of signal."""
 
-    encoding: Literal["identity", "fourier", "octaves", "hash"] = "identity"
-    """Encoding of the coordinates: none, random Fourier features, octaves (as in NeRF) or a hash grid."""
-    num_levels: int = 8
-    """Hash grid: number of levels."""
-    features_per_level: int = 2
-    """Hash grid: number of features at each grid point of a level."""
-    log2_table_size: int = 15
-    """Hash grid: base-2 logarithm of the largest number of table rows per level."""
-    base_resolution: int = 16
-    """Hash grid: number of cells along each axis of the coarsest level."""
-    max_resolution: int = 512
-    """Hash grid: number of cells along each axis of the finest level."""
-    feature_scale: float = 10.0
-    """Hash grid: factor on the features. They start near 1e-4, and a network learns slowly from such small inputs."""
-    coordinate_scale: float = 0.0
-    """Hash grid: the network also reads the coordinates, times this factor. 0: it reads the features alone."""
-    encoding_frequencies: int = 10
-    """Fourier features and octaves: number of frequencies (per axis for octaves)."""
-    encoding_scale: float = 10.0
-    """Random Fourier features: standard deviation of the frequencies, in cycles per unit of length."""
-    activation: Literal["staf", "sine", "finer", "gaussian", "gabor", "sinc", "hsiren", "filter", "relu"] = "staf"
-    """Activation of the hidden layers. "gabor" is WIRE, "filter" is a multiplicative filter network (MFN)."""
+    encoding: Annotated[EncodingConfig, one_flag()] = dataclasses.field(default_factory=IdentityConfig)
+    """Encoding of the coordinates, such as hash:num_levels=16,max_resolution=512.
+    "identity" is none. "fourier": num_frequencies=10, scale=10.0.
+    "octaves" (NeRF): num_frequencies=10.
+    "hash" (hash grid): num_levels=8, features_per_level=2, log2_table_size=15.
+    Also base_resolution=16, max_resolution=512, feature_scale=10.0.
+    Also coordinate_scale=0.0."""
+    activation: Annotated[ActivationConfig, one_flag()] = dataclasses.field(default_factory=ActivationConfig)
+    """Activation of the hidden layers, such as gaussian:width=0.05.
+    "staf": num_frequencies=5, sharing=layer, initialization=normalized.
+    "finer": first_bias=1.0. "gaussian": width=0.05. "gabor" (WIRE): scale=10.0.
+    "sine" (SIREN), "hsiren" (H-SIREN), "sinc", "filter" (MFN), "relu".
+    All but "gaussian" and "relu": first_omega=30.0.
+    All but these and "filter": hidden_omega=30.0."""
     hidden_features: int = 64
     """Number of features of each hidden layer."""
     hidden_layers: int = 1
     """Number of hidden layers."""
-    first_omega: float = 30.0
-    """Frequency scale of the first layer, in radians per unit, for activations that have one."""
-    hidden_omega: float = 30.0
-    """Frequency scale of the other hidden layers, in radians per unit, for activations that have one."""
-    num_frequencies: int = 5
-    """STAF: number of sinusoids in the activation."""
     skip: bool = False
     """Add the pre-activation to the output of every hidden layer but the first (a skip connection)."""
-    sharing: Literal["layer", "neuron", "network"] = "layer"
-    """STAF: share the amplitudes, frequencies and phases per layer, per neuron (no sharing) or in the whole network."""
-    initialization: Literal["normalized", "siren", "theorem", "published"] = "normalized"
-    """STAF: initialisation of the amplitudes, frequencies and phases.
-    "normalized": a carrier with weak harmonics (recommended). "siren": a single sine.
-    "theorem": as in the theorem of the paper. "published": as in the published code."""
-    gaussian_width: float = 0.05
-    """Gaussian: standard deviation of the bell curve, in units of the pre-activation."""
-    gabor_scale: float = 10.0
-    """Gabor: inverse width of the Gaussian envelope. A larger value gives a narrower wavelet."""
-    first_bias: float = 1.0
-    """FINER: the biases of the first layer are drawn from the interval of plus or minus this value."""
 
     def __post_init__(self) -> None:
-        counts = ("num_levels", "features_per_level", "encoding_frequencies", "hidden_features", "num_frequencies")
-        check_range(self, **dict.fromkeys(counts, (1, math.inf)), hidden_layers=(0, math.inf))
-        check_range(self, log2_table_size=(1, 30), base_resolution=(2, self.max_resolution))
-        check_range(self, coordinate_scale=(0, 1e6), feature_scale=(1e-6, 1e6), encoding_scale=(1e-6, 1e6))
-        check_range(self, first_omega=(1e-6, 1e6), hidden_omega=(1e-6, 1e6))
-        check_range(self, gaussian_width=(1e-6, 1e6), gabor_scale=(1e-6, 1e6), first_bias=(0, 1e6))
-        check_choice(
-            self,
-            encoding=("identity", "fourier", "octaves", "hash"),
-            activation=("staf", "sine", "finer", "gaussian", "gabor", "sinc", "hsiren", "filter", "relu"),
-            sharing=("layer", "neuron", "network"),
-            initialization=("normalized", "siren", "theorem", "published"),
-        )
+        check_range(self, hidden_features=(1, math.inf), hidden_layers=(0, math.inf))
+        for name, kind in (("encoding", EncodingConfig), ("activation", ActivationConfig)):
+            if not isinstance(value := getattr(self, name), kind | Choice):
+                raise ValueError(f"{name} must be one of the classes {kind}, got {value!r}")
 
 
 @dataclass(frozen=True)
-class ColorConfig:
+class ColorConfig(Stored):
     """The colour network of a radiance field. It reads geometry features, the viewing direction and the appearance."""
 
     geometry_features: int = 15
@@ -106,22 +210,23 @@ class ColorConfig:
     hidden_features: int = 64
     """Number of features of each hidden layer."""
     hidden_layers: int = 2
-    """Number of hidden layers. They use the same activation as the field."""
-    first_omega: float = 1.0
-    """Frequency scale of the first layer, in radians per unit, for activations that have one."""
-    hidden_omega: float = 1.0
-    """Frequency scale of the other hidden layers, in radians per unit, for activations that have one."""
+    """Number of hidden layers."""
+    activation: Annotated[ActivationConfig, one_flag()] = dataclasses.field(
+        default_factory=lambda: ActivationConfig(AS_THE_FIELD)
+    )
+    """Activation of the hidden layers, written as that of the field.
+    "field": that of the field with its options, but with frequency scales of 1. Options change the field's."""
     appearance_features: int = 32
     """Size of the appearance embedding, which models each photo's exposure and white balance. 0: no embedding."""
 
     def __post_init__(self) -> None:
         check_range(self, geometry_features=(1, math.inf), hidden_features=(1, math.inf), hidden_layers=(0, math.inf))
-        check_range(self, appearance_features=(0, math.inf), first_omega=(1e-6, 1e6), hidden_omega=(1e-6, 1e6))
+        check_range(self, appearance_features=(0, math.inf))
         check_choice(self, direction_encoding=("harmonics", "identity"))
 
 
 @dataclass(frozen=True)
-class SamplingConfig:
+class SamplingConfig(Stored):
     """Samples along each ray: first those of the proposal networks, then those of the radiance field."""
 
     proposal_samples: tuple[int, ...] = (64, 32)
@@ -222,7 +327,7 @@ class TrainingConfig(OptimizationConfig):
 
 
 @dataclass(frozen=True)
-class SurfaceConfig:
+class SurfaceConfig(Stored):
     """Settings of the signed distance field: its start and its losses."""
 
     extent: float = 0.75
@@ -263,8 +368,8 @@ class SurfaceConfig:
 class RadianceConfig:
     """A radiance field method: everything that its preset in `method_configs/` can set."""
 
-    task: Literal["radiance"] = "radiance"
-    """Kind of signal that the preset is for."""
+    task: ClassVar[str] = "radiance"
+    """Kind of signal."""
     description: str = ""
     """One-line description, shown by `ns-train --help`."""
     geometry: Literal["density", "signed-distance"] = "density"
@@ -281,11 +386,8 @@ class RadianceConfig:
     """The colour network."""
     proposal: FieldConfig = dataclasses.field(
         default_factory=lambda: FieldConfig(
-            encoding="hash",
-            num_levels=5,
-            log2_table_size=13,
-            max_resolution=128,
-            activation="relu",
+            encoding=HashGridConfig(num_levels=5, log2_table_size=13, max_resolution=128),
+            activation=ActivationConfig("relu"),
             hidden_features=16,
         )
     )
@@ -300,17 +402,26 @@ class RadianceConfig:
         check_choice(self, background_color=("auto", "random", "last_sample", "black", "white"))
 
 
+BUDGETS = ("minutes", "steps", "epochs")
+"""Ways to say how long a fit lasts. Exactly one of them counts."""
+DEFAULT_MINUTES = 5.0
+"""Duration of a fit if no budget is given."""
+
+
 @dataclass(frozen=True)
 class FitConfig(OptimizationConfig):
-    """Training of a fit: duration, batch size and learning rates."""
+    """Training of a fit: duration, batch size and learning rates.
 
-    minutes: float = 5.0
-    """Training time in minutes. 0: no time limit (then `steps` or `epochs` must be set)."""
-    steps: int = 0
-    """Largest number of training steps. 0: no limit, so that the training time decides."""
-    epochs: int = 0
-    """Number of epochs. In each epoch every pixel or sample is drawn once.
-    0: no epochs. Every batch is drawn from all pixels or samples with replacement."""
+    One of `minutes`, `steps` and `epochs` says how long it lasts. Without any of them it lasts for five minutes.
+    Without `epochs` every batch is drawn from all pixels or samples with replacement.
+    """
+
+    minutes: float | None = None
+    """Training time in minutes. A fit lasts for minutes, steps or epochs."""
+    steps: int | None = None
+    """Number of training steps."""
+    epochs: int | None = None
+    """Number of epochs, in each of which every pixel or sample is drawn once."""
     points: int = 16384
     """Batch size: number of points per training step. 0: all pixels or samples in every step."""
     activation_delay: float = 0.0
@@ -318,20 +429,30 @@ class FitConfig(OptimizationConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, minutes=(0, math.inf), steps=(0, math.inf), points=(0, math.inf), epochs=(0, math.inf))
-        if not (self.minutes or self.steps or self.epochs):
-            raise ValueError("one of minutes, steps and epochs must be positive, got 0 for all")
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if not given:
+            object.__setattr__(self, "minutes", DEFAULT_MINUTES)
+        if len(given) > 1:
+            raise ValueError(f"only one of minutes, steps and epochs can be given, got {' and '.join(given)}")
+        for name in given:
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        check_range(self, points=(0, math.inf))
         check_range(self, activation_delay=(0, 1))
+
+    def lasting(
+        self, *, minutes: float | None = None, steps: int | None = None, epochs: int | None = None
+    ) -> FitConfig:
+        """Returns these settings with another budget. Without one it is the default of five minutes."""
+        return dataclasses.replace(self, minutes=minutes, steps=steps, epochs=epochs)
 
 
 @dataclass(frozen=True)
 class ShapeConfig:
     """A fit of a shape to a mesh or a point cloud: everything that the preset `shape` can set."""
 
-    task: Literal["shape"] = "shape"
-    """Kind of signal that the preset is for."""
-    description: str = ""
-    """One-line description of the preset."""
+    task: ClassVar[str] = "shape"
+    """Kind of signal."""
     quantity: Literal["signed-distance", "occupancy"] = "signed-distance"
     """Quantity that the network learns: signed distance (negative inside) or occupancy (1 inside, 0 outside)."""
     field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
@@ -356,12 +477,12 @@ class ShapeConfig:
     0: no eikonal loss. With it every step needs a second derivative."""
 
     def __post_init__(self) -> None:
-        check_choice(self, task=("shape",), quantity=("signed-distance", "occupancy"))
+        check_choice(self, quantity=("signed-distance", "occupancy"))
         check_range(self, surface_part=(0, 1), near_part=(0, 1 - self.surface_part + 1e-9), softness=(1e-6, 1e6))
         check_range(self, cached_points=(0, 2**31), eikonal_weight=(0, math.inf), grid=(0, 2**16))
         if self.fit.points < 2 or self.fit.epochs:
             found = f"{self.fit.points} and {self.fit.epochs}"
-            raise ValueError(f"fit.points must be >= 2 and fit.epochs must be 0 for a shape, got {found}")
+            raise ValueError(f"fit.points must be >= 2 and fit.epochs must not be given for a shape, got {found}")
         if len(self.near) != 2 or min(self.near) <= 0:
             raise ValueError(f"near must be two positive numbers, got {self.near}")
 
@@ -370,10 +491,8 @@ class ShapeConfig:
 class ImageConfig:
     """A fit of an image: everything that the preset `image` can set."""
 
-    task: Literal["image"] = "image"
-    """Kind of signal that the preset is for."""
-    description: str = ""
-    """One-line description of the preset."""
+    task: ClassVar[str] = "image"
+    """Kind of signal."""
     field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
     """The network and its encoding."""
     fit: FitConfig = dataclasses.field(
@@ -389,7 +508,7 @@ class ImageConfig:
     """Duration and learning rates."""
     bandwidth: float = 0.1
     """Initial bandwidth of the first layer, as a fraction of the Nyquist frequency (half a cycle per pixel).
-    It replaces `field.first_omega` and suits any image size. 0: use `field.first_omega`."""
+    It replaces the activation's first_omega and suits any image size. 0: use that."""
     pixel_samples: int = 1
     """A pixel is the mean over n x n samples of the field. 1: one sample at the pixel centre."""
     held_out: float = 0.0
@@ -402,7 +521,6 @@ class ImageConfig:
     """Map the image to field values in [0, 1], as in published code, and not to [-1, 1]."""
 
     def __post_init__(self) -> None:
-        check_choice(self, task=(type(self).task,))
         check_range(self, bandwidth=(0, 100), held_out=(0, 0.9), pixel_samples=(1, 64))
 
 
@@ -410,8 +528,8 @@ class ImageConfig:
 class SuperResolutionConfig(ImageConfig):
     """Super-resolution of an image: everything that the preset `superres` can set."""
 
-    task: Literal["superres"] = "superres"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Kind of signal that the preset is for."""
+    task: ClassVar[str] = "superres"
+    """Kind of signal."""
     factor: int = 1
     """Factor by which the image is reduced along each axis before the fit, by averaging."""
 
@@ -424,12 +542,12 @@ class SuperResolutionConfig(ImageConfig):
 class DenoisingConfig(ImageConfig):
     """Denoising of an image: everything that the preset `denoise` can set."""
 
-    task: Literal["denoise"] = "denoise"  # pyright: ignore[reportIncompatibleVariableOverride]
-    """Kind of signal that the preset is for."""
+    task: ClassVar[str] = "denoise"
+    """Kind of signal."""
     photon_count: float = 0.0
     """Mean photon count of a white pixel, for the noise that is added to the image. 0: add no noise."""
     read_noise: float = 0.0
-    """Standard deviation of the read_noise noise that is added, in photon_count."""
+    """Standard deviation of the read noise that is added, in photons."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -440,12 +558,12 @@ class DenoisingConfig(ImageConfig):
 class AudioConfig:
     """A fit of a sound with all of its channels: everything that the preset `audio` can set."""
 
-    task: Literal["audio"] = "audio"
-    """Kind of signal that the preset is for."""
-    description: str = ""
-    """One-line description of the preset."""
+    task: ClassVar[str] = "audio"
+    """Kind of signal."""
     field: FieldConfig = dataclasses.field(
-        default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4, num_frequencies=10)
+        default_factory=lambda: FieldConfig(
+            hidden_features=256, hidden_layers=4, activation=ActivationConfig("staf", {"num_frequencies": 10})
+        )
     )
     """The network and its encoding."""
     fit: FitConfig = dataclasses.field(
@@ -456,11 +574,10 @@ class AudioConfig:
     """Duration and learning rates."""
     bandwidth: float = 0.006
     """Initial bandwidth of the first layer, as a fraction of the Nyquist frequency (half the sampling rate).
-    It replaces `field.first_omega`. 0: use `field.first_omega`.
+    It replaces the activation's first_omega. 0: use that.
     For seven seconds at 44.1 kHz the default is 3000 radians per unit, SIREN's value for such a clip."""
 
     def __post_init__(self) -> None:
-        check_choice(self, task=("audio",))
         check_range(self, bandwidth=(0, 100))
 
 

@@ -6,13 +6,23 @@ lies in [0, 1]. Directions are unit vectors.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
-from staf_nerf.config import ColorConfig, FieldConfig
+from staf_nerf.activations import activation_options, checked_options
+from staf_nerf.config import (
+    AS_THE_FIELD,
+    ActivationConfig,
+    ColorConfig,
+    FieldConfig,
+    FourierConfig,
+    HashGridConfig,
+    IdentityConfig,
+    OctavesConfig,
+)
 from staf_nerf.encodings import Encoding, FourierFeatures, HashGrid, Identity, Implementation, SphericalHarmonics
 from staf_nerf.mlp import CoordinateMLP
 
@@ -46,7 +56,7 @@ class NeuralField(nn.Module):
             self.encoding.out_features,
             out_features,
             config,
-            reads_coordinates=config.encoding == "identity",
+            reads_coordinates=isinstance(config.encoding, IdentityConfig),
             generator=generator,
         )
 
@@ -149,14 +159,9 @@ class _ColorField(nn.Module):
         self.appearance_features = color.appearance_features
         self.direction_encoding = SphericalHarmonics() if color.direction_encoding == "harmonics" else Identity(3)
         head = FieldConfig(
-            activation=config.activation,
+            activation=color_activation(config.activation, color.activation),
             hidden_features=color.hidden_features,
             hidden_layers=color.hidden_layers,
-            first_omega=color.first_omega,
-            hidden_omega=color.hidden_omega,
-            num_frequencies=config.num_frequencies,
-            sharing=config.sharing,
-            initialization=config.initialization,
         )
         width = color.geometry_features + self.direction_encoding.out_features + color.appearance_features
         self.color_mlp = make_mlp(width + 3 * normals, 3, head, reads_coordinates=False, generator=generator)
@@ -286,29 +291,18 @@ def make_encoding(
     generator: Generator | None = None,
 ) -> Encoding:
     """Returns the encoding of a configuration, with `in_features` and `out_features`."""
-    if config.encoding == "hash":
-        return HashGrid(
-            in_features,
-            num_levels=config.num_levels,
-            features_per_level=config.features_per_level,
-            log2_table_size=config.log2_table_size,
-            base_resolution=config.base_resolution,
-            max_resolution=config.max_resolution,
-            feature_scale=config.feature_scale,
-            coordinate_scale=config.coordinate_scale,
-            implementation=implementation,
-            generator=generator,
-        )
-    if config.encoding == "identity":
-        return Identity(in_features)
-    return FourierFeatures(
-        in_features,
-        num_frequencies=config.encoding_frequencies,
-        scale=config.encoding_scale,
-        kind="random" if config.encoding == "fourier" else "octaves",
-        include_input=config.encoding == "octaves",
-        generator=generator,
-    )
+    match config.encoding:
+        case IdentityConfig():
+            return Identity(in_features)
+        case FourierConfig(num_frequencies=count, scale=scale):
+            return FourierFeatures(in_features, num_frequencies=count, scale=scale, generator=generator)
+        case OctavesConfig(num_frequencies=count):
+            return FourierFeatures(in_features, num_frequencies=count, kind="octaves", include_input=True)
+        case HashGridConfig():
+            options = dataclasses.asdict(config.encoding)
+            del options["name"]
+            return HashGrid(in_features, **options, implementation=implementation, generator=generator)
+    raise ValueError(f"encoding must be a configuration of an encoding, got {config.encoding!r}")
 
 
 def make_mlp(
@@ -319,30 +313,31 @@ def make_mlp(
     reads_coordinates: bool = True,
     generator: Generator | None = None,
 ) -> CoordinateMLP:
-    """Returns the coordinate network of a configuration; see `CoordinateMLP` for `reads_coordinates`."""
-    options: dict[str, Any] = {
-        "staf": {
-            "num_frequencies": config.num_frequencies,
-            "sharing": config.sharing,
-            "initialization": config.initialization,
-        },
-        "gaussian": {"width": config.gaussian_width},
-        "gabor": {"scale": config.gabor_scale},
-        "finer": {"first_bias": config.first_bias},
-    }.get(config.activation, {})
+    """Returns the coordinate network of a configuration; see `CoordinateMLP` for `reads_coordinates`.
+
+    Raises:
+        ValueError: If the activation or one of its options is unknown, or a value is not accepted.
+    """
+    activation = config.activation
     return CoordinateMLP(
         in_features,
         out_features,
         hidden_features=config.hidden_features,
         hidden_layers=config.hidden_layers,
-        activation=config.activation,
-        first_omega=config.first_omega,
-        hidden_omega=config.hidden_omega,
+        activation=activation.name,
         reads_coordinates=reads_coordinates,
         skip=config.skip,
         generator=generator,
-        **options,
+        **checked_options(activation.name, activation.options),
     )
+
+
+def color_activation(field: ActivationConfig, color: ActivationConfig) -> ActivationConfig:
+    """Returns the activation of a colour network. "field" stands for that of the field, with frequency scales of 1."""
+    if color.name != AS_THE_FIELD:
+        return color
+    scales = {key: 1.0 for key in activation_options(field.name) if key in ("first_omega", "hidden_omega")}
+    return ActivationConfig(field.name, {**field.options, **scales, **color.options})
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-Initialization = Literal["normalized", "siren", "theorem", "published"]
+Initialization = Literal["normalized", "siren", "staf-theorem", "staf-published"]
 
 HARMONICS = (1.0, 2.0, 0.5, 3.0, 1.5)
 """Ω / ω of the first five sinusoids: the carrier, its octaves, and frequencies between them. Then follow 4, 5, 6, …"""
@@ -54,7 +54,7 @@ def siren(shape: tuple[int, ...], omega: float, generator: Generator | None = No
     return _repeat(Sinusoids(amplitude, frequency * (omega / frequency[0]), torch.zeros(shape[0])), shape)
 
 
-def theorem(shape: tuple[int, ...], omega: float, generator: Generator | None = None) -> Sinusoids:
+def staf_theorem(shape: tuple[int, ...], omega: float, generator: Generator | None = None) -> Sinusoids:
     """Returns draws as in the paper's theorem: σ(z) is exactly N(0, 1) over draws of (C, Φ), for every z, Ω and τ.
 
     The magnitude of C is Rayleigh distributed with E[C²] = 2/τ, as sign(X) √abs(X) with X ~ Laplace(0, 2/τ), and
@@ -65,7 +65,7 @@ def theorem(shape: tuple[int, ...], omega: float, generator: Generator | None = 
     return _laplace(shape, omega, 2.0 / shape[0], generator)
 
 
-def published(shape: tuple[int, ...], omega: float, generator: Generator | None = None) -> Sinusoids:
+def staf_published(shape: tuple[int, ...], omega: float, generator: Generator | None = None) -> Sinusoids:
     """Returns draws as in the published code: X ~ Laplace(0, 1/(2τ)), hence E[C²] = 1/(2τ) and a variance of 1/4."""
     return _laplace(shape, omega, 0.5 / shape[0], generator)
 
@@ -73,8 +73,8 @@ def published(shape: tuple[int, ...], omega: float, generator: Generator | None 
 INITIALIZATIONS: dict[str, Callable[..., Sinusoids]] = {
     "normalized": normalized,
     "siren": siren,
-    "theorem": theorem,
-    "published": published,
+    "staf-theorem": staf_theorem,
+    "staf-published": staf_published,
 }
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from staf_nerf.jobs.fit import Fit
+from staf_nerf.jobs.fit import Advanced, Fit
 from staf_nerf.presets import load_preset
 from staf_nerf.tasks import find_task
 
@@ -18,5 +18,8 @@ def fit_job(
     kind = find_task(task)
     names = {field.name for field in dataclasses.fields(kind.options)}
     options = dataclasses.replace(kind.options, **{name: others.pop(name) for name in names & set(others)})
+    names = {field.name for field in dataclasses.fields(Advanced)}
+    advanced = Advanced(**{name: others.pop(name) for name in names & set(others)})
     config = load_preset(task, "cpu", kind.config) if config is None else config
-    return Fit((files,) if isinstance(files, Path) else files, config, options, output, **others)
+    files = (files,) if isinstance(files, Path) else files
+    return Fit(files, config, options, output, advanced=advanced, **others)

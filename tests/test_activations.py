@@ -171,14 +171,20 @@ def test_bad_arguments_are_named_with_what_is_accepted(arguments, message):
 
 
 def test_unknown_names_and_options_list_the_known_ones():
-    with pytest.raises(ValueError, match=r"activation must be one of .*'staf'.*got 'swish'"):
+    with pytest.raises(ValueError, match=r"activation must be one of staf, .*got 'swish'"):
         CoordinateMLP(2, 1, activation="swish")
-    with pytest.raises(ValueError, match=r"options of 'staf' must be among .*'num_frequencies'.*got tau"):
+    with pytest.raises(ValueError, match=r"options of the activation 'staf' must be among num_frequencies, .*got tau"):
         CoordinateMLP(2, 1, tau=3)
+    with pytest.raises(ValueError, match="num_frequencies of 'staf' must be of type int, got 'many'"):
+        CoordinateMLP(2, 1, num_frequencies="many")
+    with pytest.raises(ValueError, match=r"scale of 'gabor' must be between 0 and 1e\+06, got nan"):
+        CoordinateMLP(2, 1, activation="gabor", scale=float("nan"))
+    with pytest.raises(ValueError, match="width must be positive, got 0"):
+        CoordinateMLP(2, 1, activation="gaussian", width=0)
 
 
 def test_state_survives_copying_and_saving(generator):
-    staf = STAF(8, initialization="theorem", generator=generator)
+    staf = STAF(8, initialization="staf-theorem", generator=generator)
     buffer = io.BytesIO()
     torch.save(staf.state_dict(), buffer)
     buffer.seek(0)

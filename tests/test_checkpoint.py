@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from staf_nerf.checkpoint import Checkpoint, load_field, load_shape, save_field
-from staf_nerf.config import AudioConfig, FieldConfig, ShapeConfig, SuperResolutionConfig
+from staf_nerf.config import ActivationConfig, AudioConfig, FieldConfig, ShapeConfig, SuperResolutionConfig
 from staf_nerf.migrations import FIELD_FORMAT
 from staf_nerf.signals.audio import Track, audio_field
 from staf_nerf.signals.image import image_field
@@ -15,7 +15,11 @@ from staf_nerf.signals.shape import Frame, make_field
 
 @pytest.mark.parametrize("quantity", ["signed-distance", "occupancy"])
 def test_a_field_that_is_read_back_has_the_same_values(quantity, tmp_path, generator):
-    config = ShapeConfig(quantity=quantity, field=FieldConfig(hidden_features=16, num_frequencies=3), near=(0.01, 0.1))
+    config = ShapeConfig(
+        quantity=quantity,
+        field=FieldConfig(activation=ActivationConfig("staf", {"num_frequencies": 3}), hidden_features=16),
+        near=(0.01, 0.1),
+    )
     field = make_field(config, generator=generator)
     save_field(tmp_path / "a.safetensors", Checkpoint(field, config, Frame((1.0, 2.0, 3.0), 0.5)))
     loaded, loaded_config, frame = load_shape(tmp_path / "a.safetensors")
@@ -26,7 +30,11 @@ def test_a_field_that_is_read_back_has_the_same_values(quantity, tmp_path, gener
 
 
 def test_a_network_that_shares_its_activation_is_saved_too(tmp_path, generator):
-    config = ShapeConfig(field=FieldConfig(hidden_features=8, hidden_layers=3, sharing="network"))
+    config = ShapeConfig(
+        field=FieldConfig(
+            activation=ActivationConfig("staf", {"sharing": "network"}), hidden_features=8, hidden_layers=3
+        )
+    )
     field = make_field(config, generator=generator)
     save_field(tmp_path / "a.safetensors", Checkpoint(field, config, Frame((0.0, 0.0, 0.0), 1.0)))
     x = torch.rand(5, 3, generator=generator)

@@ -10,26 +10,28 @@ from staf_nerf import (
     SignedDistanceField,
     SurfaceField,
 )
-from staf_nerf.activations import ACTIVATIONS
+from staf_nerf.activations import ACTIVATIONS, activation_options
+from staf_nerf.config import ENCODINGS, ActivationConfig, HashGridConfig, IdentityConfig
 from staf_nerf.fields import FieldStack, count_parameters, truncated_exp
 
-SMALL_GRID = FieldConfig(encoding="hash", num_levels=3, log2_table_size=8, max_resolution=32, hidden_features=16)
+SMALL_GRID = FieldConfig(
+    encoding=HashGridConfig(num_levels=3, log2_table_size=8, max_resolution=32), hidden_features=16
+)
 
 
 @pytest.mark.parametrize("encoding", ["identity", "fourier", "octaves", "hash"])
 @pytest.mark.parametrize("shape", [(3,), (0, 3), (2, 5, 3)])
 def test_neural_field_maps_any_leading_shape(encoding, shape):
-    config = FieldConfig(encoding=encoding, num_levels=2, log2_table_size=6, max_resolution=32, hidden_features=8)
+    small = {"num_levels": 2, "log2_table_size": 6, "max_resolution": 32} if encoding == "hash" else {}
+    config = FieldConfig(encoding=ENCODINGS[encoding](**small), hidden_features=8)
     field = NeuralField(3, 2, config)
     assert field(torch.zeros(shape)).shape == (*shape[:-1], 2)
 
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
-@pytest.mark.parametrize("encoding", ["identity", "hash"])
+@pytest.mark.parametrize("encoding", [IdentityConfig(), HashGridConfig(num_levels=2, log2_table_size=6)])
 def test_a_stack_of_fields_gives_each_one_s_values_and_gradients(activation, encoding, generator):
-    config = FieldConfig(
-        encoding, num_levels=2, log2_table_size=6, activation=activation, hidden_features=8, hidden_layers=2
-    )
+    config = FieldConfig(encoding, ActivationConfig(activation), hidden_features=8, hidden_layers=2)
     fields = [NeuralField(2, 3, config, generator=generator) for _ in range(3)]
     x = 2.0 * torch.rand(3, 5, 2, generator=generator) - 1.0
     stacked, alone = FieldStack(fields)(x), torch.stack([field(part) for field, part in zip(fields, x, strict=True)])
@@ -49,7 +51,7 @@ def test_a_stack_needs_fields_of_one_architecture():
 
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_radiance_field_gives_positive_density_and_colours_in_range(activation, generator):
-    config = FieldConfig(activation=activation, hidden_features=16, hidden_layers=2)
+    config = FieldConfig(activation=ActivationConfig(activation), hidden_features=16, hidden_layers=2)
     field = RadianceField(config, ColorConfig(appearance_features=4), generator=generator)
     positions = 2 * torch.rand(6, 5, 3, generator=generator) - 1
     directions = torch.nn.functional.normalize(torch.randn(6, 5, 3, generator=generator), dim=-1)
@@ -93,7 +95,8 @@ def test_gradient_with_respect_to_positions_is_that_of_finite_differences(genera
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 @pytest.mark.parametrize("hollow", [False, True])
 def test_a_signed_distance_starts_as_a_sphere_whatever_the_activation(activation, hollow, generator):
-    config = FieldConfig(activation=activation, hidden_features=32, hidden_layers=2, first_omega=60.0)
+    options = {key: 60.0 for key in activation_options(activation) if key == "first_omega"}
+    config = FieldConfig(activation=ActivationConfig(activation, options), hidden_features=32, hidden_layers=2)
     center, sign = torch.tensor([0.1, -0.2, 0.05]), -1.0 if hollow else 1.0
     field = SignedDistanceField(
         config, geometry_features=3, radius=0.5, center=(0.1, -0.2, 0.05), hollow=hollow, generator=generator
@@ -119,7 +122,10 @@ def test_without_a_sphere_a_signed_distance_is_its_network(generator):
 
 
 def test_a_surface_field_has_distance_gradient_and_colors(generator):
-    config = FieldConfig(encoding="hash", num_levels=4, coordinate_scale=3.0, first_omega=1.0, hidden_omega=1.0)
+    config = FieldConfig(
+        encoding=HashGridConfig(num_levels=4, coordinate_scale=3.0),
+        activation=ActivationConfig("staf", {"first_omega": 1.0, "hidden_omega": 1.0}),
+    )
     field = SurfaceField(config, ColorConfig(appearance_features=0), radius=0.6, generator=generator)
     x = 1.6 * torch.rand(500, 3, generator=generator) - 0.8
     distance, gradient, features = field.surface(x)

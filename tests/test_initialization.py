@@ -20,22 +20,22 @@ def outputs(function, num_frequencies, generator, z=0.7):
 
 @pytest.mark.parametrize("num_frequencies", [1, 2, 5, 32])
 def test_theorem_gives_a_standard_normal_for_every_number_of_sinusoids(num_frequencies, generator):
-    values = outputs(init.theorem, num_frequencies, generator)
+    values = outputs(init.staf_theorem, num_frequencies, generator)
     assert stats.kstest(values.numpy(), "norm").pvalue > 1e-3
 
 
 @pytest.mark.parametrize("num_frequencies", [1, 5])
 def test_the_published_scale_is_rejected_as_standard_normal_and_has_variance_a_quarter(num_frequencies, generator):
-    values = outputs(init.published, num_frequencies, generator)
+    values = outputs(init.staf_published, num_frequencies, generator)
     assert stats.kstest(values.numpy(), "norm").pvalue < 1e-12
     assert stats.kstest(2.0 * values.numpy(), "norm").pvalue > 1e-3
     # The deviation of a variance estimate is √(2/n) of it: 1 %; five of them.
     assert values.var() == pytest.approx(0.25, rel=5 * math.sqrt(2 / DRAWS))
 
 
-@pytest.mark.parametrize("function", [init.theorem, init.published])
+@pytest.mark.parametrize("function", [init.staf_theorem, init.staf_published])
 def test_stated_second_moments_of_the_amplitudes(function, generator):
-    stated = {init.theorem: 2.0, init.published: 0.5}[function]
+    stated = {init.staf_theorem: 2.0, init.staf_published: 0.5}[function]
     for num_frequencies in (1, 5):
         amplitude = function((num_frequencies, DRAWS), 30.0, generator).amplitude
         # C² is exponential: the deviation of its mean is 1/√n of it; five of them.
@@ -70,7 +70,7 @@ def test_normalised_networks_keep_their_variance_from_layer_to_layer(generator):
 
 
 def test_equal_generators_give_equal_draws_and_the_neuron_shape_repeats_a_fixed_one():
-    first, second = (init.theorem((4, 3), 1.0, torch.Generator().manual_seed(7)) for _ in range(2))
+    first, second = (init.staf_theorem((4, 3), 1.0, torch.Generator().manual_seed(7)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     repeated = init.normalized((5, 3), 30.0)
     assert repeated.amplitude.shape == (5, 3)

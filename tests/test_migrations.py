@@ -1,6 +1,5 @@
 """Files that version 0.1 wrote (commit 7afe599) are read, and mean the same."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,12 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from staf_nerf import ColorConfig, CoordinateMLP, FieldConfig, RadianceField
+from staf_nerf import ColorConfig, CoordinateMLP, RadianceField
+from staf_nerf.activations import checked_options
+from staf_nerf.bench.sweep import changed
 from staf_nerf.checkpoint import load_field
-from staf_nerf.fields import ordered_parameters, parameter_groups
+from staf_nerf.config import ActivationConfig, FieldConfig, HashGridConfig, ImageConfig, OctavesConfig
+from staf_nerf.fitting.optimizers import ordered_parameters, parameter_groups
 from staf_nerf.jobs import evaluate
 from staf_nerf.jobs.export import Export, run
 from staf_nerf.migrations import FIELD_FORMAT, RENAMED_GROUPS, migrate, parameter_name
+from staf_nerf.presets import load_preset
+from staf_nerf.tasks import find_task
 
 OLD = Path(__file__).parent / "files_of_0_1"
 EXPECTED = json.loads((OLD / "metrics.json").read_text())
@@ -133,8 +137,8 @@ def test_a_wrong_name_is_still_refused():
 def test_the_optimisers_of_a_run_of_version_0_1_keep_their_state_for_each_parameter():
     (path,) = (OLD / "run").glob("*/*.ckpt")
     saved = torch.load(path)
-    config = FieldConfig("hash", num_levels=4, log2_table_size=7, coordinate_scale=1.0, hidden_features=8)
-    config = dataclasses.replace(config, num_frequencies=3)
+    encoding = HashGridConfig(num_levels=4, log2_table_size=7, coordinate_scale=1.0)
+    config = FieldConfig(encoding, ActivationConfig("staf", {"num_frequencies": 3}), hidden_features=8)
     field = RadianceField(config, ColorConfig(hidden_features=8, hidden_layers=2, appearance_features=0))
     prefix = "_model.field.field."
     field.load_state_dict({k.removeprefix(prefix): v for k, v in saved["pipeline"].items() if k.startswith(prefix)})
@@ -161,3 +165,74 @@ def test_a_radiance_field_of_version_0_1_is_evaluated(tmp_path):
     command("ns-eval", "--load-config", config, "--output-path", "eval.json", cwd=tmp_path)
     found = json.loads((tmp_path / "eval.json").read_text())["results"]
     assert found["psnr"] == pytest.approx(EXPECTED["run"]["psnr"], abs=0.01)  # float32 on another processor
+
+
+def test_the_settings_of_a_surface_of_version_0_1_are_read():
+    pytest.importorskip("nerfstudio")
+    import yaml
+
+    model = yaml.load((OLD / "staf-nerf-sdf.yml").read_text(), Loader=yaml.Loader)
+    assert (model.surface.prior_steps, model.surface.prior_weight, model.surface.extent) == (123, 0.25, 0.5)
+    grid = HashGridConfig(log2_table_size=17, feature_scale=1.0, coordinate_scale=3.0)
+    staf = {"num_frequencies": 3, "sharing": "layer", "initialization": "staf-published"}
+    scales = {"first_omega": 7.0, "hidden_omega": 1.0}
+    assert model.field == FieldConfig(encoding=grid, activation=ActivationConfig("staf", staf | scales))
+    gaussian = ActivationConfig("gaussian", {"width": 0.2})
+    assert model.background == FieldConfig(encoding=OctavesConfig(num_frequencies=4), activation=gaussian)
+    assert model.color.activation == ActivationConfig("field", {"first_omega": 2.0})
+    assert model.color.appearance_features == 0
+    assert model.proposal.encoding == HashGridConfig(num_levels=5, log2_table_size=13, max_resolution=128)
+    assert model.proposal.activation == ActivationConfig("relu")
+    again = yaml.load(yaml.dump(model), Loader=yaml.Loader)
+    assert again == model
+
+
+def test_the_option_of_a_field_of_earlier_formats_goes_to_what_has_it_now():
+    flat = {"encoding": "fourier", "encoding_frequencies": 7, "encoding_scale": 2.0, "num_levels": 3, "skip": True}
+    flat |= {"activation": "staf", "num_frequencies": 4, "initialization": "theorem", "gaussian_width": 1.0}
+    found = migrate({"format": 2, "task": "image", "config": {"description": "", "field": flat, "fit": {}}})
+    assert found["config"]["field"] == {
+        "encoding": {"name": "fourier", "num_frequencies": 7, "scale": 2.0},
+        "activation": {"name": "staf", "options": {"num_frequencies": 4, "initialization": "staf-theorem"}},
+        "skip": True,
+    }
+    assert "description" not in found["config"]
+
+
+@pytest.mark.parametrize(
+    ("old", "now"),
+    [
+        ({"minutes": 1.0, "steps": 0, "epochs": 0}, {"minutes": 1.0}),
+        ({"minutes": 0.0, "steps": 20, "passes": 0}, {"steps": 20}),
+        ({"minutes": 1.0, "steps": 20, "passes": 3}, {"epochs": 3}),
+    ],
+)
+def test_a_fit_of_earlier_formats_has_the_budget_that_decided(old, now):
+    found = migrate({"format": 1, "task": "image", "config": {"fit": old | {"points": 5}}})
+    assert found["config"]["fit"] == now | {"points": 5}
+
+
+def test_every_method_of_the_recorded_benchmarks_is_understood():
+    methods = set()
+    for path in sorted((OLD.parents[1] / "benchmarks" / "results").glob("*.json")):
+        result = json.loads(path.read_text())
+        methods |= {(result["task"], row["method"]) for row in result.get("rows", []) if "task" in result}
+    assert len(methods) > 250
+    for task, method in methods:
+        name, *changes = method.split("+")
+        config = changed(load_preset(name, "cpu", find_task(task).config), changes)
+        assert checked_options(config.field.activation.name, config.field.activation.options) is not None
+
+
+def test_old_keys_of_benchmarks_mean_what_they_meant():
+    changes = ["field.encoding=hash", "field.num_levels=16", "field.first_omega=6.0", "field.initialization=theorem"]
+    field = changed(ImageConfig(), changes).field
+    assert field.encoding == HashGridConfig(num_levels=16)
+    assert field.activation == ActivationConfig("staf", {"first_omega": 6.0, "initialization": "staf-theorem"})
+    octaves = changed(ImageConfig(), ["relu", "field.encoding=octaves", "field.encoding_frequencies=6"]).field
+    assert octaves == changed(ImageConfig(), ["relu", "field.encoding=octaves:num_frequencies=6"]).field
+    assert octaves.encoding == OctavesConfig(num_frequencies=6)
+    assert changed(ImageConfig(), ["gaussian:width=0.1"]).field.activation == ActivationConfig(
+        "gaussian", {"width": 0.1}
+    )
+    assert changed(ImageConfig(), ["relu", "field.first_omega=6.0"]).field.activation == ActivationConfig("relu")

@@ -4,7 +4,10 @@ import math
 import pytest
 
 from staf_nerf.config import (
+    ActivationConfig,
     FieldConfig,
+    HashGridConfig,
+    IdentityConfig,
     ImageConfig,
     RadianceConfig,
     SamplingConfig,
@@ -32,22 +35,29 @@ def test_the_paper_s_occupancy_is_a_shape_s_preset():
 
 def test_siren_differs_from_the_encoding_free_method_in_its_activation_alone():
     staf, siren = load_preset("staf-nerf-mlp", "cpu"), load_preset("siren-nerf", "cpu")
-    changed = dataclasses.replace(siren, field=dataclasses.replace(siren.field, activation="staf"))
+    scales = {"first_omega": 60.0, "hidden_omega": 30.0}
+    assert siren.field.activation == ActivationConfig("sine", scales)
+    changed = dataclasses.replace(
+        siren, field=dataclasses.replace(siren.field, activation=ActivationConfig("staf", scales))
+    )
     assert dataclasses.replace(changed, description="") == dataclasses.replace(staf, description="")
 
 
 def test_a_gpu_run_is_larger_than_a_cpu_run():
     cpu, cuda = load_preset("staf-nerf", "cpu"), load_preset("staf-nerf", "cuda")
-    assert cuda.field.log2_table_size > cpu.field.log2_table_size
+    assert cuda.field.encoding.log2_table_size > cpu.field.encoding.log2_table_size
     assert cuda.training.rays_per_step > cpu.training.rays_per_step
     assert load_preset("staf-nerf", "mps").field == cpu.field
 
 
 def test_tables_override_defaults_and_devices_override_tables(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text("[field]\nnum_levels = 4\n[cuda.field]\nnum_levels = 12\n[sampling]\nproposal_samples = [8]\n")
-    assert load_preset(path, "cpu").field == FieldConfig(num_levels=4)
-    assert load_preset(path, "cuda").field.num_levels == 12
+    path.write_text(
+        '[field.encoding]\nname = "hash"\nnum_levels = 4\n[cuda.field.encoding]\nnum_levels = 12\n'
+        "[sampling]\nproposal_samples = [8]\n"
+    )
+    assert load_preset(path, "cpu").field == FieldConfig(encoding=HashGridConfig(num_levels=4))
+    assert load_preset(path, "cuda").field.encoding == HashGridConfig(num_levels=12)
     assert load_preset(path, "cpu").sampling.proposal_samples == (8,)
 
 
@@ -56,14 +66,29 @@ def test_tables_override_defaults_and_devices_override_tables(tmp_path):
     [
         (
             "[field]\nlevels = 4\n",
-            r"mine.toml: unknown key 'levels' in \[field\]; the known keys are encoding, num",
+            r"mine.toml: unknown key 'levels' in \[field\]; the known keys are encoding, act",
         ),
-        ("[feild]\n", "unknown key 'feild'; the known keys are task, description, geometry"),
+        ("[feild]\n", "unknown key 'feild'; the known keys are description, geometry"),
         ("[cpu.field]\nlevels = 4\n", r"unknown key 'levels' in \[field\]"),
-        ("[field]\nnum_levels = 0\n", r"\[field\] num_levels must be >= 1, got 0"),
-        ("[field]\nfirst_omega = nan\n", r"\[field\] first_omega must be between 1e-06 and 1e\+06, got nan"),
-        ("[field]\nnum_levels = 'four'\n", "field.num_levels must be of type int, got 'four'"),
-        ("[field]\nactivation = 'swish'\n", r"activation must be one of \['staf', .* got 'swish'"),
+        (
+            "[field]\nnum_levels = 16\n",
+            r'in \[field\]; it is written encoding = \{name = "hash", num_levels = 16\} now',
+        ),
+        (
+            "[field.encoding]\nname = 'hash'\nnum_levels = 0\n",
+            r"\[field.encoding\] num_levels must be >= 1, got 0",
+        ),
+        (
+            "[field.encoding]\nname = 'hash'\nnum_levels = 'four'\n",
+            "field.encoding.num_levels must be of type int, got 'four'",
+        ),
+        (
+            "[field.encoding]\nname = 'octaves'\nscale = 2.0\n",
+            "options of the encoding 'octaves' must be among num_frequencies, got scale",
+        ),
+        ("[field]\nencoding = 'grid'\n", "field.encoding must be one of identity, fourier, octaves, hash, got 'grid'"),
+        ("[field]\nactivation = 3\n", "field.activation must be a name or a table, got 3"),
+        ("[field.activation]\nwidth = [1]\n", r"field.activation.width must be a number, .* got \[1\]"),
         ("[training]\nlearning_rate_decay = 2\n", "learning_rate_decay must be between 1e-06 and 1, got 2"),
         ("[sampling]\nproposal_samples = []\n", "proposal_samples must be one or more numbers >= 1"),
         ("field = 3\n", "field must be a table, got 3"),
@@ -115,8 +140,9 @@ def test_every_key_has_a_help_text_and_configurations_are_frozen(config):
 
 def test_override_leaves_the_original_as_it_was():
     config = RadianceConfig()
-    changed = override(config, {"field": {"num_levels": 3}})
-    assert (config.field.num_levels, changed.field.num_levels) == (8, 3)
+    changed = override(config, {"field": {"encoding": "hash", "hidden_features": 3}})
+    assert (config.field.hidden_features, changed.field.hidden_features) == (64, 3)
+    assert config.field.encoding == IdentityConfig()
 
 
 def test_each_baseline_of_images_is_ours_but_for_its_network_and_rates():

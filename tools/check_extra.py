@@ -65,7 +65,7 @@ def core() -> None:
             return {"squared error": (field(x) - y).square().mean()}
 
     model = CoordinateMLP(1, 1, activation="staf", hidden_features=32, hidden_layers=2)
-    history = fit(model, Wave(), FitConfig(minutes=0, steps=300, points=256))
+    history = fit(model, Wave(), FitConfig(steps=300, points=256))
     assert history.latest["squared error"] < 1e-2, history.latest
     refused("signals", "fit", "image", "photo.png")
     found = staf("doctor")
@@ -99,7 +99,7 @@ def export() -> None:
 
 def mesh() -> None:
     staf("fit", "shape", "box.obj", "--steps", 60, "--resolution", 32)
-    staf("mesh", "--checkpoint", "outputs/shape/box", "-o", "again.glb", "--resolution", 32)
+    staf("mesh", "outputs/shape/box", "-o", "again.glb", "--resolution", 32)
     staf("compare", "again.glb", "box.obj", "--points", 2000)
     refused("nerf", "demo", "--steps", 1)
 

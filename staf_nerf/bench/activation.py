@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from tyro.conf import arg
 
 from staf_nerf.bench.baselines import BASELINE, Baseline, baselines, is_fused
 from staf_nerf.bench.record import environment, settings
@@ -42,7 +43,7 @@ class ActivationBenchmark:
     In half precision the parameters stay in float32, and torch's formulas compute in the type that torch chooses."""
     compiled: bool = True
     """Include a sine compiled by torch.compile. On a CPU this needs a C++ compiler."""
-    output: Path | None = None
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None
     """JSON file for the results. By default they are printed."""
 
 

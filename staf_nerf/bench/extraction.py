@@ -8,11 +8,11 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from staf_nerf.bench.record import environment, settings
 from staf_nerf.jobs.output import write_json
@@ -28,7 +28,7 @@ class ExtractionBenchmark:
     """Numbers of cells along an axis of the grid."""
     whole: tuple[int, ...] = (512,)
     """Resolutions among these that are also evaluated on the whole grid. 512 takes minutes."""
-    output: Path | None = None
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None
     """JSON file for the results. By default they are printed."""
 
 

@@ -12,12 +12,13 @@ import itertools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from tyro.conf import arg
 
 from staf_nerf._torch_compat import linear_by_onednn
 from staf_nerf.bench.record import environment, settings
@@ -41,7 +42,7 @@ class LinearBenchmark:
     """Numbers of threads, measured one after the other."""
     rounds: int = 11
     """Number of timings of each quantity. Median and quartiles are reported."""
-    output: Path | None = None
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None
     """JSON file for the results. By default they are printed."""
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+from tyro.conf import arg
 
 from staf_nerf.bench.baselines import BASELINE, Baseline, baselines, broadcast_name, is_fused, staf_name
 from staf_nerf.bench.record import environment, settings
@@ -49,7 +50,7 @@ class MlpBenchmark:
     """Device to compute on."""
     compiled: bool = True
     """Include a sine network compiled by torch.compile. On a CPU this needs a C++ compiler."""
-    output: Path | None = None
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None
     """JSON file for the results. By default they are printed."""
 
 
@@ -63,7 +64,7 @@ class ScalingBenchmark:
     """Number of timings of each quantity. Median and quartiles are reported."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Device to compute on."""
-    output: Path | None = None
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None
     """JSON file for the results. By default they are printed."""
     picture: Path | None = None
     """File for a plot. Its suffix gives the format."""

@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from tyro.conf import Positional, arg
 
 from staf_nerf.bench.record import commit, cpu_model, environment
 from staf_nerf.bench.summary import Grouping, shared_columns, summarize, with_deviation
@@ -53,7 +54,7 @@ COLUMNS = ("method", "budget", "psnr", "ssim", "wins", "weights", "steps", "seco
 class NerfBenchmark:
     """Trains methods on captures and reports quality and cost."""
 
-    data: tuple[Path, ...]
+    data: Annotated[Positional[tuple[Path, ...]], arg(metavar="CAPTURE [CAPTURE ...]")]
     """Captures to train on."""
     methods: tuple[str, ...] = ("staf-nerf", "staf-nerf+relu", "nerfacto")
     """Presets, each with optional changes after "+": an activation ("staf-nerf+relu") or a key with a value.
@@ -76,7 +77,7 @@ class NerfBenchmark:
     processes: int = 0
     """Number of runs at a time, each in its own process. 0: one after the other in this process.
     Times are comparable only for one run at a time, and peak memory is reported only for separate processes."""
-    output: Path | None = None
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None
     """JSON file for the results. Runs that it already contains are not repeated."""
 
 

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from tyro.conf import Positional, arg
 
 from staf_nerf.bench.nerf import NerfBenchmark, make_config, without_lpips
 from staf_nerf.bench.record import environment, settings
@@ -37,7 +38,7 @@ class NerfSpeedBenchmark:
     The fields are nearly untrained. Trained ones render faster if a method skips samples without weight.
     """
 
-    data: Path
+    data: Annotated[Positional[Path], arg(metavar="CAPTURE")]
     """Capture to train on."""
     methods: tuple[str, ...] = ("staf-nerf", "staf-nerf+relu", "nerfacto-equal", "nerfacto")
     """Methods, as for `staf bench nerf`. Ratios refer to the last one.
@@ -55,7 +56,7 @@ class NerfSpeedBenchmark:
     """Number of timings of each method. Median and quartiles are reported."""
     threads: tuple[int, ...] = (2, 1)
     """Numbers of threads, measured one after the other (CPU only)."""
-    output: Path | None = None
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None
     """JSON file for the results. By default they are printed."""
 
 

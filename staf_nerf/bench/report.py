@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from staf_nerf.bench import nerf, signals
 from staf_nerf.bench.summary import summarize
@@ -23,7 +23,7 @@ class Report:
 
     files: Positional[tuple[Path, ...]]
     """JSON files with results."""
-    output: Path = Path("report")
+    output: Annotated[Path, arg(aliases=["-o"])] = Path("report")
     """Output folder for report.md and its plots."""
 
 

@@ -12,11 +12,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Generator, nn
-from tyro.conf import Suppress
+from tyro.conf import Positional, Suppress, arg
 
 from staf_nerf.bench.record import commit, cpu_model, environment
 from staf_nerf.bench.summary import Grouping, shared_columns, summarize, with_deviation
@@ -42,7 +42,7 @@ class SignalBenchmark:
 
     task: Suppress[str]
     """Kind of signal."""
-    files: tuple[Path, ...]
+    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE [FILE ...]", help_behavior_hint="(required)")]
     """Files to fit."""
     methods: tuple[str, ...]
     """Presets, each with optional changes after "+": an activation ("image+sine") or a key ("image+bandwidth=0.2")."""
@@ -63,7 +63,7 @@ class SignalBenchmark:
     """Number of runs at a time. Each has its own process and an equal share of the threads."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Device for fits and timings."""
-    output: Path | None = None
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None
     """JSON file for the results. Runs and timings that it already contains are not repeated."""
 
     @property
@@ -196,7 +196,7 @@ class _Job:
         steps = int(cell["amount"])
         if cell["budget"] == "seconds":
             steps = max(round(cell["amount"] / self.times[cell["method"]]["median"]), 1)
-        config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, steps=steps, minutes=0.0))
+        config = dataclasses.replace(config, fit=config.fit.lasting(steps=steps))
         case = make_case(config, self.files[cell["file"]], cell["seed"], self.device)
         start = time.perf_counter()
         try:

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from tyro.conf import Positional, arg
 
 from staf_nerf.bench.nerf import NerfBenchmark, make_config, train_and_evaluate
 from staf_nerf.bench.record import environment
@@ -30,7 +31,7 @@ NERFACTO = "nerfacto"
 class SurfaceBenchmark:
     """Trains methods on a capture and compares their meshes with the true mesh."""
 
-    data: Path
+    data: Annotated[Positional[Path], arg(metavar="CAPTURE")]
     """Capture to train on."""
     truth: Path
     """Mesh of the true surface, in the coordinates of the capture's poses."""
@@ -48,7 +49,7 @@ class SurfaceBenchmark:
     """Number of cells along the box's longest side. For nerfacto: along each side."""
     meshes: Path | None = None
     """Folder in which the meshes are kept. By default they are deleted."""
-    output: Path | None = None
+    output: Annotated[Path | None, arg(aliases=["-o"])] = None
     """JSON file for the results. Runs that it already contains are not repeated."""
 
 

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 import torch
 
+from staf_nerf.config import FieldConfig
 from staf_nerf.jobs.output import write_json
-from staf_nerf.migrations import RENAMED, migrate_results
+from staf_nerf.migrations import MOVED, RENAMED, migrate_results, option_value
 from staf_nerf.presets import override
 
 Row = dict[str, Any]
@@ -78,7 +79,7 @@ def parse(text: str) -> Any:
 
 
 def changed(config: ConfigT, changes: Sequence[str]) -> ConfigT:
-    """Returns a configuration with changes "key.key=value". A word alone names the field's activation.
+    """Returns a configuration with changes "key.key=value". A name alone is the field's activation, as in "relu".
 
     Keys may have their names of earlier versions, as they stand in files of results.
 
@@ -86,9 +87,26 @@ def changed(config: ConfigT, changes: Sequence[str]) -> ConfigT:
         ValueError: If a key is unknown or a value is not accepted.
     """
     for change in changes:
-        key, _, value = change.partition("=") if "=" in change else ("field.activation", "", change)
-        table: Any = parse(value)
-        for part in reversed(key.split(".")):
-            table = {RENAMED.get(part, part): table}
-        config = override(config, table)
+        key, equals, value = change.partition("=")
+        if not equals or ":" in key:
+            key, value = "field.activation", change
+        config = override(config, _table(config, key.split("."), parse(value)))
     return config
+
+
+def _table(config: Any, path: Sequence[str], value: Any) -> Row:
+    """Returns the nested table that sets one key."""
+    first, *rest = path
+    first = RENAMED.get(first, first)
+    if rest:
+        return {first: _table(getattr(config, first, None), rest, value)}
+    if first in MOVED and isinstance(config, FieldConfig):
+        return _moved(config, first, value)
+    return {first: value}
+
+
+def _moved(config: FieldConfig, key: str, value: Any) -> Row:
+    """Returns the table for an option of a field before format 3. It had no effect if nothing has it."""
+    kind, names = MOVED[key]
+    name = getattr(config, kind).name
+    return {kind: {names[name]: option_value(key, value)}} if name in names else {}

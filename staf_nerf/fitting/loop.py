@@ -15,7 +15,7 @@ import os
 import pickle
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,7 @@ def fit(
             three times.
         ValueError: If `resume` is the state of another fit.
     """
-    if config.epochs:
-        config = replace(config, steps=config.epochs * steps_per_epoch(signal, config.points))
+    steps = config.epochs * steps_per_epoch(signal, config.points) if config.epochs else config.steps
     generator = Generator().manual_seed(seed)
     training = Training(model, signal, config, generator, validation_loss, f"{subject} seed {seed}".strip())
     history = training.history
@@ -115,7 +114,7 @@ def fit(
     per_epoch = steps_per_epoch(signal, config.points) if epoch_metrics is not None else 0
     start = saved = time.perf_counter() - history.seconds
     try:
-        while (done := _part_done(config, history)) < 1.0:
+        while (done := _part_done(config, steps, history)) < 1.0:
             recorded = training.step(done)
             history.seconds = time.perf_counter() - start
             if recorded and progress is not None:
@@ -285,11 +284,12 @@ class Training:
 
 def _without_duration(settings: Mapping[str, Any]) -> dict[str, Any]:
     others = {name: value for name, value in settings.items() if name not in DURATION}
-    return {**others, "in epochs": settings["epochs"] > 0}
+    return {**others, "in epochs": bool(settings["epochs"])}
 
 
-def _part_done(config: FitConfig, history: History) -> float:
-    of_steps = history.steps / config.steps if config.steps else 0.0
-    of_time = history.seconds / (60.0 * config.minutes) if config.minutes else 0.0
-    done = max(of_steps, of_time)
-    return processes.of_the_first(done) if config.minutes else done
+def _part_done(config: FitConfig, steps: int | None, history: History) -> float:
+    """Returns the fraction of the budget that is used: of the steps, those of epochs included, or of the minutes."""
+    if steps is not None:
+        return history.steps / steps
+    assert config.minutes is not None
+    return processes.of_the_first(history.seconds / (60.0 * config.minutes))

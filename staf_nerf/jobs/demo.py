@@ -124,7 +124,7 @@ def shipped_scene() -> Path:
     except FileNotFoundError as error:
         raise FileNotFoundError(
             "the demo's scene is not in this installation: it lies in the repository, in scenes/tin_robot. "
-            "Install from a clone (pip install -e .), or use a capture of your own: staf demo --data FOLDER"
+            "Install from a clone (pip install -e .), or use a capture of your own: staf demo FOLDER"
         ) from error
 
 

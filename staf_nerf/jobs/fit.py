@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 import torch
 from torch import Generator, nn
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, Suppress, arg
 
 from staf_nerf.checkpoint import FIELD_FILE, Checkpoint, save_field
 from staf_nerf.errors import IncompleteError
@@ -37,40 +37,56 @@ OptionsT = TypeVar("OptionsT")
 
 
 @dataclass(frozen=True)
-class Fit(Generic[ConfigT, OptionsT]):
-    """A fit of one file or several."""
+class Advanced:
+    """Settings of the computation."""
 
-    files: Annotated[Positional[tuple[Path, ...]], arg(help_behavior_hint="(required)", metavar="FILE [FILE ...]")]
-    """Files to fit."""
-    config: OmitArgPrefixes[ConfigT]
-    """Network and training."""
-    options: Annotated[OmitArgPrefixes[OptionsT], arg(name="result")]
-    """What is written."""
-    output: Annotated[Path | None, arg(aliases=["-o"])] = None
-    """Output folder. With several files it contains a folder for each. Defaults to outputs/TASK/NAME."""
-    seed: int = 0
-    """Random seed."""
-    device: str | None = None
-    """"cpu", "cuda" or "mps". Defaults to CUDA if it is available, otherwise the CPU."""
-    overwrite: bool = False
-    """Replace results in the output folder."""
-    resume: bool = False
-    """Continue an interrupted fit in the output folder. Finished fits are skipped."""
+    device: Annotated[str | None, arg(metavar="{cpu,cuda,mps}")] = None
+    """Device of the computation. Defaults to CUDA if it is available, otherwise the CPU."""
     epoch_metrics: bool = False
     """Also compute the main metric of the whole signal after each epoch.
     Published tables quote the best epoch, which cannot be chosen without the true signal."""
     files_at_once: int = 8
     """Largest number of images that are fitted at once.
     Images are fitted at once if they have equally many channels, and equally many pixels per step."""
-    preset: str | None = None
-    """Preset or .toml file that sets the defaults of the other options (see method_configs/).
-    It is read on the command line only."""
+
+    def __post_init__(self) -> None:
+        if self.files_at_once < 1:
+            raise ValueError(f"files_at_once must be >= 1, got {self.files_at_once}")
+
+
+@dataclass(frozen=True)
+class OneAtATime(Advanced):
+    """Settings of the computation, for kinds of signals that are fitted one file at a time."""
+
+    files_at_once: Suppress[int] = 1
+
+
+@dataclass(frozen=True)
+class Fit(Generic[ConfigT, OptionsT]):
+    """A fit of one file or several."""
+
+    files: Annotated[Positional[tuple[Path, ...]], arg(help_behavior_hint="(required)", metavar="FILE [FILE ...]")]
+    """Files to fit."""
+    config: Annotated[OmitArgPrefixes[ConfigT], arg(help="")]
+    """Network and training."""
+    options: Annotated[OmitArgPrefixes[OptionsT], arg(name="result", help="")]
+    """What is written."""
+    output: Annotated[Path | None, arg(aliases=["-o"], metavar="FOLDER")] = None
+    """Output folder, outputs/TASK/NAME by default. For several files: the folder of their folders."""
+    preset: Annotated[str | None, arg(metavar="NAME|FILE.toml")] = None
+    """Preset or .toml file with defaults for the other options, on the command line."""
+    seed: int = 0
+    """Random seed."""
+    overwrite: bool = False
+    """Replace results in the output folder."""
+    resume: bool = False
+    """Continue an interrupted fit in the output folder. Finished fits are skipped."""
+    advanced: Annotated[OmitArgPrefixes[Advanced], arg(help="")] = field(default_factory=Advanced)
+    """Computation."""
 
     def __post_init__(self) -> None:
         if not self.files:
             raise ValueError("at least one file is needed")
-        if self.files_at_once < 1:
-            raise ValueError(f"files_at_once must be >= 1, got {self.files_at_once}")
 
     @property
     def task(self) -> Task:
@@ -85,7 +101,7 @@ class Fit(Generic[ConfigT, OptionsT]):
     @property
     def where(self) -> torch.device:
         """The device of the computation."""
-        return choose_device(self.device)
+        return choose_device(self.advanced.device)
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -178,7 +194,7 @@ def _groups(job: Fit[Any, Any], pairs: Sequence[tuple[Path, Path]], mine: Proces
     group: list[_Work] = []
     for file, output in pairs:
         work = _read(job, file, output, mine)
-        if group and not (len(group) < job.files_at_once and _fit_together(job, group[0], work)):
+        if group and not (len(group) < job.advanced.files_at_once and _fit_together(job, group[0], work)):
             yield group
             group = []
         group.append(work)
@@ -191,7 +207,7 @@ def _fit_together(job: Fit[Any, Any], first: _Work, second: _Work) -> bool:
     key = first.problem.batch_key()
     if key is None or key != second.problem.batch_key():
         return False
-    if not (job.epoch_metrics or job.training.epochs):
+    if not (job.advanced.epoch_metrics or job.training.epochs):
         return True
     steps = [steps_per_epoch(work.signal, job.training.points) for work in (first, second)]
     return steps[0] == steps[1]
@@ -201,7 +217,7 @@ def _read(job: Fit[Any, Any], file: Path, output: Path, mine: Processes) -> _Wor
     """Reads a file, and creates its output folder."""
     console = mine.console
     problem = job.task.read(file, job.config, seed=job.seed)
-    if job.epoch_metrics:
+    if job.advanced.epoch_metrics:
         problem.epoch_metrics(job.where)  # before any work, so that it is refused if there are none
     first, *others = problem.lines
     console.print(f"{file}: {first}", markup=False)
@@ -225,7 +241,9 @@ def _fit_at_once(job: Fit[Any, Any], group: list[_Work], mine: Processes) -> tup
     Returns the results, and whether the fit was interrupted.
     """
     first, alone, stages = group[0], len(group) == 1, Stages(mine.console)
-    training = replace(job.training, minutes=len(group) * job.training.minutes)
+    training = job.training
+    if training.minutes is not None:
+        training = training.lasting(minutes=len(group) * training.minutes)
     with stages, stages("fitting") as report:
         whole = fit(
             first.model if alone else FieldStack([work.model for work in group]),
@@ -234,7 +252,7 @@ def _fit_at_once(job: Fit[Any, Any], group: list[_Work], mine: Processes) -> tup
             seed=job.seed,
             progress=_progress(job.task, [work.trace for work in group], report),
             validation_loss=first.problem.validation(first.signal),
-            epoch_metrics=_epoch_metrics(job, group) if job.epoch_metrics else None,
+            epoch_metrics=_epoch_metrics(job, group) if job.advanced.epoch_metrics else None,
             resume=first.output / STATE,
             subject=", ".join(work.problem.file.name for work in group),
         )
@@ -315,6 +333,7 @@ def _write_results(
     best = {name: max(row[name] for row in history.epochs) for name in (history.epochs or [{}])[0] if name != "step"}
     found = {
         "file": file.name,
+        "task": job.task.name,
         "config": asdict(job.config),
         "options": asdict(job.options),
         "first_omega": first_layer_omega(work.model),

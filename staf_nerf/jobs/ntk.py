@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any
 
 import torch
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from torch import Generator, Tensor, nn
-from tyro.conf import OmitArgPrefixes
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
+from staf_nerf.activations import ACTIVATIONS
 from staf_nerf.checkpoint import load_field
-from staf_nerf.config import FieldConfig
+from staf_nerf.config import ENCODINGS, FieldConfig
 from staf_nerf.fields import NeuralField
 from staf_nerf.figures import kernels as kernel_figures
 from staf_nerf.files.image import read_image
 from staf_nerf.jobs.output import prepare_folder, write_page
 from staf_nerf.layers import LinearMap
+from staf_nerf.presets import override
 from staf_nerf.progress import Stages, peak_memory
 from staf_nerf.signals.raster import Raster
 from staf_nerf.tasks import find_task
@@ -40,11 +41,16 @@ of C, Ω and Φ; gradient descent: final error (initially 1), measured and predi
 class CompareKernels:
     """Compares the neural tangent kernels of networks on a grid of pixels."""
 
-    compare: tuple[str, ...] = ("staf", "sine", "relu", "relu-octaves")
+    compare: Annotated[Positional[tuple[str, ...]], arg(metavar="[NETWORK ...]")] = (
+        "staf",
+        "sine",
+        "relu",
+        "relu-octaves",
+    )
     """Networks to compare, at initialisation unless they are files.
     An activation ("staf", "siren"), with an encoding after a hyphen ("relu-pe", "relu-ff").
     Or a field.safetensors file of a fitted image or shape (a shape is evaluated on the plane z = 0)."""
-    output: Path = Path("outputs/ntk")
+    output: Annotated[Path, arg(aliases=["-o"])] = Path("outputs/ntk")
     """Output folder."""
     size: int = 32
     """Number of points along the longer axis of the grid. A size of 64 takes about a minute per network."""
@@ -119,15 +125,14 @@ def make_network(name: str, config: FieldConfig, *, seed: int = 0) -> nn.Module:
     """
     if name.endswith(".safetensors"):
         return _to_float64(_from_file(Path(name)))
-    kinds = {key: get_args(get_type_hints(FieldConfig)[key]) for key in ("activation", "encoding")}
     first, _, second = name.partition("-")
-    activation, encoding = ALSO_CALLED.get(first, first), ALSO_CALLED.get(second, second) or config.encoding
-    if activation not in kinds["activation"] or encoding not in kinds["encoding"]:
+    activation, encoding = ALSO_CALLED.get(first, first), ALSO_CALLED.get(second, second) or config.encoding.name
+    if activation not in ACTIVATIONS or encoding not in ENCODINGS:
         raise ValueError(
-            f"compare must name an activation of {list(kinds['activation'])}, optionally with an encoding of "
-            f'{list(kinds["encoding"])} after "-", or a .safetensors file, got {name!r}'
+            f"compare must name an activation of {list(ACTIVATIONS)}, optionally with an encoding of "
+            f'{list(ENCODINGS)} after "-", or a .safetensors file, got {name!r}'
         )
-    config = dataclasses.replace(config, activation=activation, encoding=encoding)
+    config = override(config, {"activation": activation, "encoding": encoding})
     return _to_float64(NeuralField(2, 1, config, generator=Generator().manual_seed(seed)))
 
 

@@ -5,7 +5,6 @@ nerfstudio loads this module for every command and every method. Its import must
 
 from __future__ import annotations
 
-import torch
 from nerfstudio.cameras.camera_optimizers import CameraOptimizerConfig
 from nerfstudio.configs.base_config import MachineConfig, ViewerConfig
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
@@ -20,14 +19,7 @@ from staf_nerf.plugin.pipeline import StafPipelineConfig
 from staf_nerf.plugin.surface_model import StafSurfaceModelConfig
 from staf_nerf.plugin.trainer import FusedAdamConfig, MuonConfig, StafTrainerConfig
 from staf_nerf.plugin.workarounds import name_unreadable_runs
-from staf_nerf.presets import Device, load_preset
-
-
-def detect_device() -> Device:
-    """Returns the device to train on: "cuda" or "mps" if available, otherwise "cpu"."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+from staf_nerf.presets import Device, detect_device, load_preset
 
 
 def trainer_config(name: str, preset: RadianceConfig, device: Device) -> StafTrainerConfig:

@@ -24,7 +24,7 @@ from torchmetrics.functional import peak_signal_noise_ratio, structural_similari
 from torchmetrics.image import PeakSignalNoiseRatio
 
 from staf_nerf.activations import STAF
-from staf_nerf.config import ColorConfig, FieldConfig, RadianceConfig, SamplingConfig
+from staf_nerf.config import ColorConfig, FieldConfig, HashGridConfig, RadianceConfig, SamplingConfig
 from staf_nerf.encodings import Implementation
 from staf_nerf.fitting.optimizers import ordered_parameters, parameter_groups
 from staf_nerf.kernels.rays import distortion
@@ -78,6 +78,14 @@ class StafModelConfig(ModelConfig):
         return self.sampling.distortion_weight
 
 
+def finer(config: FieldConfig, factor: int) -> FieldConfig:
+    """Returns a field whose hash grid, if it has one, has the finest level's resolution times a factor."""
+    if not isinstance(config.encoding, HashGridConfig):
+        return config
+    resolution = factor * config.encoding.max_resolution
+    return dataclasses.replace(config, encoding=dataclasses.replace(config.encoding, max_resolution=resolution))
+
+
 class StafModel(NerfactoModel):
     """nerfacto with STAF fields, hash grids that are fast on a CPU, and no downloads."""
 
@@ -98,7 +106,7 @@ class StafModel(NerfactoModel):
         self.field = self._make_field(contraction)
         self.proposal_networks = nn.ModuleList()
         for i in range(config.num_proposal_iterations):
-            proposal = dataclasses.replace(config.proposal, max_resolution=config.proposal.max_resolution * 2**i)
+            proposal = finer(config.proposal, 2**i)
             self.proposal_networks.append(ProposalField(aabb, contraction, proposal, implementation=implementation))
         self.density_fns = [network.density_fn for network in self.proposal_networks]
         self.camera_optimizer = config.camera_optimizer.setup(num_cameras=self.num_train_data, device="cpu")

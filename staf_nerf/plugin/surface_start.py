@@ -7,7 +7,6 @@ density finds them, and a few hundred steps of density training suffice to show 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,8 +21,10 @@ from staf_nerf.plugin.surface_field import StafSurfaceField
 from staf_nerf.plugin.views import views
 from staf_nerf.signals.signal import Signal
 
+MOST_STEPS = 600
+"""Largest number of steps of the fit to carved points."""
 FIT = FitConfig(
-    minutes=0.0, steps=600, points=8192, hidden_learning_rate=1e-2, network_learning_rate=3e-3, learning_rate_decay=0.1
+    steps=MOST_STEPS, points=8192, hidden_learning_rate=1e-2, network_learning_rate=3e-3, learning_rate_decay=0.1
 )
 """Settings of the fit of the signed distance to carved points."""
 MOST_PIXELS = 128
@@ -132,7 +133,7 @@ def distance_loss(predicted: Tensor, carved: Tensor, known: Tensor, reach: float
     return (error * known).mean() / reach
 
 
-def start_surface(model: StafModel, manager: Any, *, steps: int = FIT.steps, seed: int = 0) -> CarvedSignal | None:
+def start_surface(model: StafModel, manager: Any, *, steps: int = MOST_STEPS, seed: int = 0) -> CarvedSignal | None:
     """Initialises the surface from depth maps of the model's density, and switches to rendering the surface.
 
     If the depth maps show nothing in the cube of the signed distance, the surface stays the initial sphere.
@@ -155,6 +156,6 @@ def start_surface(model: StafModel, manager: Any, *, steps: int = FIT.steps, see
     except NothingSeenError:
         field.start()
         return None
-    fit(field, signal, replace(FIT, steps=min(max(steps, 1), FIT.steps)), seed=seed)
+    fit(field, signal, FIT.lasting(steps=min(max(steps, 1), MOST_STEPS)), seed=seed)
     field.start(SHARPNESS / signal.reach)
     return signal

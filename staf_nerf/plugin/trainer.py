@@ -21,12 +21,14 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from staf_nerf.config import Choice
 from staf_nerf.errors import debugging
 from staf_nerf.fitting.optimizers import ADAM_EPS, MUON_EPS, adam, first_layer_scales, muon
 from staf_nerf.machine.cores import shared_cores
 from staf_nerf.machine.memory import keep_freed_memory
 from staf_nerf.migrations import RENAMED_GROUPS
 from staf_nerf.plugin import workarounds
+from staf_nerf.presets import detect_device, load_preset, resolved
 
 
 @dataclass
@@ -76,6 +78,16 @@ class StafTrainerConfig(TrainerConfig):
 
     config_file: Path | None = dataclasses.field(default=None, init=False, repr=False)
     """The config.yml that this was read from, once it is known. It is not saved: a run may be moved."""
+
+    def __post_init__(self) -> None:
+        model: Any = getattr(self.pipeline, "model", None)
+        names = [name for name in ("field", "background", "proposal", "color") if hasattr(model, name)]
+        if any(isinstance(value, Choice) for name in names for value in vars(getattr(model, name)).values()):
+            preset = load_preset(
+                str(self.method_name), detect_device()
+            )  # the command line's options change those of this
+            for name in names:
+                setattr(model, name, resolved(getattr(model, name), getattr(preset, name)))
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, workarounds.local_unless_named(value) if name == "viewer" else value)
@@ -192,9 +204,7 @@ class StafTrainer(Trainer):
     def _train_complete_viewer(self) -> None:
         """Says what comes next. With a viewer, nerfstudio then waits for Ctrl-C, which here is no interruption."""
         config = self.config.get_base_dir() / "config.yml"
-        CONSOLE.print(
-            f"Finished and saved. To make a mesh:\nstaf mesh --load-config {config} -o mesh.glb", soft_wrap=True
-        )
+        CONSOLE.print(f"Finished and saved. To make a mesh:\nstaf mesh {config} -o mesh.glb", soft_wrap=True)
         with contextlib.suppress(KeyboardInterrupt):
             super()._train_complete_viewer()
 

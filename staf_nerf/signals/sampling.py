@@ -9,7 +9,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from staf_nerf.config import FieldConfig
+from staf_nerf.activations import FIRST_OMEGA, activation_options
+from staf_nerf.config import FieldConfig, IdentityConfig
 from staf_nerf.signals.signal import Signal
 
 CHUNK = 2**13
@@ -24,12 +25,20 @@ def first_omega(config: FieldConfig, *, in_features: int, samples: int, bandwidt
 
     The Nyquist frequency of `samples` samples in [-1, 1] is π · samples / 2 radians per unit. The first layer's weights
     lie within ±1 / in_features (SIREN) and are multiplied by `first_omega`. The initial bandwidth is therefore the same
-    in cycles per pixel for every image size. The configuration is not changed if `bandwidth` is 0 or there is an
-    encoding.
+    in cycles per pixel for every image size. The configuration is not changed if `bandwidth` is 0, there is an
+    encoding, or the activation has no frequency scale.
     """
-    if not bandwidth or config.encoding != "identity":
+    if not bandwidth or not has_first_omega(config):
         return config
-    return dataclasses.replace(config, first_omega=bandwidth * in_features * math.pi * samples / 2.0)
+    omega = bandwidth * in_features * math.pi * samples / 2.0
+    options = {**config.activation.options, "first_omega": omega}
+    return dataclasses.replace(config, activation=dataclasses.replace(config.activation, options=options))
+
+
+def has_first_omega(config: FieldConfig) -> bool:
+    """Returns whether the first layer reads coordinates and multiplies them by a frequency scale."""
+    reads_coordinates = isinstance(config.encoding, IdentityConfig)
+    return reads_coordinates and "first_omega" in activation_options(config.activation.name)
 
 
 def refuse_unused_frequency(config: FieldConfig, *, bandwidth: float) -> None:
@@ -38,9 +47,9 @@ def refuse_unused_frequency(config: FieldConfig, *, bandwidth: float) -> None:
     Raises:
         ValueError: If the value has no effect.
     """
-    if bandwidth and config.encoding == "identity" and config.first_omega != FieldConfig.first_omega:
-        got = f"{config.first_omega} and bandwidth {bandwidth}"
-        raise ValueError(f"first_omega has no effect unless bandwidth is 0, got {got}")
+    found = config.activation.options.get("first_omega", FIRST_OMEGA)
+    if bandwidth and has_first_omega(config) and found != FIRST_OMEGA:
+        raise ValueError(f"first_omega has no effect unless bandwidth is 0, got {found} and bandwidth {bandwidth}")
 
 
 class Sampler:

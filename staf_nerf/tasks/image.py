@@ -140,7 +140,7 @@ class ImageTask(Task):
     coordinates = 2
     config = ImageConfig()
     options = ImageOptions()
-    metric, peak = "psnr", 2.0
+    metric, peak, stacks = "psnr", 2.0, True
     methods = ("image", "image-sine")
     results = ("image.png", "image.exr", "found.png", "given.png", "error.png")
 

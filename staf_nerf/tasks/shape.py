@@ -24,7 +24,6 @@ from staf_nerf.mesh.source import MeshSource
 from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import TriangleMesh, read_mesh
 from staf_nerf.metrics.shape import measure_cells, measure_points, measure_shape
-from staf_nerf.presets import load_preset
 from staf_nerf.signals.shape import (
     Frame,
     PointCloudSignal,
@@ -123,7 +122,7 @@ class ShapeProblem(Problem):
                 mesh = shape_mesh(field, self.config, self.frame, resolution=options.resolution, progress=report)
             except ValueError as error:
                 raise ValueError(
-                    f"{error}. The fit is kept: `staf mesh --checkpoint {output} --level …` tries another level. A "
+                    f"{error}. The fit is kept: `staf mesh {output} --level …` tries another level. A "
                     "longer fit or lower learning rates may give a surface (--overwrite replaces this fit)"
                 ) from error
         if mesh is None:
@@ -216,8 +215,7 @@ def _has_faces(path: Path) -> bool:
 
 def without_effect(config: ShapeConfig) -> list[str]:
     """Returns a message that names changed options that have no effect on a point cloud."""
-    usual = load_preset("shape", "cpu", ShapeConfig())
-    changed = [name for name in FOR_MESHES if getattr(config, name) != getattr(usual, name)]
+    changed = [name for name in FOR_MESHES if getattr(config, name) != getattr(ShapeConfig(), name)]
     return [f"warning: options without effect on a point cloud: {', '.join(changed)}"] if changed else []
 
 

@@ -118,6 +118,8 @@ class Task(ABC):
     """Number of parameters in a benchmark by default."""
     missing: ClassVar[Mapping[str, str]] = {}
     """Text that is shown for each metric that may be None."""
+    stacks: ClassVar[bool] = False
+    """Whether several files can be fitted at once; see `stack`."""
     results: ClassVar[tuple[str, ...]] = ()
     """Names of the files that `Problem.write` may write."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -39,10 +39,8 @@ SHOWN = 5
 class VideoConfig:
     """A fit of a video: everything that the preset `video` can set."""
 
-    task: Literal["video"] = "video"
-    """Kind of signal that the preset is for."""
-    description: str = ""
-    """One-line description of the preset."""
+    task: ClassVar[str] = "video"
+    """Kind of signal."""
     field: FieldConfig = dataclasses.field(default_factory=lambda: FieldConfig(hidden_features=256, hidden_layers=4))
     """The network and its encoding."""
     fit: FitConfig = dataclasses.field(
@@ -51,7 +49,7 @@ class VideoConfig:
     """Duration and learning rates."""
     bandwidth: float = 0.1
     """Initial bandwidth of the first layer, as a fraction of the Nyquist frequency (half a cycle per pixel).
-    It replaces `field.first_omega` and suits any image size. 0: use `field.first_omega`."""
+    It replaces the activation's first_omega and suits any image size. 0: use that."""
     time_step: float = 1.0
     """Step from one frame to the next, in steps from one pixel to the next.
     A smaller value suits slow motion: neighbouring frames then share more."""

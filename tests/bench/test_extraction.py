@@ -2,12 +2,16 @@ import json
 
 from staf_nerf.bench.extraction import ExtractionBenchmark, compare_extractions
 from staf_nerf.checkpoint import Checkpoint, save_field
-from staf_nerf.config import FieldConfig, ShapeConfig
+from staf_nerf.config import ActivationConfig, FieldConfig, ShapeConfig
 from staf_nerf.signals.shape import Frame, make_field
 
 
 def test_both_ways_find_one_surface_and_the_sparse_one_asks_for_less(tmp_path):
-    config = ShapeConfig(field=FieldConfig(hidden_features=64, hidden_layers=2, first_omega=5.0))
+    config = ShapeConfig(
+        field=FieldConfig(
+            activation=ActivationConfig("staf", {"first_omega": 5.0}), hidden_features=64, hidden_layers=2
+        )
+    )
     field = make_field(config, start_as_sphere=True)
     save_field(tmp_path / "field.safetensors", Checkpoint(field, config, Frame((0.0, 0.0, 0.0), 1.0)))
     result = compare_extractions(

@@ -201,4 +201,4 @@ def test_wrong_names_are_told_with_the_known_ones(photos):
     with pytest.raises(ValueError, match="weights must be reachable by some width, got 10;"):
         signals.compare_methods(benchmark_of("image", files=photos, weights=10))
     assert changed(ImageConfig(), ["band=0.5"]).bandwidth == 0.5  # as version 0.1 called it
-    assert changed(ImageConfig(), ["relu", "bandwidth=0.5"]).field.activation == "relu"
+    assert changed(ImageConfig(), ["relu", "bandwidth=0.5"]).field.activation.name == "relu"

@@ -19,7 +19,7 @@ def test_every_picture_of_the_page_is_there_and_small():
 
 def test_the_figure_of_the_initialisation_has_the_pages_numbers_roughly(tmp_path):
     found = draw_initialization(tmp_path / "a.png", seeds=4, draws=2000)
-    assert found["theorem"]["p_value"] > 1e-3 > found["published"]["p_value"]
+    assert found["staf-theorem"]["p_value"] > 1e-3 > found["staf-published"]["p_value"]
     assert max(found["normalized"]["within: deviation"]) < 0.02
     shrink(tmp_path / "a.png")
     assert Image.open(tmp_path / "a.png").mode == "P"

@@ -26,10 +26,10 @@ from typing import Any
 TIMEOUT = 300.0
 """Seconds after which a command is stopped."""
 
-FIT = {"--minutes": "0", "--steps": "10", "--epochs": "0"}
+FIT = {"--steps": "10"}
 SHORTER: dict[str, dict[str, str]] = {
-    "staf demo": {"--data": "scene", "--steps": "5", "--frames": "2"},
-    "staf fit shape": {"--minutes": "0", "--steps": "300", "--points": "1024", "--cached-points": "20000"}
+    "staf demo": {"--steps": "5", "--frames": "2"},
+    "staf fit shape": {"--steps": "300", "--points": "1024", "--cached-points": "20000"}
     | {"--hidden-features": "64", "--hidden-layers": "2", "--resolution": "32"},
     "staf fit": FIT,
     "staf mesh": {"--resolution": "32", "--triangles": "2000"},
@@ -89,13 +89,19 @@ def is_only_read(words: list[str]) -> bool:
 
 
 def needs_nerfstudio(words: list[str]) -> bool:
-    return words[0].startswith("ns-") or words[:2] == ["staf", "demo"] or "--load-config" in words
+    return (
+        words[0].startswith("ns-")
+        or words[:2] == ["staf", "demo"]
+        or any(word.endswith("config.yml") for word in words)
+    )
 
 
 def shortened(words: list[str]) -> list[str]:
     """The command with the options of `SHORTER`: in the place of those it has, else before its other options."""
     options = next((short for prefix, short in SHORTER.items() if _starts(words, prefix)), {})
     found = list(words)
+    if _starts(words, "staf demo") and (len(words) == 2 or words[2].startswith("-")):
+        found.insert(2, "scene")
     missing = []
     for name, value in options.items():
         if name in found:

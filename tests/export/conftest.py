@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from staf_nerf.activations import activation_options
 from staf_nerf.checkpoint import Checkpoint, save_field
-from staf_nerf.config import FieldConfig, ImageConfig, ShapeConfig
+from staf_nerf.config import ActivationConfig, FieldConfig, FourierConfig, ImageConfig, OctavesConfig, ShapeConfig
 from staf_nerf.signals.image import image_field
 from staf_nerf.signals.raster import Raster
 from staf_nerf.signals.shape import Frame, make_field
 from tests.browser import Browser
 
-SMALL: dict[str, Any] = {"hidden_features": 24, "hidden_layers": 3, "num_frequencies": 3}
+
+def staf(**options: Any) -> ActivationConfig:
+    """A sum of three sinusoids."""
+    return ActivationConfig("staf", {"num_frequencies": 3, **options})
+
+
+SMALL: dict[str, Any] = {"hidden_features": 24, "hidden_layers": 3, "activation": staf()}
 KINDS: dict[str, dict[str, Any]] = {
     "staf": {},
-    "staf by neuron": {"sharing": "neuron"},
-    "staf by network": {"sharing": "network"},
-    "staf with skips": {"skip": True, "initialization": "published"},
-    "staf of random features": {"encoding": "fourier", "encoding_frequencies": 9, "encoding_scale": 2.0},
-    "sine": {"activation": "sine"},
-    "sine, odd widths": {"activation": "sine", "hidden_features": 23, "hidden_layers": 2},
-    "finer": {"activation": "finer"},
-    "gaussian": {"activation": "gaussian", "gaussian_width": 0.5},
-    "sinc": {"activation": "sinc", "hidden_omega": 5.0},
-    "relu of octaves": {"activation": "relu", "encoding": "octaves", "encoding_frequencies": 6},
+    "staf by neuron": {"activation": staf(sharing="neuron")},
+    "staf by network": {"activation": staf(sharing="network")},
+    "staf with skips": {"skip": True, "activation": staf(initialization="staf-published")},
+    "staf of random features": {"encoding": FourierConfig(num_frequencies=9, scale=2.0)},
+    "sine": {"activation": ActivationConfig("sine")},
+    "sine, odd widths": {"activation": ActivationConfig("sine"), "hidden_features": 23, "hidden_layers": 2},
+    "finer": {"activation": ActivationConfig("finer")},
+    "gaussian": {"activation": ActivationConfig("gaussian", {"width": 0.5})},
+    "sinc": {"activation": ActivationConfig("sinc", {"hidden_omega": 5.0})},
+    "relu of octaves": {"activation": ActivationConfig("relu"), "encoding": OctavesConfig(num_frequencies=6)},
     "linear": {"hidden_layers": 0},
 }
 """What all formats take that are not made of sines."""
@@ -55,8 +63,10 @@ def image(
 
 def shape(kind: str = "staf", *, sphere: bool = True, **options: Any) -> Any:
     """A sphere with smooth dents, which no training has to find."""
-    slow: dict[str, Any] = {"first_omega": 4.0, "hidden_omega": 4.0}
-    field = FieldConfig(**(slow | SMALL | KINDS[kind]))
+    field = FieldConfig(**(SMALL | KINDS[kind]))
+    slow = {name: 4.0 for name in activation_options(field.activation.name) if name in ("first_omega", "hidden_omega")}
+    activation = ActivationConfig(field.activation.name, slow | dict(field.activation.options))
+    field = dataclasses.replace(field, activation=activation)
     config = ShapeConfig(field=field, **options)
     model = make_field(config, start_as_sphere=sphere, generator=torch.Generator().manual_seed(0))
     inner: Any = model.geometry if hasattr(model, "geometry") else model

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from staf_nerf.config import FieldConfig
+from staf_nerf.config import ActivationConfig, FieldConfig, HashGridConfig
 from staf_nerf.export.network import network_of
 from staf_nerf.fields import NeuralField
 from staf_nerf.layers import Activation
@@ -35,9 +35,9 @@ def test_a_signed_distance_keeps_its_sphere():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"activation": "gabor"}, "complex"),
-        ({"activation": "filter"}, "reads the coordinates, which"),
-        ({"encoding": "hash"}, "got HashGrid, which is a table"),
+        ({"activation": ActivationConfig("gabor")}, "complex"),
+        ({"activation": ActivationConfig("filter")}, "reads the coordinates, which"),
+        ({"encoding": HashGridConfig()}, "got HashGrid, which is a table"),
     ],
 )
 def test_what_is_no_list_of_layers_is_refused_with_a_reason(options, reason):

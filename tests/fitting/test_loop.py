@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Generator, distributed, multiprocessing
 
-from staf_nerf.config import FieldConfig, FitConfig, ImageConfig
+from staf_nerf.config import ActivationConfig, FieldConfig, FitConfig, ImageConfig
 from staf_nerf.fields import NeuralField
 from staf_nerf.fitting.loop import fit
 from staf_nerf.fitting.optimizers import parameter_groups
 from staf_nerf.signals.image import ImageSignal, image_field
 from staf_nerf.signals.signal import Signal
 
-STEPS = FitConfig(minutes=0.0, steps=150, points=256, hidden_learning_rate=5e-3, activation_learning_rate=1e-2)
+STEPS = FitConfig(steps=150, points=256, hidden_learning_rate=5e-3, activation_learning_rate=1e-2)
 
 
 class Waves(Signal):
@@ -29,7 +29,9 @@ class Waves(Signal):
 
 
 def field(seed: int = 0) -> NeuralField:
-    config = FieldConfig(hidden_features=32, hidden_layers=2, first_omega=10.0)
+    config = FieldConfig(
+        activation=ActivationConfig("staf", {"first_omega": 10.0}), hidden_features=32, hidden_layers=2
+    )
     return NeuralField(1, 1, config, generator=torch.Generator().manual_seed(seed))
 
 
@@ -55,7 +57,7 @@ def test_steps_and_seed_decide_the_result():
 
 def test_minutes_end_a_fit_and_progress_ends_at_one():
     parts = []
-    config = dataclasses.replace(STEPS, minutes=1 / 60, steps=0)
+    config = STEPS.lasting(minutes=1 / 60)
     history = fit(field(), Waves(), config, progress=lambda done, history: parts.append((done, history.latest)))
     assert 1.0 <= history.seconds < 5.0
     assert history.steps > 20
@@ -155,7 +157,7 @@ def test_an_interrupted_fit_goes_on_as_if_nothing_had_been(tmp_path):
 
 def test_a_fit_in_passes_goes_on_within_a_pass(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (12, 10, 3), dtype=np.uint8)
-    passes = FitConfig(minutes=0.0, epochs=3, points=15)
+    passes = FitConfig(epochs=3, points=15)
     config = ImageConfig(field=FieldConfig(hidden_features=8, hidden_layers=1), fit=passes)
 
     def begun(*, impatient: bool):
@@ -233,6 +235,11 @@ def test_a_loss_that_is_no_number_stops_the_fit_and_is_named():
         fit(field(), Broken(), STEPS)
 
 
-def test_without_an_end_there_is_no_fit():
-    with pytest.raises(ValueError, match="one of minutes, steps and epochs must be positive"):
-        FitConfig(minutes=0.0, steps=0)
+def test_a_fit_has_one_budget_and_by_default_it_is_five_minutes():
+    assert (FitConfig().minutes, FitConfig().steps, FitConfig().epochs) == (5.0, None, None)
+    assert FitConfig(steps=7).minutes is None
+    assert FitConfig(minutes=2.0, points=3).lasting(epochs=4) == FitConfig(epochs=4, points=3)
+    with pytest.raises(ValueError, match="only one of minutes, steps and epochs can be given, got minutes and steps"):
+        FitConfig(steps=7, minutes=1.0)
+    with pytest.raises(ValueError, match="steps must be positive, got 0"):
+        FitConfig(steps=0)

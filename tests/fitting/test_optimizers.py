@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 
 from staf_nerf import CoordinateMLP
-from staf_nerf.config import ColorConfig, FieldConfig, FitConfig
+from staf_nerf.config import ActivationConfig, ColorConfig, FieldConfig, FitConfig, HashGridConfig, OctavesConfig
 from staf_nerf.fields import NeuralField, RadianceField
 from staf_nerf.fitting.muon import PreciseMuon
 from staf_nerf.fitting.optimizers import ADAM_EPS, make_optimizers, parameter_groups
 
-STEPS = FitConfig(minutes=0.0, steps=1)
+STEPS = FitConfig(steps=1)
 
 
 def field() -> NeuralField:
@@ -18,7 +18,7 @@ def field() -> NeuralField:
 
 
 def test_groups_hold_every_parameter_once():
-    field = RadianceField(FieldConfig(encoding="hash", log2_table_size=8), ColorConfig())
+    field = RadianceField(FieldConfig(encoding=HashGridConfig(log2_table_size=8)), ColorConfig())
     groups = parameter_groups(field)
     listed = [id(p) for parameters in groups.values() for p in parameters]
     assert sorted(listed) == sorted(id(p) for p in field.parameters())
@@ -45,13 +45,21 @@ def test_complex_weights_are_no_matrices_for_muon():
     assert sum(len(parameters) for parameters in groups.values()) == 6
 
 
-@pytest.mark.parametrize(("activation", "scale"), [("staf", 10.0), ("gaussian", 20.0), ("filter", 1.0), ("relu", 1.0)])
+@pytest.mark.parametrize(
+    ("activation", "scale"),
+    [
+        (ActivationConfig("staf", {"first_omega": 10.0}), 10.0),
+        (ActivationConfig("gaussian"), 20.0),
+        (ActivationConfig("filter", {"first_omega": 10.0}), 1.0),
+        (ActivationConfig("relu"), 1.0),
+    ],
+)
 def test_weights_that_read_coordinates_turn_phases_at_one_rate_whatever_the_frequency(activation, scale):
-    model = NeuralField(1, 1, FieldConfig(hidden_features=8, hidden_layers=2, activation=activation, first_omega=10.0))
+    model = NeuralField(1, 1, FieldConfig(hidden_features=8, hidden_layers=2, activation=activation))
     _, adam = make_optimizers(model, dataclasses.replace(STEPS, first_layer_learning_rate=0.5))
     (rate,) = [g["lr"] for g in adam.param_groups if g["params"][0] is model.mlp.layers[0].linear.weight]
     assert rate == pytest.approx(0.5 / scale)
-    encoded = NeuralField(1, 1, FieldConfig(hidden_features=8, hidden_layers=2, encoding="octaves"))
+    encoded = NeuralField(1, 1, FieldConfig(hidden_features=8, hidden_layers=2, encoding=OctavesConfig()))
     assert any(
         p is encoded.mlp.layers[0].linear.weight for p in make_optimizers(encoded, STEPS)[0].param_groups[0]["params"]
     )

@@ -30,7 +30,7 @@ def test_a_fitted_sound_runs_in_onnxruntime(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     time = np.arange(500) / 8000
     soundfile.write(tmp_path / "a.wav", 0.4 * np.sin(2 * np.pi * 220 * time), 8000)
-    config = AudioConfig(field=FieldConfig(hidden_layers=2), fit=FitConfig(minutes=0.0, steps=20, points=64))
+    config = AudioConfig(field=FieldConfig(hidden_layers=2), fit=FitConfig(steps=20, points=64))
     run_fit(fit_job("audio", tmp_path / "a.wav", tmp_path / "out", config=config))
     checkpoint = tmp_path / "out" / "field.safetensors"
     session = onnxruntime.InferenceSession(str(run(Export(checkpoint, "onnx"))), providers=["CPUExecutionProvider"])

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from staf_nerf import ImageConfig, ShapeConfig, empirical_ntk
 from staf_nerf.checkpoint import Checkpoint, save_field
-from staf_nerf.config import AudioConfig, FieldConfig
+from staf_nerf.config import AudioConfig, FieldConfig, HashGridConfig, IdentityConfig
 from staf_nerf.jobs.ntk import CompareKernels, make_network, make_target, run
 from staf_nerf.progress import Stages
 from staf_nerf.signals.audio import Track, audio_field
@@ -25,7 +25,7 @@ SMALL = FieldConfig(hidden_features=16, hidden_layers=2)
 
 
 def test_the_command_writes_pictures_numbers_and_a_page(tmp_path):
-    line = ["--compare", "staf", "siren", "relu-pe", "--size", "8", "--steps", "5", "--hidden-features", "16"]
+    line = ["staf", "siren", "relu-pe", "--size", "8", "--steps", "5", "--hidden-features", "16"]
     printed = command("staf", "ntk", *line, "--output", tmp_path / "found", cwd=tmp_path).stdout
     assert "siren" in printed
     pictures = {"spectra.png", "eigenfunctions.png", "decay.png", "parts.png"}
@@ -102,7 +102,9 @@ def test_a_sounds_network_and_unknown_names_are_refused(tmp_path, generator):
 
 @pytest.mark.parametrize("name", ["gabor", "mfn", "finer-ff", "staf-hash"])
 def test_every_activation_and_encoding_can_be_compared(name, tmp_path):
-    config = FieldConfig(hidden_features=8, hidden_layers=2, num_levels=2, log2_table_size=6, max_resolution=20)
+    grid = HashGridConfig(num_levels=2, log2_table_size=6, max_resolution=20)
+    encoding = grid if name.endswith("hash") else IdentityConfig()
+    config = FieldConfig(encoding, hidden_features=8, hidden_layers=2)
     (found,) = run(CompareKernels((name,), output=tmp_path, size=6, steps=3, config=config, overwrite=True))
     assert found.spectrum.values[0] > 0
     assert found.measured.isfinite().all()

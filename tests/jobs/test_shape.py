@@ -8,7 +8,7 @@ import torch
 import trimesh
 
 from staf_nerf.checkpoint import load_shape
-from staf_nerf.config import FieldConfig, FitConfig, ShapeConfig
+from staf_nerf.config import ActivationConfig, FieldConfig, FitConfig, ShapeConfig
 from staf_nerf.errors import IncompleteError
 from staf_nerf.fields import NeuralField
 from staf_nerf.jobs.fit import run
@@ -26,8 +26,8 @@ from tests.mesh.shapes import sphere, square
 from tests.plugin.conftest import command
 
 SMALL = ShapeConfig(
-    field=FieldConfig(hidden_features=64, hidden_layers=2, first_omega=10.0),
-    fit=FitConfig(minutes=0.0, steps=300, points=4096, hidden_learning_rate=5e-3),
+    field=FieldConfig(activation=ActivationConfig("staf", {"first_omega": 10.0}), hidden_features=64, hidden_layers=2),
+    fit=FitConfig(steps=300, points=4096, hidden_learning_rate=5e-3),
     cached_points=2**17,
 )
 
@@ -107,7 +107,7 @@ def test_passes_are_scored_where_they_can_be_counted(ring, tmp_path):
 def test_points_with_normals_become_a_surface_through_them(tmp_path):
     points, index = sphere(2.0, (5.0, 0.0, 0.0)).sample(3000, np.random.default_rng(0))
     np.savez(tmp_path / "ball.npz", points=points, normals=sphere(2.0).normals[index])
-    config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=250, points=2048))
+    config = dataclasses.replace(SMALL, fit=FitConfig(steps=250, points=2048))
     found = fit_shape(tmp_path / "ball.npz", config, output=tmp_path / "out", resolution=64)["metrics"]
     assert found["mean_distance"] < 0.02
     assert found["normal_agreement"] > 0.98
@@ -120,7 +120,7 @@ def test_points_with_normals_become_a_surface_through_them(tmp_path):
 
 def test_points_without_normals_become_a_surface_through_them(tmp_path):
     np.savetxt(tmp_path / "ball.xyz", sphere(2.0, (5.0, 0.0, 0.0)).sample(3000, np.random.default_rng(0))[0])
-    config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=250, points=2048))
+    config = dataclasses.replace(SMALL, fit=FitConfig(steps=250, points=2048))
     found = fit_shape(tmp_path / "ball.xyz", config, output=tmp_path / "out", resolution=64)["metrics"]
     assert found["mean_distance"] < 0.03
     assert found["stray_part"] == 0.0
@@ -200,7 +200,7 @@ def test_bad_files_are_refused_in_one_line(name, content, message, tmp_path):
 def test_one_triangle_is_fitted_with_a_warning(tmp_path, capsys):
     """It has no inside: what the field makes of it is told by its boundary edges and by no volume."""
     (tmp_path / "one.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
-    config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=30, points=512), cached_points=2**12)
+    config = dataclasses.replace(SMALL, fit=FitConfig(steps=30, points=512), cached_points=2**12)
     found = fit_shape(tmp_path / "one.obj", config, output=tmp_path / "out", resolution=32)
     assert found["metrics"]["iou"] is None
     printed = capsys.readouterr().out
@@ -220,11 +220,11 @@ def test_a_fit_without_a_surface_says_what_can_be_done(ring, tmp_path, monkeypat
         raise ValueError("the field is between 1 and 2")
 
     monkeypatch.setattr(shape, "shape_mesh", nowhere)
-    config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=1, points=64), cached_points=2**12)
+    config = dataclasses.replace(SMALL, fit=FitConfig(steps=1, points=64), cached_points=2**12)
     with pytest.raises(IncompleteError, match=r"failed, for the reasons above: ring.obj: surface"):
         fit_shape(ring, config, output=tmp_path / "out")
     printed = " ".join(capsys.readouterr().out.split())
-    assert re.search(r"between 1 and 2. The fit is kept: .staf mesh --checkpoint .*--overwrite", printed)
+    assert re.search(r"between 1 and 2. The fit is kept: .staf mesh .*--overwrite", printed)
     made = {path.name for path in (tmp_path / "out").iterdir()}
     assert made >= {"field.safetensors", "metrics.json", "report.html"}
     assert not made & {"mesh.glb", "mesh.ply", "preview.png"}
@@ -237,7 +237,7 @@ def test_a_late_stage_that_fails_takes_nothing_from_the_others(ring, tmp_path, m
         raise ImportError("libGL.so.1: cannot open shared object file: No such file or directory")
 
     monkeypatch.setattr(shape, stage, fails)
-    config = dataclasses.replace(SMALL, fit=FitConfig(minutes=0.0, steps=100, points=1024), cached_points=2**14)
+    config = dataclasses.replace(SMALL, fit=FitConfig(steps=100, points=1024), cached_points=2**14)
     with pytest.raises(IncompleteError):
         fit_shape(ring, config, output=tmp_path / "out", resolution=32)
     made = {path.name for path in (tmp_path / "out").iterdir()}
@@ -266,21 +266,21 @@ def test_a_file_s_repeated_vertices_are_said(tmp_path):
 
 def test_the_command_fits_makes_a_mesh_and_refuses_what_is_wrong(ring, tmp_path):
     command(
-        "staf", "fit", "shape", ring, "--hidden-features", 32, "--hidden-layers", 2, "--minutes", 0,
-        "--steps", 200, "--points", 2048, "--first-omega", 10, "--cached-points", 50000,
+        "staf", "fit", "shape", ring, "--hidden-features", 32, "--hidden-layers", 2, 
+        "--steps", 200, "--points", 2048, "--activation", "staf:first_omega=10", "--cached-points", 50000,
         "--resolution", 48, "--output", "out",
         cwd=tmp_path,
     )  # fmt: skip
     printed = command(
-        "staf", "mesh", "--checkpoint", "out", "--output", "made/ring.obj", "--resolution", 40,
+        "staf", "mesh", "out", "--output", "made/ring.obj", "--resolution", 40,
         cwd=tmp_path,
     ).stdout  # fmt: skip
     assert "watertight" in printed
     assert read_mesh(tmp_path / "made" / "ring.obj").bounds[1, 0] == pytest.approx(18.0, abs=0.7)
     for arguments, message in (
-        (("mesh",), "either --load-config or --checkpoint is needed, and not both"),
-        (("mesh", "--checkpoint", "out/metrics.json"), "is not a safetensors file"),
-        (("mesh", "--checkpoint", "out/field.safetensors", "--output", "a.fbx"), "must end in one of"),
+        (("mesh", "--checkpoint", "out"), "--checkpoint is not an option any more; write: staf mesh RUN"),
+        (("mesh", "out", "--view-pixels", "9"), "--view-pixels has no effect on a fitted shape"),
+        (("mesh", "out/field.safetensors", "--output", "a.fbx"), "must end in one of"),
         (("fit", "shape", "nothing.obj"), "no file nothing.obj"),
     ):
         result = command("staf", *arguments, cwd=tmp_path, check=False)

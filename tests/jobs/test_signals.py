@@ -16,7 +16,15 @@ from skimage import data as pictures
 from staf_nerf.__main__ import main
 from staf_nerf.checkpoint import load_field
 from staf_nerf.cli import mesh
-from staf_nerf.config import AudioConfig, DenoisingConfig, FieldConfig, FitConfig, ImageConfig, SuperResolutionConfig
+from staf_nerf.config import (
+    ActivationConfig,
+    AudioConfig,
+    DenoisingConfig,
+    FieldConfig,
+    FitConfig,
+    ImageConfig,
+    SuperResolutionConfig,
+)
 from staf_nerf.errors import IncompleteError
 from staf_nerf.figures.training import SinusoidTrace
 from staf_nerf.files.image import read_image, write_image
@@ -33,7 +41,7 @@ from staf_nerf.tasks import audio, find_task, image
 from tests.fits import fit_job
 
 FIELD = FieldConfig(hidden_features=64, hidden_layers=2)
-FIT = FitConfig(minutes=0.0, steps=400, points=2048, hidden_learning_rate=1e-2, activation_learning_rate=1e-2)
+FIT = FitConfig(steps=400, points=2048, hidden_learning_rate=1e-2, activation_learning_rate=1e-2)
 SMALL = ImageConfig(field=FIELD, fit=FIT)
 
 
@@ -196,11 +204,11 @@ def torchrun(*arguments: str) -> None:
 
 @pytest.mark.parametrize(("optimizer", "rounding"), [("adam", 1e-3), ("muon", 0.03)])  # float32; Muon's bfloat16
 def test_two_processes_share_one_image_and_follow_the_curve_of_one(photo, optimizer, rounding, tmp_path):
-    options = ["--steps", "40", "--minutes", "0", "--points", "1023", "--hidden-features", "32"]
+    options = ["--steps", "40", "--points", "1023", "--hidden-features", "32"]
     options += ["--optimizer", optimizer]
     torchrun("fit", "image", str(photo), "--output", str(tmp_path / "two"), *options)
     config = load_preset("image", "cpu", ImageConfig())
-    fit = dataclasses.replace(config.fit, steps=40, minutes=0.0, points=1023, optimizer=optimizer)
+    fit = dataclasses.replace(config.fit.lasting(steps=40), points=1023, optimizer=optimizer)
     config = dataclasses.replace(config, fit=fit, field=dataclasses.replace(config.field, hidden_features=32))
     (alone,) = run(fit_job("image", (photo,), output=tmp_path / "one", config=config))
     found = json.loads((tmp_path / "two" / "metrics.json").read_text())
@@ -211,7 +219,7 @@ def test_two_processes_share_one_image_and_follow_the_curve_of_one(photo, optimi
 def test_two_processes_divide_a_set_of_images(photo, tmp_path):
     write_image(tmp_path / "other.png", read_image(photo)[::-1])
     files = [str(photo), str(tmp_path / "other.png")]
-    options = ["--steps", "5", "--minutes", "0", "--hidden-features", "8"]
+    options = ["--steps", "5", "--hidden-features", "8"]
     torchrun("fit", "image", *files, "--output", str(tmp_path / "out"), *options)
     for name in ("photo", "other"):
         assert json.loads((tmp_path / "out" / name / "metrics.json").read_text())["steps"] == 5
@@ -247,7 +255,7 @@ def test_an_interrupted_fit_writes_what_it_has_and_resumes(photo, tmp_path, monk
 
 def test_an_interrupt_ends_all_and_what_is_finished_is_not_fitted_again(photo, tmp_path, monkeypatch):
     write_image(tmp_path / "grey.png", read_image(photo)[..., :1])
-    config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=250, epochs=0))
+    config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=250))
     interrupt_once(monkeypatch, 3)
     asked = fit_job("image", (photo, tmp_path / "grey.png"), output=tmp_path / "out", config=config)
     (found,) = run(asked)  # the second is not begun
@@ -287,7 +295,7 @@ def test_a_loss_that_is_nan_is_said_and_survived(photo, tmp_path, monkeypatch, c
 
 
 def test_an_interrupted_fit_goes_on_for_longer_than_was_asked_first(photo, tmp_path, monkeypatch):
-    config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=250, epochs=0))
+    config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=250))
     interrupt_once(monkeypatch, 2)
     asked = fit_job("image", (photo,), tmp_path / "out", config=config)
     assert run(asked)[0]["interrupted"]
@@ -297,7 +305,7 @@ def test_an_interrupted_fit_goes_on_for_longer_than_was_asked_first(photo, tmp_p
 
 
 def test_a_fit_in_passes_goes_on_for_more_of_them(photo, tmp_path, monkeypatch):
-    fit = dataclasses.replace(FIT, steps=0, epochs=60)
+    fit = FIT.lasting(epochs=60)
     interrupt_once(monkeypatch, 2)
     asked = fit_job("image", (photo,), tmp_path / "out", config=dataclasses.replace(SMALL, fit=fit))
     assert run(asked)[0]["interrupted"]
@@ -311,7 +319,7 @@ def test_a_fit_in_passes_goes_on_for_more_of_them(photo, tmp_path, monkeypatch):
 
 def test_a_first_frequency_without_effect_is_refused(photo, sound, tmp_path):
     message = r"first_omega has no effect unless bandwidth is 0, got 60.0 and bandwidth 0.1"
-    field = dataclasses.replace(FIELD, first_omega=60.0)
+    field = dataclasses.replace(FIELD, activation=ActivationConfig("staf", {"first_omega": 60.0}))
     with pytest.raises(ValueError, match=message):
         run(fit_job("image", (photo,), tmp_path / "out", config=dataclasses.replace(SMALL, field=field)))
     with pytest.raises(ValueError, match=message):
@@ -349,7 +357,7 @@ def test_presets_are_of_their_task(task, prefix):
 
 def test_the_published_network_has_its_weights_and_takes_whole_passes(photo, tmp_path):
     config = load_preset("paper-image", "cpu", ImageConfig())
-    config = dataclasses.replace(config, fit=dataclasses.replace(config.fit, epochs=3))
+    config = dataclasses.replace(config, fit=config.fit.lasting(epochs=3))
     (found,) = run(fit_job("image", (photo,), tmp_path / "out", config=config))
     assert found["parameters"] == 198_975
     assert found["steps"] == 3 * 2  # 6144 pixels, 4096 a step
@@ -357,7 +365,7 @@ def test_the_published_network_has_its_weights_and_takes_whole_passes(photo, tmp
 
 
 def test_published_scores_are_the_best_of_the_passes_and_ours_is_the_last(photo, sound, tmp_path):
-    fit = dataclasses.replace(FIT, steps=0, epochs=12)
+    fit = FIT.lasting(epochs=12)
     config = dataclasses.replace(SMALL, fit=fit)
     (found,) = run(fit_job("image", (photo,), tmp_path / "image", epoch_metrics=True, config=config))
     scores = [row["psnr"] for row in found["epochs"]]
@@ -397,9 +405,7 @@ def test_the_commands_name_a_bad_file(tmp_path, monkeypatch, capsys):
 
 def test_a_preset_gives_the_values_that_options_start_from(photo, tmp_path, monkeypatch):
     preset = tmp_path / "mine.toml"
-    preset.write_text(
-        'task = "image"\nbandwidth = 0.2\n[field]\nhidden_features = 9\n[fit]\nsteps = 4\nminutes = 0.0\n'
-    )
+    preset.write_text('task = "image"\nbandwidth = 0.2\n[field]\nhidden_features = 9\n[fit]\nsteps = 4\n')
     arguments = ["fit", "image", str(photo), "--preset", str(preset), "--steps", "3", "--output", str(tmp_path / "out")]
     monkeypatch.setattr("sys.argv", ["staf", *arguments])
     main()
@@ -407,7 +413,7 @@ def test_a_preset_gives_the_values_that_options_start_from(photo, tmp_path, monk
     assert (found["config"]["bandwidth"], found["config"]["field"]["hidden_features"], found["steps"]) == (0.2, 9, 3)
     for preset, message in (
         ("none", r"preset must be one of \['image'.*got 'none'"),
-        ("audio", "the preset is for the task .audio., a preset for .image. is needed"),
+        ("audio-sine", "the preset is for the task .audio., a preset for .image. is needed"),
     ):
         monkeypatch.setattr("sys.argv", ["staf", "fit", "image", str(photo), f"--preset={preset}"])
         with pytest.raises(SystemExit, match=message):
@@ -432,7 +438,7 @@ def test_the_psnr_while_fitting_is_that_of_the_result(photo, sound, tmp_path):
     (picture,) = run(fit_job("image", (photo,), tmp_path / "a", config=ImageConfig(field=FIELD, fit=fit)))
     (tone,) = run(fit_job("audio", (sound,), tmp_path / "b", config=AudioConfig(field=FIELD, fit=fit)))
     for found in (picture, tone):
-        last = psnr(found["losses"][-1]["squared error"], find_task(found["config"]["task"]).peak)
+        last = psnr(found["losses"][-1]["squared error"], find_task(found["task"]).peak)
         assert last == pytest.approx(found["metrics"]["psnr"], abs=0.5)
 
 

@@ -14,10 +14,11 @@ from staf_nerf.presets import load_preset, override
 from tests.conftest import write_capture
 from tests.plugin.conftest import command
 
+GRID = {"num_levels": 2, "log2_table_size": 8, "max_resolution": 32}
 TINY = {
-    "field": {"num_levels": 2, "log2_table_size": 8, "max_resolution": 32, "hidden_features": 8},
+    "field": {"hidden_features": 8},
     "color": {"hidden_features": 8},
-    "proposal": {"num_levels": 2, "log2_table_size": 8, "max_resolution": 32, "hidden_features": 8},
+    "proposal": {"encoding": GRID, "hidden_features": 8},
     "sampling": {"proposal_samples": [8, 8], "field_samples": 8},
     "training": {"steps": 3, "rays_per_step": 32},
 }
@@ -28,7 +29,10 @@ def trainer(folder: Path, method: str = "staf-nerf", changes: dict | None = None
     data = folder / "capture"
     if not data.exists():
         write_capture(data)
-    preset = override(override(load_preset(method, "cpu"), TINY), changes or {})
+    preset = override(load_preset(method, "cpu"), TINY)
+    if preset.field.encoding.name == "hash":
+        preset = override(preset, {"field": {"encoding": GRID}})
+    preset = override(preset, changes or {})
     config = trainer_config(method, preset, "cpu")
     config.pipeline.datamanager.data = data
     config.output_dir, config.experiment_name, config.load_dir = folder, "tiny", load_dir

@@ -108,7 +108,7 @@ def test_tensorboard_has_losses_learning_rates_and_histograms_of_the_frequencies
     assert len(layers) == len([name for name in histograms if name.startswith("amplitude/")]) > 1
     assert (
         board.Histograms(layers[0])[-1].histogram_value.num
-        == load_preset("staf-nerf", detect_device()).field.num_frequencies
+        == load_preset("staf-nerf", detect_device()).field.activation.options["num_frequencies"]
     )
 
 

@@ -1,9 +1,13 @@
 """The methods as nerfstudio sees them, on each device, and as a user changes them."""
 
+import dataclasses
+
 import pytest
 import torch
+import tyro
 import yaml
 
+from staf_nerf.config import ActivationConfig
 from staf_nerf.plugin import methods
 from staf_nerf.presets import DEVICES, load_preset
 
@@ -82,3 +86,37 @@ def test_the_viewer_of_other_commands_is_held_to_this_machine_unless_told_otherw
     monkeypatch.setattr("sys.argv", ["ns-viewer", "--viewer.websocket-host", "0.0.0.0"])
     config.viewer = ViewerConfig(websocket_host="0.0.0.0")
     assert config.viewer.websocket_host == "0.0.0.0"
+
+
+def parsed(*arguments):
+    """The configuration that `ns-train` makes of arguments: its parser, with our methods alone."""
+    found = {
+        name: getattr(methods, name.replace("-", "_")).config for name in ("staf-nerf", "staf-nerf-sdf", "paper-nerf")
+    }
+    kinds = tyro.extras.subcommand_type_from_defaults(defaults=found, descriptions=dict.fromkeys(found, ""))
+    return tyro.cli(tyro.conf.SuppressFixed[tyro.conf.FlagConversionOff[kinds]], args=arguments).pipeline.model
+
+
+def test_one_flag_of_ns_train_changes_the_options_of_the_method_s_preset():
+    usual = load_preset("staf-nerf", methods.detect_device())
+    model = parsed("staf-nerf", "--pipeline.model.field.encoding", "hash:num_levels=4")
+    assert model.field.encoding == dataclasses.replace(usual.field.encoding, num_levels=4)
+    assert (model.field.activation, model.proposal, model.color) == (
+        usual.field.activation,
+        usual.proposal,
+        usual.color,
+    )
+    other = parsed("staf-nerf-sdf", "--pipeline.model.background.activation", "gaussian:width=0.1")
+    assert other.background.activation == ActivationConfig("gaussian", {"width": 0.1})
+    color = parsed("paper-nerf", "--pipeline.model.color.activation", "field:hidden_omega=7").color
+    assert color.activation == ActivationConfig("field", {"first_omega": 30.0, "hidden_omega": 7.0})
+    with pytest.raises(SystemExit):
+        parsed("staf-nerf", "--pipeline.model.field.encoding", "hash:levels=4")
+
+
+def test_encodings_are_no_subcommands(capsys):
+    with pytest.raises(SystemExit):
+        parsed("staf-nerf", "--help")
+    printed = capsys.readouterr().out
+    assert "--pipeline.model.field.encoding" in printed
+    assert "pipeline.model.field.encoding:" not in printed

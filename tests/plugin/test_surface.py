@@ -77,7 +77,7 @@ def test_staf_mesh_makes_a_coloured_mesh_of_a_run(trained, tmp_path):
     for method in ("fusion", "surface"):
         output = tmp_path / f"{method}.glb"
         command(
-            "staf", "mesh", "--load-config", trained.config, "--output", output, "--resolution", 64,
+            "staf", "mesh", trained.config, "--output", output, "--resolution", 64,
             "--method", method, "--view-pixels", 48,
             cwd=tmp_path,
         )  # fmt: skip
@@ -102,10 +102,10 @@ def test_a_surface_has_details_down_to_a_cell_of_its_grid_or_a_pixel_of_the_near
 
 
 def test_a_run_that_is_not_there_is_named(tmp_path):
-    result = command("staf", "mesh", "--load-config", "nowhere/config.yml", cwd=tmp_path, check=False)
+    result = command("staf", "mesh", "nowhere/config.yml", cwd=tmp_path, check=False)
     assert result.returncode == 1
     assert "the run nowhere/config.yml does not exist" in result.stdout
     (tmp_path / "other.yml").write_text("a: 1\n")
-    result = command("staf", "mesh", "--load-config", "other.yml", cwd=tmp_path, check=False)
+    result = command("staf", "mesh", "other.yml", cwd=tmp_path, check=False)
     assert result.returncode == 1
     assert "cannot load the run" in result.stdout

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Generator
 
-from staf_nerf.config import ColorConfig, FieldConfig, FitConfig, SurfaceConfig
+from staf_nerf.config import ColorConfig, FieldConfig, FitConfig, HashGridConfig, SurfaceConfig
 from staf_nerf.fitting.loop import fit
 from staf_nerf.mesh.carve import seen_points
 from staf_nerf.mesh.fuse import View
@@ -13,7 +13,9 @@ from staf_nerf.plugin.surface_start import CarvedSignal, distance_loss, of_one_s
 from tests.mesh.shapes import sphere, views_of
 
 RADIUS = 0.6
-NETWORK = FieldConfig(encoding="hash", num_levels=4, log2_table_size=12, coordinate_scale=3.0, feature_scale=1.0)
+NETWORK = FieldConfig(
+    encoding=HashGridConfig(num_levels=4, log2_table_size=12, coordinate_scale=3.0, feature_scale=1.0)
+)
 
 
 def surface_field(half_side: float = 1.0, **changes) -> StafSurfaceField:
@@ -34,9 +36,8 @@ def learned():
     field = surface_field(radius=0.2)
     signal = CarvedSignal(list(views_of(sphere(RADIUS), size=64)), field, Generator().manual_seed(0), "cpu")
     config = FitConfig(
-        minutes=0.0, steps=150, points=2048, hidden_learning_rate=1e-2, network_learning_rate=3e-3,
-        learning_rate_decay=0.1,
-    )  # fmt: skip
+        steps=150, points=2048, hidden_learning_rate=1e-2, network_learning_rate=3e-3, learning_rate_decay=0.1
+    )
     fit(field, signal, config)
     field.start(50.0)
     return field

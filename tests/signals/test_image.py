@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-from staf_nerf.config import DenoisingConfig, FieldConfig, ImageConfig, SuperResolutionConfig
+from staf_nerf.config import ActivationConfig, DenoisingConfig, FieldConfig, ImageConfig, SuperResolutionConfig
 from staf_nerf.fields import NeuralField
 from staf_nerf.files.image import read_image, write_image
 from staf_nerf.fitting.loop import steps_per_epoch
@@ -148,7 +148,7 @@ def test_a_step_of_very_many_points_is_taken_in_pieces_with_the_same_gradients(p
 
 
 def test_in_a_pass_each_pixel_comes_once(generator):
-    config = dataclasses.replace(SMALL, fit=dataclasses.replace(SMALL.fit, epochs=2))
+    config = dataclasses.replace(SMALL, fit=SMALL.fit.lasting(epochs=2))
     signal = ImageSignal(picture(), config)
     for _ in range(2):
         batches = [signal.batch(100, generator)[0][:, 0] for _ in range(3)]
@@ -202,7 +202,7 @@ def test_the_first_layer_s_frequency_follows_the_number_of_pixels():
     # Half a cycle a pixel: 100 pixels in two units are 50 π radians per unit; a tenth of it, over weights of ±1/2.
     assert image_field_config(config, raster).first_omega == pytest.approx(0.1 * 50 * math.pi * 2)
     assert image_field_config(config, raster.scaled(2.0)).first_omega == pytest.approx(0.2 * 50 * math.pi * 2)
-    fixed = ImageConfig(bandwidth=0.0, field=FieldConfig(first_omega=7.0))
+    fixed = ImageConfig(bandwidth=0.0, field=FieldConfig(activation=ActivationConfig("staf", {"first_omega": 7.0})))
     assert image_field_config(fixed, raster).first_omega == 7.0
     weights = image_field(config, raster, generator=torch.Generator().manual_seed(0)).mlp.layers[0].linear.weight
     assert 0.45 < float(weights.abs().max()) <= 0.5

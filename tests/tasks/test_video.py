@@ -18,7 +18,7 @@ from tests.fits import fit_job
 
 SMALL = VideoConfig(
     field=FieldConfig(hidden_features=64, hidden_layers=2),
-    fit=FitConfig(minutes=0.0, steps=500, points=2048, hidden_learning_rate=1e-2, activation_learning_rate=1e-2),
+    fit=FitConfig(steps=500, points=2048, hidden_learning_rate=1e-2, activation_learning_rate=1e-2),
     bandwidth=0.2,
 )
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from staf_nerf import CoordinateMLP, analytic_ntk, empirical_ntk
-from staf_nerf.initialization import Sinusoids, theorem
+from staf_nerf.initialization import Sinusoids, staf_theorem
 from staf_nerf.theory.infinite_width import InfiniteWidthNetwork, WideLayer, _Gaussian, _moments, _Uniform, wide_network
 from staf_nerf.theory.ntk import NAMES
 
@@ -18,7 +18,7 @@ def points(count, generator, inputs=2):
 
 
 def sum_of(generator, count=3, omega=2.0):
-    return Sinusoids(*(v.double() for v in theorem((count,), omega, generator)))
+    return Sinusoids(*(v.double() for v in staf_theorem((count,), omega, generator)))
 
 
 def integrands(sinusoids, u, v):
@@ -127,7 +127,7 @@ def networks(width, count, generator, sinusoids=(), **options):
     ("part", "options"),
     [
         ("linear", {}),
-        ("linear", {"initialization": "theorem"}),
+        ("linear", {"initialization": "staf-theorem"}),
         ("weights", {"initialization": "siren"}),
         ("sinusoids", {"sharing": "neuron"}),
     ],
@@ -171,7 +171,9 @@ def test_the_part_of_sinusoids_that_a_layer_shares_does_not_settle_with_width(ge
     assert min(scatter.values()) > 0.5
 
 
-@pytest.mark.parametrize("options", [{"activation": "sine"}, {"initialization": "theorem"}, {"sharing": "neuron"}, {}])
+@pytest.mark.parametrize(
+    "options", [{"activation": "sine"}, {"initialization": "staf-theorem"}, {"sharing": "neuron"}, {}]
+)
 def test_the_variances_that_are_read_are_those_of_the_weights(options, generator):
     mlp = CoordinateMLP(3, 1, hidden_features=600, hidden_layers=2, generator=generator, **options)
     network = wide_network(mlp)
@@ -199,7 +201,7 @@ def test_what_has_no_closed_form_is_refused(generator):
     with pytest.raises(ValueError, match="layers must contain at least one layer"):
         wide_network(CoordinateMLP(2, 1, hidden_layers=0))
     with pytest.raises(ValueError, match="sinusoids must be equal for all neurons of a layer"):
-        wide_network(CoordinateMLP(2, 1, sharing="neuron", initialization="theorem", generator=generator))
+        wide_network(CoordinateMLP(2, 1, sharing="neuron", initialization="staf-theorem", generator=generator))
     with pytest.raises(ValueError, match=r"x must have shape \(n, d\)"):
         analytic_ntk(wide_network(CoordinateMLP(2, 1)), torch.zeros(2))
     with pytest.raises(ValueError, match=r"sinusoids must have shape \(τ,\)"):

@@ -10,7 +10,7 @@ ROUNDING = {"atol": 1e-11, "rtol": 1e-11}
 """Arguments up to 100 rounded at 1e-14, a few layers that stretch what differs by ten each, sums of up to 60 terms."""
 
 
-def network(generator, *, layers=3, width=6, inputs=2, sharing="layer", initialization="theorem", **options):
+def network(generator, *, layers=3, width=6, inputs=2, sharing="layer", initialization="staf-theorem", **options):
     """A network of random sinusoids, with biases everywhere, in float64."""
     mlp = CoordinateMLP(
         inputs, 2, hidden_features=width, hidden_layers=layers, sharing=sharing, initialization=initialization,

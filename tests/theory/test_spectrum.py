@@ -20,7 +20,9 @@ def periodic(generator, layers, *, skip=False, scale=1.0, rows=(1.0, 3.0), frequ
     """A network of period 2π: two features, Ω = 7 and 11, W = 1 and 3, so lines at 7, 11, 21, 33; small weights."""
     mlp = CoordinateMLP(
         1, 1, hidden_features=2, hidden_layers=layers, skip=skip, generator=generator,
-        activation=lambda layer: STAF(2, num_frequencies=2, omega=1.0, initialization="theorem", generator=generator),
+        activation=lambda layer: STAF(
+            2, num_frequencies=2, omega=1.0, initialization="staf-theorem", generator=generator
+        ),
     ).double()  # fmt: skip
     with torch.no_grad():
         mlp.layers[0].linear.weight.copy_(torch.tensor(rows)[:, None])

@@ -25,14 +25,14 @@ INPUTS = {
 @pytest.mark.parametrize("num_frequencies", [1, 2, 5, 32])
 def test_over_draws_values_are_standard_normal_for_every_tau_and_every_input(num_frequencies, inputs, generator):
     z = INPUTS[inputs](DRAWS, generator).double()
-    values = outputs_over_draws("theorem", num_frequencies, z, generator)
+    values = outputs_over_draws("staf-theorem", num_frequencies, z, generator)
     assert kolmogorov_smirnov(values).p_value > 1e-3
 
 
 @pytest.mark.parametrize("num_frequencies", [1, 2, 5, 32])
 def test_the_same_test_rejects_the_published_scale_which_is_half_as_wide(num_frequencies, generator):
     z = INPUTS["uniform"](DRAWS, generator).double()
-    values = outputs_over_draws("published", num_frequencies, z, generator)
+    values = outputs_over_draws("staf-published", num_frequencies, z, generator)
     found = kolmogorov_smirnov(values)
     assert found.p_value < 1e-12
     # N(0, 1/4) against N(0, 1): their distribution functions are 0.161 apart at most; a 1 % deviation of 20,000 draws.
@@ -42,8 +42,8 @@ def test_the_same_test_rejects_the_published_scale_which_is_half_as_wide(num_fre
 
 def test_it_takes_few_draws_to_reject_the_published_scale(generator):
     z = INPUTS["uniform"](300, generator).double()
-    assert kolmogorov_smirnov(outputs_over_draws("published", 5, z, generator)).p_value < 1e-4
-    assert kolmogorov_smirnov(outputs_over_draws("theorem", 5, z, generator)).p_value > 1e-3
+    assert kolmogorov_smirnov(outputs_over_draws("staf-published", 5, z, generator)).p_value < 1e-4
+    assert kolmogorov_smirnov(outputs_over_draws("staf-theorem", 5, z, generator)).p_value > 1e-3
 
 
 @pytest.mark.parametrize("initialization", ["normalized", "siren"])
@@ -66,7 +66,7 @@ def test_the_comparison_is_that_of_scipy(shift, generator):
 def test_within_one_network_the_first_layers_variance_scatters_as_one_over_the_root_of_tau(num_frequencies):
     # ½ Σ C² is a mean of τ exponential variables of mean 1, where arguments are spread evenly: coordinates times 300.
     found = variances_within(
-        "theorem", seeds=200, points=256, hidden_features=64, hidden_layers=1, num_frequencies=num_frequencies,
+        "staf-theorem", seeds=200, points=256, hidden_features=64, hidden_layers=1, num_frequencies=num_frequencies,
         first_omega=3000.0,
     )[:, 0]  # fmt: skip
     # 200 seeds: the mean to 4 deviations, the deviation to 25 % (an exponential one's fourth moments are large).
@@ -90,7 +90,7 @@ def test_within_one_network_our_default_has_the_same_variance_in_every_seed():
     # Widths and points are finite: 256 and 1024.
     torch.testing.assert_close(found.double(), torch.tensor([expected] * 20, dtype=torch.float64), atol=0.04, rtol=0.0)
     assert found.std(0).max() < 0.01
-    assert variances_within("theorem", seeds=20, hidden_features=width, hidden_layers=4).std(0).min() > 0.2
+    assert variances_within("staf-theorem", seeds=20, hidden_features=width, hidden_layers=4).std(0).min() > 0.2
 
 
 @pytest.mark.parametrize("activation", ["staf", "filter"])

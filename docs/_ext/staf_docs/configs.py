@@ -50,8 +50,9 @@ def _fields(node: ast.ClassDef) -> list[Field]:
             continue
         if not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)):
             continue
-        text = " ".join(str(after.value.value).split())
-        found.append(Field(item.target.id, ast.unparse(item.annotation), _default(item.value), text))
+        text, annotation = " ".join(str(after.value.value).split()), ast.unparse(item.annotation)
+        if not annotation.startswith("ClassVar"):
+            found.append(Field(item.target.id, annotation, _default(item.value), text))
     return found
 
 
@@ -65,6 +66,8 @@ def _default(value: ast.expr | None) -> str:
 
 def metavar(annotation: str) -> str:
     """A type as commands show it: INT, {a,b}, [INT ...]; nothing for a dataclass."""
+    if annotation.endswith("one_flag()]"):
+        return "NAME[:OPTION=VALUE,...]"
     kind = annotation.removesuffix(" | None")
     if kind.endswith("Config"):
         return ""
