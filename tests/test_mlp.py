@@ -161,7 +161,7 @@ def derivatives(model_of, x, parameters):
     return y, first, second
 
 
-SHARED = [{"sharing": sharing, "initialization": "theorem"} for sharing in ("layer", "neuron", "network")]
+SHARED = [{"sharing": sharing, "initialization": "staf-theorem"} for sharing in ("layer", "neuron", "network")]
 OPTIONS = [{"activation": name} for name in [*sorted(ACTIVATIONS), "own"]] + SHARED
 
 
@@ -192,7 +192,7 @@ def test_networks_as_one_compute_what_each_computes_alone_and_so_do_their_deriva
 
 
 def test_networks_as_one_differ_from_each_alone_by_rounding_in_float32(generator):
-    each = networks(4, generator, hidden_layers=2, initialization="theorem")
+    each = networks(4, generator, hidden_layers=2, initialization="staf-theorem")
     x = 2.0 * torch.rand(4, 300, 2, generator=generator) - 1.0
     expected = torch.stack([f(part) for f, part in zip(each, x, strict=True)])
     # A rounding error of an argument grows by at most ω = 30 in each of two layers.

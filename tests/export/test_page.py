@@ -16,7 +16,7 @@ from staf_nerf.mesh.extract import distance_bound
 from staf_nerf.signals.raster import render
 from staf_nerf.tasks.shape import CUBE
 from tests.browser import wait_for
-from tests.export.conftest import KINDS, image, shape
+from tests.export.conftest import KINDS, image, shape, staf
 
 WIDTH, HEIGHT = 90, 60
 
@@ -313,7 +313,7 @@ def test_weights_are_kept_to_the_bit():
         (image({"hidden_features": 1200, "hidden_layers": 1}), "at most 1,024 neurons in a layer, got 1,200"),
         (image({"hidden_features": 800, "hidden_layers": 3}), "at most 1,048,576 parameters, got 1,28"),
         (image({"hidden_features": 4, "hidden_layers": 40}), "at most 32 layers, got 41"),
-        (image({"hidden_features": 4, "num_frequencies": 300}), "at most 256 sinusoids, got 300"),
+        (image({"hidden_features": 4, "activation": staf(num_frequencies=300)}), "at most 256 sinusoids, got 300"),
         (image(channels=5), "1 to 4 channels, got 2 and 5"),
     ],
 )
