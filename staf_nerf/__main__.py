@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from staf_nerf.errors import debugging, explain
@@ -47,14 +51,27 @@ class Output:
 
 
 def _run() -> None:
-    if sys.argv[1:] == ["doctor"]:  # it tells what is missing, also where that is what reads the command line
-        from staf_nerf.jobs import doctor
+    with _interrupted_at_once():
+        if sys.argv[1:] == ["doctor"]:  # it tells what is missing, also where that is what reads the command line
+            from staf_nerf.jobs.doctor import main as command
+        else:
+            from staf_nerf.cli import main as command
+    command()
 
-        doctor.main()
-        return
-    from staf_nerf import cli
 
-    cli.main()
+@contextmanager
+def _interrupted_at_once() -> Iterator[None]:
+    """Lets Ctrl-C end the process without an exception. It would pass through torch, half imported, which aborts."""
+    before = signal.signal(signal.SIGINT, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    print("Interrupted", file=sys.stderr, flush=True)
+    os._exit(130)
 
 
 def main() -> None:

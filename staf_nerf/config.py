@@ -37,6 +37,10 @@ class Stored:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         values = vars(type(self)()) | migrated(type(self).__name__, state)
+        if isinstance(table := values.get("encoding"), Mapping):
+            values["encoding"] = ENCODINGS[table["name"]](**{key: table[key] for key in table if key != "name"})
+        if isinstance(table := values.get("activation"), Mapping):
+            values["activation"] = ActivationConfig(**table)
         self.__dict__.update({key: values[key] for key in known_keys(self) if key in values})
 
 

@@ -168,22 +168,15 @@ def migrated(kind: str, state: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         kind: Name of its class.
         state: Its values, perhaps by the names of an earlier version.
+
+    Returns:
+        Its values by their present names. An encoding or an activation that it did not have as an object is a table.
     """
-    found = {RENAMED.get(key, key): value for key, value in state.items()}
-    if kind == "FieldConfig" and isinstance(found.get("encoding"), str):
-        return _with_objects(nested_field(found))
-    if kind == "ColorConfig" and "activation" not in found:
-        from staf_nerf.config import AS_THE_FIELD, ActivationConfig
-
-        scales = {key: found.pop(key) for key in ("first_omega", "hidden_omega") if key in found}
+    values = {RENAMED.get(key, key): value for key, value in state.items()}
+    if kind == "FieldConfig" and isinstance(values.get("encoding"), str):
+        return nested_field(values)
+    if kind == "ColorConfig" and "activation" not in values:
+        scales = {key: values.pop(key) for key in ("first_omega", "hidden_omega") if key in values}
         options = {key: value for key, value in scales.items() if value != 1.0}
-        found["activation"] = ActivationConfig(AS_THE_FIELD, options)
-    return found
-
-
-def _with_objects(field: dict[str, Any]) -> dict[str, Any]:
-    from staf_nerf.config import ENCODINGS, ActivationConfig
-
-    encoding = dict(field["encoding"])
-    kind = ENCODINGS[encoding.pop("name")]
-    return field | {"encoding": kind(**encoding), "activation": ActivationConfig(**field["activation"])}
+        values["activation"] = {"name": "field", "options": options}
+    return values

@@ -133,10 +133,10 @@ def test_a_name_that_the_terminal_cannot_show_does_not_end_a_fit(tmp_path):
     assert (tmp_path / "o" / "metrics.json").is_file()
 
 
-@pytest.mark.parametrize("imported", ["torch.version", "staf_nerf.errors"])
+@pytest.mark.parametrize("imported", ["torch.version", "staf_nerf.cli"])
 def test_ctrl_c_during_the_imports_ends_the_command_in_one_line(imported, tmp_path):
     """The first is one of the many modules of torch, which is imported with the package; the second is the last."""
-    code = "import sys; sys.argv = ['staf', 'fit', '--help']; from staf_command import main; main()"
+    code = "import sys; sys.argv = ['staf', 'fit', '--help']; from staf_nerf.__main__ import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-c", code],
         cwd=tmp_path,

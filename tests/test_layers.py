@@ -11,8 +11,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "staf_nerf"
 
 ORDER = [
-    {"_torch_compat"},
-    {"captures", "config", "errors", "kernels", "initialization", "machine", "mesh", "migrations"},
+    {"_torch_compat", "errors", "machine", "migrations"},
+    {"captures", "config", "kernels", "initialization", "mesh"},
     {"presets", "layers", "encodings", "progress"},
     {"activations"},
     {"mlp"},

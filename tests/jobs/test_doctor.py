@@ -68,7 +68,7 @@ def test_it_runs_with_the_core_alone_and_says_which_extra_the_commands_need(tmp_
 import sys
 sys.modules.update(dict.fromkeys({list(EXTRAS)}))
 sys.argv = ["staf", "doctor"]
-from staf_command import main
+from staf_nerf.__main__ import main
 main()
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
