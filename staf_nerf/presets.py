@@ -47,15 +47,6 @@ def resource(folder: str) -> Path:
     raise FileNotFoundError(f"the folder {folder!r} is missing from this installation of staf_nerf ({package})")
 
 
-def detect_device() -> Device:
-    """Returns the device to train on: "cuda" or "mps" if available, otherwise "cpu"."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
 def preset_names(task: str = "radiance") -> list[str]:
     """Returns the names of the presets of a task, sorted. The task's own name stands for its defaults."""
     paths = resource("method_configs").glob("*.toml")

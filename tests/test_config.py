@@ -86,7 +86,7 @@ def test_an_activation_of_one_s_own_is_one_class_and_an_entry(monkeypatch):
 
     monkeypatch.setitem(ACTIVATIONS, "bump", Bump)
     config = override(FieldConfig(), {"activation": "bump:height=3"})
-    assert NeuralField(2, 1, config).mlp.activations[0].height == 3.0
+    assert NeuralField(2, 1, config).mlp.layers[0].activation.height == 3.0
     with pytest.raises(ValueError, match="options of the activation 'bump' must be among height, got width"):
         NeuralField(2, 1, override(FieldConfig(), {"activation": "bump:width=3"}))
 
@@ -151,9 +151,9 @@ def test_a_colour_network_takes_the_field_s_activation_with_scales_of_one_unless
     ):
         mlp = RadianceField(config, color, generator=generator).color_mlp
         if expected is None:
-            assert [sigma.width for sigma in mlp.activations] == [0.3, 0.3]
+            assert [layer.activation.width for layer in mlp.layers] == [0.3, 0.3]
         else:
-            assert [sigma.omega for sigma in mlp.activations] == expected
+            assert [layer.activation.omega for layer in mlp.layers] == expected
     relu, scaled = FieldConfig(activation=ActivationConfig("relu")), ActivationConfig("field", {"hidden_omega": 5.0})
     with pytest.raises(ValueError, match="options of the activation 'relu' do not exist, got hidden_omega"):
         RadianceField(relu, ColorConfig(activation=scaled))

@@ -260,7 +260,8 @@ def make_config(benchmark: NerfBenchmark, data: Path, method: str, steps: int, f
 
 
 def _ours(name: str, changes: list[str], steps: int):
-    from staf_nerf.plugin.methods import detect_device, trainer_config
+    from staf_nerf.machine.device import detect_device
+    from staf_nerf.plugin.methods import trainer_config
 
     device = detect_device()
     preset = changed(load_preset(name, device), changes)
@@ -273,8 +274,8 @@ def _stock(steps: int, changes: list[str]):
     from nerfstudio.configs.method_configs import all_methods
     from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
 
+    from staf_nerf.machine.device import detect_device
     from staf_nerf.plugin.dataparser import CaptureDataParserConfig
-    from staf_nerf.plugin.methods import detect_device
 
     config = copy.deepcopy(all_methods["nerfacto"])
     config.pipeline.datamanager = VanillaDataManagerConfig(dataparser=CaptureDataParserConfig(max_image_size=None))

@@ -22,10 +22,11 @@ from staf_nerf.errors import unusable
 from staf_nerf.fields import count_parameters
 from staf_nerf.jobs import mesh
 from staf_nerf.machine.cores import shared_cores
+from staf_nerf.machine.device import detect_device
 from staf_nerf.plugin import run
 from staf_nerf.plugin.cameras import turntable
 from staf_nerf.plugin.mesh_source import source_of
-from staf_nerf.plugin.methods import detect_device, trainer_config
+from staf_nerf.plugin.methods import trainer_config
 from staf_nerf.plugin.model import StafModel
 from staf_nerf.plugin.trainer import StafTrainer
 from staf_nerf.presets import load_preset, override, resource

@@ -13,13 +13,14 @@ from nerfstudio.plugins.types import MethodSpecification
 
 from staf_nerf.config import RadianceConfig, TrainingConfig
 from staf_nerf.fitting.optimizers import learning_rates
+from staf_nerf.machine.device import detect_device
 from staf_nerf.plugin.dataparser import CaptureDataParserConfig
 from staf_nerf.plugin.model import StafModelConfig
 from staf_nerf.plugin.pipeline import StafPipelineConfig
 from staf_nerf.plugin.surface_model import StafSurfaceModelConfig
 from staf_nerf.plugin.trainer import FusedAdamConfig, MuonConfig, StafTrainerConfig
 from staf_nerf.plugin.workarounds import name_unreadable_runs
-from staf_nerf.presets import Device, detect_device, load_preset
+from staf_nerf.presets import Device, load_preset
 
 
 def trainer_config(name: str, preset: RadianceConfig, device: Device) -> StafTrainerConfig:

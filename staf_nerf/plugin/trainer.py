@@ -25,10 +25,11 @@ from staf_nerf.config import Choice
 from staf_nerf.errors import debugging
 from staf_nerf.fitting.optimizers import ADAM_EPS, MUON_EPS, adam, first_layer_scales, muon
 from staf_nerf.machine.cores import shared_cores
+from staf_nerf.machine.device import detect_device
 from staf_nerf.machine.memory import keep_freed_memory
 from staf_nerf.migrations import RENAMED_GROUPS
 from staf_nerf.plugin import workarounds
-from staf_nerf.presets import detect_device, load_preset, resolved
+from staf_nerf.presets import load_preset, resolved
 
 
 @dataclass
@@ -83,9 +84,7 @@ class StafTrainerConfig(TrainerConfig):
         model: Any = getattr(self.pipeline, "model", None)
         names = [name for name in ("field", "background", "proposal", "color") if hasattr(model, name)]
         if any(isinstance(value, Choice) for name in names for value in vars(getattr(model, name)).values()):
-            preset = load_preset(
-                str(self.method_name), detect_device()
-            )  # the command line's options change those of this
+            preset = load_preset(str(self.method_name), detect_device())  # what the command line's options change
             for name in names:
                 setattr(model, name, resolved(getattr(model, name), getattr(preset, name)))
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from staf_nerf.plugin.methods import detect_device
+from staf_nerf.machine.device import detect_device
 from staf_nerf.presets import load_preset
 from tests.plugin.conftest import SCENE, STEPS, command
 

@@ -8,6 +8,7 @@ import tyro
 import yaml
 
 from staf_nerf.config import ActivationConfig
+from staf_nerf.machine.device import detect_device
 from staf_nerf.plugin import methods
 from staf_nerf.presets import DEVICES, load_preset
 
@@ -36,7 +37,7 @@ def test_a_configuration_survives_config_yml(name):
 def test_the_device_is_detected(monkeypatch, cuda, mps, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert methods.detect_device() == device
+    assert detect_device() == device
 
 
 def test_the_published_protocol_has_its_layers_views_and_optimizer():
@@ -98,7 +99,7 @@ def parsed(*arguments):
 
 
 def test_one_flag_of_ns_train_changes_the_options_of_the_method_s_preset():
-    usual = load_preset("staf-nerf", methods.detect_device())
+    usual = load_preset("staf-nerf", detect_device())
     model = parsed("staf-nerf", "--pipeline.model.field.encoding", "hash:num_levels=4")
     assert model.field.encoding == dataclasses.replace(usual.field.encoding, num_levels=4)
     assert (model.field.activation, model.proposal, model.color) == (
