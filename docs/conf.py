@@ -77,6 +77,8 @@ nitpick_ignore_regex = [
     # Types of ours that are no class: a choice of texts, a union, an array of some precision.
     (r"py:.*", r"(staf_nerf\..*\.)?(Floats|Integers|Initialization|Sharing|Implementation|Device|ConfigT)"),
     (r"py:.*", r"(Metrics|Figure)"),
+    # What a type says to the command line; see `staf_docs.docstrings`.
+    (r"py:class", r".*Annotated\[.*"),
     # Imported for type checkers only.
     (r"py:class", r"Stages"),
     # A base class of ours that is private: its members stand with the classes that have it.

@@ -100,6 +100,8 @@ def shortened(words: list[str]) -> list[str]:
     """The command with the options of `SHORTER`: in the place of those it has, else before its other options."""
     options = next((short for prefix, short in SHORTER.items() if _starts(words, prefix)), {})
     found = list(words)
+    if "--steps" in options:  # in the place of another budget
+        found = _without(found, "--minutes", "--epochs")
     if _starts(words, "staf demo") and (len(words) == 2 or words[2].startswith("-")):
         found.insert(2, "scene")
     missing = []
@@ -113,6 +115,13 @@ def shortened(words: list[str]) -> list[str]:
     if found[0] == "ns-train":  # its options stand before the data's, which follow the data parser's name
         return [*found[:2], *missing, *found[2:]]
     return [*found, *missing]
+
+
+def _without(words: list[str], *names: str) -> list[str]:
+    """The words without these options and their values."""
+    return [
+        word for word, before in zip(words, ["", *words], strict=False) if word not in names and before not in names
+    ]
 
 
 def expanded(words: list[str], folder: Path) -> list[str]:

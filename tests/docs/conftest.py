@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from staf_nerf.activations import ACTIVATIONS
 from staf_nerf.presets import resource
 from tests.docs.commands import Commands
 
 PHOTOS, HELD_OUT, FACTOR = 8, 2, 4
 """Photos of the small capture, those of them to evaluate on, and by how much they are smaller than the scene's."""
+
+
+@pytest.fixture(autouse=True)
+def activations_of_the_package() -> Iterator[None]:
+    """Forgets the activations that a page gives a name."""
+    before = dict(ACTIVATIONS)
+    yield
+    ACTIVATIONS.clear()
+    ACTIVATIONS.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from staf_nerf.export.fused import FUSED_WIDTHS, fused_file, load_fused, read_fused
 from staf_nerf.export.sines import sine_file
-from tests.export.conftest import image, shape
+from tests.export.conftest import image, shape, staf
 
 SINES = ["staf", "staf by neuron", "staf by network", "staf with skips", "staf of random features", "sine", "linear"]
 
@@ -110,7 +110,7 @@ def test_what_tiny_cuda_nn_does_not_take_is_refused(tmp_path):
         fused_file(image("staf with skips").field)
     with pytest.raises(ValueError, match="at least 1 hidden layer"):
         fused_file(image("linear").field)
-    wide = {"hidden_features": 2000, "hidden_layers": 1, "num_frequencies": 5}
+    wide = {"hidden_features": 2000, "hidden_layers": 1, "activation": staf(num_frequencies=5)}
     with pytest.raises(ValueError, match=r"at most 8192 neurons in a layer, got 10001 .*--hidden-features"):
         fused_file(image(wide).field)
     with pytest.raises(FileNotFoundError, match="does not exist"):

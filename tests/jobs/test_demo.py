@@ -31,14 +31,14 @@ def small_scene(tmp_path_factory):
 
 
 def test_demo_leaves_no_folder_behind_for_a_capture_that_is_not_there(tmp_path):
-    result = command("staf", "demo", "--data", "nowhere", cwd=tmp_path, check=False)
+    result = command("staf", "demo", "nowhere", cwd=tmp_path, check=False)
     assert result.returncode == 1
     assert f"the data folder {tmp_path / 'nowhere'} does not exist" in result.stdout
     assert not list(tmp_path.iterdir())
 
 
 def test_demo_writes_metrics_pictures_and_a_film_and_says_how_to_go_on(small_scene, tmp_path):
-    printed = command("staf", "demo", "--data", small_scene, "--steps", 150, "--frames", 4, cwd=tmp_path).stdout
+    printed = command("staf", "demo", small_scene, "--steps", 150, "--frames", 4, cwd=tmp_path).stdout
     (folder,) = (tmp_path / "outputs" / "demo" / "staf-nerf").iterdir()
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["test_views"] == len(metrics["views"]) == 20
@@ -76,7 +76,7 @@ def test_the_whole_demo_renders_the_scene_as_well_as_its_page_says(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "nowhere"], "the data folder .*nowhere does not exist"),
+        (["nowhere"], "the data folder .*nowhere does not exist"),
         (["--method", "nerf"], "preset must be one of"),
         (["--steps", "0"], "steps must be >= 1, got 0"),
     ],
@@ -93,7 +93,7 @@ def test_bad_arguments_end_with_one_line_and_write_nothing(tmp_path, arguments, 
 
 def test_a_small_capture_of_random_photos_does_not_break_the_demo(tmp_path):
     write_capture(tmp_path / "capture", count=4)
-    command("staf", "demo", "--data", tmp_path / "capture", "--steps", 3, "--frames", 0, cwd=tmp_path)
+    command("staf", "demo", tmp_path / "capture", "--steps", 3, "--frames", 0, cwd=tmp_path)
     assert list(tmp_path.rglob("contact_sheet.png"))
 
 
@@ -103,7 +103,7 @@ def test_without_the_library_of_meshes_all_else_is_written_and_one_line_says_so(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     result = command(
-        "staf", "demo", "--data", small_scene, "--steps", 20, "--frames", 2, cwd=tmp_path, check=False
+        "staf", "demo", small_scene, "--steps", 20, "--frames", 2, cwd=tmp_path, check=False
     )  # fmt: skip
     assert result.returncode == 1
     assert "Traceback" not in result.stdout

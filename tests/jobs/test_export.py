@@ -10,7 +10,7 @@ import torch
 
 from staf_nerf.__main__ import main
 from staf_nerf.checkpoint import load_field
-from staf_nerf.config import AudioConfig, FieldConfig, FitConfig
+from staf_nerf.config import ActivationConfig, AudioConfig, FieldConfig, FitConfig
 from staf_nerf.jobs.export import SUFFIXES, Export, run
 from staf_nerf.jobs.fit import run as run_fit
 from tests.export.conftest import image, saved, shape
@@ -85,7 +85,7 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(tmp_path)
     occupancy = saved(shape(quantity="occupancy"), tmp_path)
     with pytest.raises(ValueError, match="needs a signed distance, and an occupancy gives no distance; use --to onnx"):
         run(Export(occupancy, "html"))
-    gabor = saved(image({"activation": "gabor"}), tmp_path)
+    gabor = saved(image({"activation": ActivationConfig("gabor")}), tmp_path)
     for to in SUFFIXES:
         with pytest.raises(ValueError, match="complex"):
             run(Export(gabor, to))

@@ -77,7 +77,7 @@ def test_an_image_becomes_a_field_and_the_field_the_image(photo, tmp_path):
     again = evaluate.run(evaluate.Evaluate(output))
     assert again["metrics"] == found["metrics"]
     with pytest.raises(ValueError, match="must contain a field of a shape, got image"):
-        mesh(checkpoint=output, options=MakeMesh(tmp_path / "mesh.glb"))
+        mesh(output, options=MakeMesh(tmp_path / "mesh.glb"))
     trace = np.load(output / "sinusoids.npz")
     assert trace["frequency"].shape == (len(trace["step"]), 2, 5)
     assert not np.array_equal(trace["amplitude"][0], trace["amplitude"][-1])

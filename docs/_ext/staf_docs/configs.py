@@ -31,16 +31,20 @@ class Field:
 
 
 def read_fields(path: Path, name: str) -> tuple[str, list[Field]]:
-    """The docstring of a class, and its documented fields.
+    """The docstring of a class, and its documented fields: those of its bases in the file first, as in a dataclass.
 
     Raises:
         ValueError: If there is no such class.
     """
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return ast.get_docstring(node) or "", _fields(node)
-    raise ValueError(f"{path} has no class {name}")
+    classes = {node.name: node for node in ast.parse(path.read_text("utf-8")).body if isinstance(node, ast.ClassDef)}
+    if name not in classes:
+        raise ValueError(f"{path} has no class {name}")
+    fields: dict[str, Field] = {}
+    for base in classes[name].bases:
+        if isinstance(base, ast.Name) and base.id in classes:
+            fields |= {field.name: field for field in read_fields(path, base.id)[1]}
+    fields |= {field.name: field for field in _fields(classes[name])}
+    return ast.get_docstring(classes[name]) or "", list(fields.values())
 
 
 def _fields(node: ast.ClassDef) -> list[Field]:

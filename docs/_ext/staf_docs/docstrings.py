@@ -33,9 +33,15 @@ def keep_attribute(app: Sphinx, what: str, name: str, obj: Any, options: Any, li
         lines[:] = _escaped.pop(name, lines)
 
 
+FOR_TYRO = re.compile(r"~?[\w.]*Annotated\[(.*?), ~?tyro\..*?_action=None\)\]")
+
+
 def signature(app: Sphinx, what: str, name: str, obj: Any, options: Any, text: str | None, result: str | None) -> Any:
-    """Writes a dataclass's default that a function makes as "...": Sphinx cannot read "<factory>"."""
-    return (text.replace("<factory>", "..."), result) if text else None
+    """Writes a dataclass's default that a function makes as "...": Sphinx cannot read "<factory>".
+
+    It leaves out what a type says to the command line.
+    """
+    return (FOR_TYRO.sub(r"\1", text.replace("<factory>", "...")), result) if text else None
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
