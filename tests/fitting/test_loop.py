@@ -213,6 +213,7 @@ def _one_of_two(rank: int, folder: str) -> None:
     model = field().double()
     history = fit(model, Precise(), ODD)
     torch.save((history.losses, model.state_dict()), f"{folder}/{rank}.pt")
+    distributed.barrier()  # neither leaves while the other still talks to it
     distributed.destroy_process_group()
 
 
