@@ -277,9 +277,9 @@ class OptimizationConfig:
     activation_learning_rate: float = 3e-3
     """Adam's learning rate for the amplitudes, frequencies and phases of STAF."""
     encoding_learning_rate: float = 1e-2
-    """Adam's learning rate for the tables of hash grids, and for proposal networks."""
+    """Adam's learning rate for the tables of hash grids."""
     network_learning_rate: float = 1e-3
-    """Adam's learning rate for all other parameters: biases, output layers, appearance embeddings."""
+    """Adam's learning rate for all other parameters, such as biases and the output layer."""
     learning_rate_decay: float = 0.01
     """Learning rates decay exponentially to this fraction of their initial value."""
 
@@ -294,6 +294,8 @@ class OptimizationConfig:
 class TrainingConfig(OptimizationConfig):
     """Training of a radiance field: steps, rays and learning rates."""
 
+    encoding_learning_rate: float = 1e-2
+    """Adam's learning rate for the tables of hash grids, and for proposal networks."""
     hidden_learning_rate: float = 5e-2
     """Learning rate for the weight matrices of the hidden layers."""
     network_learning_rate: float = 5e-3
@@ -413,12 +415,8 @@ DEFAULT_MINUTES = 5.0
 
 
 @dataclass(frozen=True)
-class FitConfig(OptimizationConfig):
-    """Training of a fit: duration, batch size and learning rates.
-
-    One of `minutes`, `steps` and `epochs` says how long it lasts. Without any of them it lasts for five minutes.
-    Without `epochs` every batch is drawn from all pixels or samples with replacement.
-    """
+class Budget:
+    """How long a fit lasts, in minutes, steps or epochs, and the size of its batches."""
 
     minutes: float | None = None
     """Training time in minutes. A fit lasts for minutes, steps or epochs."""
@@ -428,6 +426,16 @@ class FitConfig(OptimizationConfig):
     """Number of epochs, in each of which every pixel or sample is drawn once."""
     points: int = 16384
     """Batch size: number of points per training step. 0: all pixels or samples in every step."""
+
+
+@dataclass(frozen=True)
+class FitConfig(OptimizationConfig, Budget):
+    """Training of a fit: duration, batch size and learning rates.
+
+    One of `minutes`, `steps` and `epochs` says how long it lasts. Without any of them it lasts for five minutes.
+    Without `epochs` every batch is drawn from all pixels or samples with replacement.
+    """
+
     activation_delay: float = 0.0
     """Fraction of the training after which the amplitudes, frequencies and phases start to train."""
 

@@ -40,7 +40,7 @@ def read_fields(path: Path, name: str) -> tuple[str, list[Field]]:
     if name not in classes:
         raise ValueError(f"{path} has no class {name}")
     fields: dict[str, Field] = {}
-    for base in classes[name].bases:
+    for base in reversed(classes[name].bases):
         if isinstance(base, ast.Name) and base.id in classes:
             fields |= {field.name: field for field in read_fields(path, base.id)[1]}
     fields |= {field.name: field for field in _fields(classes[name])}
