@@ -181,7 +181,7 @@ def _law_error(layers: int, omega: float, x: Tensor) -> float:
 def draw_kernels(output: Path) -> dict[str, Any]:
     """Draws the figures of `staf ntk` with its default options."""
     with tempfile.TemporaryDirectory() as folder:
-        found = ntk.run(ntk.CompareKernels(output=Path(folder)))
+        found = ntk.compare_kernels(ntk.CompareKernels(output=Path(folder)))
         for name in ("spectra", "eigenfunctions", "decay", "parts"):
             (output / f"theory_{name}.png").write_bytes((Path(folder) / f"{name}.png").read_bytes())
     return {one.name: ntk.shown(one) for one in found}

@@ -77,7 +77,7 @@ def fit() -> None:
         )
     kinds = [_fit_of(task, configs[name]) for name, task in tasks().items()]
     job = _choose("staf fit", fit, kinds, arguments)
-    fit_job.run(dataclasses.replace(job, config=resolved(job.config, configs[job.task.name])))
+    fit_job.fit_files(dataclasses.replace(job, config=resolved(job.config, configs[job.task.name])))
 
 
 def _fit_of(task: Task, config: Any) -> Any:
@@ -133,7 +133,7 @@ def evaluate(job: OmitArgPrefixes[evaluate_job.Evaluate]) -> None:
     Args:
         job: The field and its file.
     """
-    found = evaluate_job.run(job)
+    found = evaluate_job.evaluate_field(job)
     if job.output is not None:
         write_json(found, job.output)
 
@@ -144,7 +144,7 @@ def export(job: OmitArgPrefixes[export_job.Export]) -> None:
     Args:
         job: The field and the output format.
     """
-    export_job.run(job)
+    export_job.export_field(job)
 
 
 def mesh(
@@ -176,7 +176,7 @@ def mesh(
             from staf_nerf.plugin.mesh_source import open_run
 
             source = open_run(run, most_pixels=view_pixels or VIEW_PIXELS)
-        mesh_job.run(source, options)
+        mesh_job.make_mesh(source, options)
 
 
 def compare(job: OmitArgPrefixes[compare_job.CompareMeshes]) -> None:
@@ -185,7 +185,7 @@ def compare(job: OmitArgPrefixes[compare_job.CompareMeshes]) -> None:
     Args:
         job: The meshes.
     """
-    compare_job.run(job)
+    compare_job.compare_meshes(job)
 
 
 def ntk(job: OmitArgPrefixes[ntk_job.CompareKernels]) -> None:
@@ -194,7 +194,7 @@ def ntk(job: OmitArgPrefixes[ntk_job.CompareKernels]) -> None:
     Args:
         job: Networks to compare, and settings.
     """
-    ntk_job.run(dataclasses.replace(job, config=resolved(job.config, ntk_job.CompareKernels().config)))
+    ntk_job.compare_kernels(dataclasses.replace(job, config=resolved(job.config, ntk_job.CompareKernels().config)))
 
 
 def doctor() -> None:

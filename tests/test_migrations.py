@@ -14,7 +14,7 @@ from staf_nerf.checkpoint import load_field
 from staf_nerf.config import ActivationConfig, FieldConfig, HashGridConfig, ImageConfig, OctavesConfig
 from staf_nerf.fitting.optimizers import ordered_parameters, parameter_groups
 from staf_nerf.jobs import evaluate
-from staf_nerf.jobs.export import Export, run
+from staf_nerf.jobs.export import Export, export_field
 from staf_nerf.migrations import FIELD_FORMAT, RENAMED_GROUPS, migrate, parameter_name
 from staf_nerf.presets import load_preset
 from staf_nerf.tasks import find_task
@@ -36,7 +36,7 @@ FILES = {
 def test_a_field_of_version_0_1_has_the_metrics_that_it_had(name):
     resolution = 32 if FILES[name] == "ring.obj" else None
     job = evaluate.Evaluate(OLD / f"{name}.safetensors", file=OLD / FILES[name], resolution=resolution, device="cpu")
-    found = evaluate.run(job)["metrics"]
+    found = evaluate.evaluate_field(job)["metrics"]
     assert EXPECTED[name].keys() <= found.keys()
     # float32 on another processor. On a surface with a triangle more, other points are drawn at random (200,000).
     tolerance = 1e-2 if resolution else 1e-4
@@ -46,7 +46,7 @@ def test_a_field_of_version_0_1_has_the_metrics_that_it_had(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_field_of_version_0_1_is_exported(name, tmp_path):
-    path = run(Export(OLD / f"{name}.safetensors", "sine-safetensors", tmp_path / "sines.safetensors"))
+    path = export_field(Export(OLD / f"{name}.safetensors", "sine-safetensors", tmp_path / "sines.safetensors"))
     assert path.stat().st_size > 1000
 
 

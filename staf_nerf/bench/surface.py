@@ -117,7 +117,7 @@ def _write_by_staf(trainer: Any, benchmark: SurfaceBenchmark, path: Path) -> Non
 
     source = source_of(trainer.pipeline.model, trainer.pipeline.datamanager)
     job = mesh.MakeMesh(path, resolution=benchmark.resolution, box=benchmark.box)
-    mesh.run(source, job, Console(file=sys.stderr))
+    mesh.make_mesh(source, job, Console(file=sys.stderr))
 
 
 def _write_by_nerfstudio(trainer: Any, benchmark: SurfaceBenchmark, path: Path) -> None:

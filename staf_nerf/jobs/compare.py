@@ -40,7 +40,7 @@ class CompareMeshes:
             raise ValueError(f"points must be >= 1, got {self.points}")
 
 
-def run(job: CompareMeshes) -> dict[str, Any]:
+def compare_meshes(job: CompareMeshes) -> dict[str, Any]:
     """Compares the meshes, prints a table, and returns the content of the JSON file."""
     if job.output is not None:
         check_writable(job.output)

@@ -108,7 +108,7 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
         (folder / "turntable.mp4").unlink(missing_ok=True)  # what there is of it
     with attempts.attempt("mesh"), run.quiet():
         source = source_of(model, trainer.pipeline.datamanager, most_pixels=MESH_VIEW_PIXELS)
-        mesh.run(source, mesh.MakeMesh(folder / "mesh.glb"), console)
+        mesh.make_mesh(source, mesh.MakeMesh(folder / "mesh.glb"), console)
     _show_files(console, folder)
     attempts.refuse_failures()
     return folder

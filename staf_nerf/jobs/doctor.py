@@ -50,12 +50,12 @@ def main() -> None:
     """Prints the findings, without warnings that libraries give about each other. Exit code 1: something is broken."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        broken = run()
+        broken = check_machine()
     if broken:
         sys.exit(1)
 
 
-def run() -> int:
+def check_machine() -> int:
     """Prints a line for each component, and returns the number of broken ones."""
     findings = {name: _find(check) for name, check in CHECKS.items()}
     if find_spec("rich") is not None:

@@ -33,7 +33,7 @@ class Evaluate:
     """JSON file for the metrics."""
 
 
-def run(job: Evaluate) -> dict[str, Any]:
+def evaluate_field(job: Evaluate) -> dict[str, Any]:
     """Computes the metrics, prints them, and returns the content of the JSON file."""
     device = choose_device(job.device)
     checkpoint = load_field(job.checkpoint, device=device)

@@ -64,7 +64,7 @@ class Export:
         return self.output or field.with_name(f"{field.stem}-{self.to}{SUFFIXES[self.to]}")
 
 
-def run(job: Export, console: Console | None = None) -> Path:
+def export_field(job: Export, console: Console | None = None) -> Path:
     """Writes the exported file, prints its size and returns its path.
 
     Raises:

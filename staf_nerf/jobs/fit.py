@@ -120,7 +120,7 @@ class _Work:
     trace: SinusoidTrace
 
 
-def run(job: Fit[Any, Any]) -> list[dict[str, Any]]:
+def fit_files(job: Fit[Any, Any]) -> list[dict[str, Any]]:
     """Runs the job and returns the content of each `metrics.json` (under torchrun: for this process's files).
 
     Raises:

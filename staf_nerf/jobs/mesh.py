@@ -110,7 +110,7 @@ class MakeMesh:
 
 
 @shared_cores()
-def run(source: MeshSource, job: MakeMesh, console: Console | None = None) -> dict[str, Any]:
+def make_mesh(source: MeshSource, job: MakeMesh, console: Console | None = None) -> dict[str, Any]:
     """Extracts the mesh, writes it with a report and a picture, and returns the report.
 
     Raises:

@@ -82,7 +82,7 @@ class CompareKernels:
             raise ValueError(f"rate must be between 0 and 2, got {self.rate}")
 
 
-def run(job: CompareKernels) -> list[Compared]:
+def compare_kernels(job: CompareKernels) -> list[Compared]:
     """Compares the networks, writes the results and returns them, one entry per network."""
     models = [(name, make_network(name, job.config, seed=job.seed)) for name in job.compare]
     grid, target = make_target(job.size, job.image)

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from staf_nerf.errors import IncompleteError
-from staf_nerf.jobs.mesh import MakeMesh, report, run
+from staf_nerf.jobs.mesh import MakeMesh, make_mesh, report
 from staf_nerf.mesh.compare import compare
 from staf_nerf.mesh.fuse import fuse
 from staf_nerf.mesh.preview import AXES
@@ -51,7 +51,7 @@ def world_bounds():
 @pytest.mark.parametrize("suffix", [".glb", ".ply", ".obj"])
 def test_an_ellipsoid_arrives_in_the_world_with_its_size_normals_and_colors(suffix, tmp_path):
     output = tmp_path / f"egg{suffix}"
-    found = run(source(), MakeMesh(output, resolution=96))
+    found = make_mesh(source(), MakeMesh(output, resolution=96))
     made, voxel = read_mesh(output), SCALE * 2.0 / 96
     np.testing.assert_allclose(made.bounds, world_bounds(), atol=voxel)
     volume = 4 / 3 * np.pi * float(RADII.prod()) * SCALE**3
@@ -71,7 +71,7 @@ def test_an_ellipsoid_arrives_in_the_world_with_its_size_normals_and_colors(suff
 
 
 def test_the_model_s_frame_is_there_on_demand(tmp_path):
-    run(source(), MakeMesh(tmp_path / "egg.ply", resolution=48, frame="model"))
+    make_mesh(source(), MakeMesh(tmp_path / "egg.ply", resolution=48, frame="model"))
     expected = torch.stack([CENTER - RADII, CENTER + RADII]).numpy()
     np.testing.assert_allclose(read_mesh(tmp_path / "egg.ply").bounds, expected, atol=2 / 48)
 
@@ -80,7 +80,7 @@ def test_a_box_in_the_world_crops_in_the_world(tmp_path):
     low, high = world_bounds()
     middle = (low + high) / 2
     box = (*low - 1, middle[0], *high[1:] + 1)
-    run(source(), MakeMesh(tmp_path / "half.ply", resolution=64, box=box))
+    make_mesh(source(), MakeMesh(tmp_path / "half.ply", resolution=64, box=box))
     made = read_mesh(tmp_path / "half.ply")
     assert made.bounds[1, 0] <= middle[0] + 1e-4  # float32
     assert made.bounds[1, 0] > middle[0] - 2 * SCALE * 2 / 64
@@ -88,7 +88,7 @@ def test_a_box_in_the_world_crops_in_the_world(tmp_path):
 
 
 def test_many_triangles_are_decimated_and_a_texture_is_baked(tmp_path):
-    found = run(source(), MakeMesh(tmp_path / "egg.obj", resolution=64, triangles=1500, texture=256))
+    found = make_mesh(source(), MakeMesh(tmp_path / "egg.obj", resolution=64, triangles=1500, texture=256))
     assert 1000 < found["triangles"] <= 1500
     assert {path.suffix for path in tmp_path.iterdir()} == {".obj", ".mtl", ".png", ".json"}
     assert "decimation" in found["seconds"]
@@ -99,7 +99,7 @@ def test_decimation_leaves_no_box_and_counts_no_part(tmp_path):
     low, high = world_bounds()
     middle = (low + high) / 2
     box = (*low - 1, middle[0], *high[1:] + 1)
-    found = run(source(), MakeMesh(tmp_path / "half.ply", resolution=96, box=box, triangles=60))
+    found = make_mesh(source(), MakeMesh(tmp_path / "half.ply", resolution=96, box=box, triangles=60))
     assert found["bounds"][1][0] <= middle[0] + 1e-9
     assert found["parts_left_out"] == 0
 
@@ -108,7 +108,7 @@ def test_voxels_finer_than_the_views_are_said(tmp_path, capsys):
     ball = sphere(0.8)
     made = dataclasses.replace(source(), views=lambda: views_of(ball), view_count=24, method="fusion")
     for resolution, said in ((60, False), (300, True)):
-        run(made, MakeMesh(tmp_path / "ball.ply", resolution=resolution))
+        make_mesh(made, MakeMesh(tmp_path / "ball.ply", resolution=resolution))
         assert ("finer than the views' pixels" in capsys.readouterr().out.replace("\n", " ")) == said
 
 
@@ -125,14 +125,14 @@ def test_voxels_finer_than_the_views_are_said(tmp_path, capsys):
 )
 def test_a_level_set_much_finer_than_useful_is_said_in_one_line(detail, options, said, tmp_path):
     console = Console(record=True, width=1000)
-    run(source(detail=detail), MakeMesh(tmp_path / "egg.ply", **options), console)
+    make_mesh(source(detail=detail), MakeMesh(tmp_path / "egg.ply", **options), console)
     lines = [line.rstrip() for line in console.export_text().splitlines() if "is much finer than" in line]
     assert len(lines) == (said is not None)
     assert all(re.search(said, line) for line in lines)
 
 
 def test_a_generous_box_does_not_leave_what_the_field_knows(tmp_path):
-    run(source(), MakeMesh(tmp_path / "egg.ply", resolution=48, box=(-500.0, -500.0, -500.0, 500.0, 500.0, 500.0)))
+    make_mesh(source(), MakeMesh(tmp_path / "egg.ply", resolution=48, box=(-500.0,) * 3 + (500.0,) * 3))
     np.testing.assert_allclose(read_mesh(tmp_path / "egg.ply").bounds, world_bounds(), atol=SCALE * 2 / 48)
 
 
@@ -140,10 +140,11 @@ def test_floaters_are_left_out(tmp_path):
     def two(points):
         return torch.minimum(ellipsoid(points), 0.2 * ((points + 0.8).norm(dim=-1, keepdim=True) / 0.02 - 1.0))
 
-    found = run(source(field=two, lipschitz=12.0), MakeMesh(tmp_path / "egg.ply", resolution=96, smallest_part=0.1))
+    egg = tmp_path / "egg.ply"
+    found = make_mesh(source(field=two, lipschitz=12.0), MakeMesh(egg, resolution=96, smallest_part=0.1))
     assert found["components"] == 1
     assert found["parts_left_out"] == 1
-    found = run(source(field=two, lipschitz=12.0), MakeMesh(tmp_path / "egg.ply", resolution=96, smallest_part=0.0))
+    found = make_mesh(source(field=two, lipschitz=12.0), MakeMesh(egg, resolution=96, smallest_part=0.0))
     assert found["components"] == 2
 
 
@@ -155,7 +156,7 @@ def two_balls(points):
 
 def test_all_triangles_belong_to_the_parts_that_are_kept(tmp_path):
     job = MakeMesh(tmp_path / "ball.ply", resolution=64, triangles=1000, keep_parts=1)
-    found = run(source(field=two_balls, lipschitz=1.0), job)
+    found = make_mesh(source(field=two_balls, lipschitz=1.0), job)
     assert found["components"] == 1
     assert 950 < found["triangles"] <= 1000  # of both parts, about 610 would be the larger one's
     assert found["parts_left_out"] == 1
@@ -173,14 +174,14 @@ def test_parts_that_decimation_splits_off_are_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "decimated", splits)
     for parts in (2, 1):
         job = MakeMesh(tmp_path / "egg.ply", resolution=48, triangles=2000, keep_parts=parts)
-        assert run(source(), job)["components"] == parts
+        assert make_mesh(source(), job)["components"] == parts
 
 
 def test_the_picture_s_axes_are_those_of_the_file(tmp_path):
     """The world's x is the model's -y here, which points down in the picture; the model's own y points up."""
     for frame, name, sign in (("world", 0, 1), ("model", 1, -1)):
         job = MakeMesh(tmp_path / "egg.ply", resolution=32, frame=frame)
-        run(source(), job)
+        make_mesh(source(), job)
         view = iio.imread(job.picture)[:480, :480]
         rows, columns = np.nonzero((view == AXES[name][1]).all(-1))
         assert sign * (rows.mean() - 0.88 * 480) > 10
@@ -211,7 +212,7 @@ def test_the_picture_s_axes_are_those_of_the_file(tmp_path):
 )
 def test_what_cannot_be_made_is_said(changes, options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        run(source(**changes), MakeMesh(**{"output": tmp_path / "egg.glb", "resolution": 32} | options))
+        make_mesh(source(**changes), MakeMesh(**{"output": tmp_path / "egg.glb", "resolution": 32} | options))
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path):
@@ -221,15 +222,15 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(tmp_path):
         raise AssertionError
 
     with pytest.raises(OSError, match="folder"):
-        run(source(field=never), MakeMesh(tmp_path / "folder.glb"))
+        make_mesh(source(field=never), MakeMesh(tmp_path / "folder.glb"))
     (tmp_path / "egg.report.json").mkdir()
     with pytest.raises(OSError, match=r"egg\.report"):
-        run(source(field=never), MakeMesh(tmp_path / "egg.glb"))
+        make_mesh(source(field=never), MakeMesh(tmp_path / "egg.glb"))
 
 
 def test_a_capture_s_own_file_of_the_same_name_stays(tmp_path):
     (tmp_path / "transforms.json").write_text("the cameras")
-    run(source(), MakeMesh(tmp_path / "transforms.glb", resolution=32))
+    make_mesh(source(), MakeMesh(tmp_path / "transforms.glb", resolution=32))
     assert (tmp_path / "transforms.json").read_text() == "the cameras"
 
 
@@ -280,7 +281,7 @@ def test_a_stage_that_fails_still_leaves_a_mesh(tmp_path, monkeypatch, stage):
     monkeypatch.setattr(module, stage, fails)
     job = MakeMesh(tmp_path / "egg.glb", resolution=32, triangles=500, texture=256 if stage == "bake" else 0)
     with pytest.raises(IncompleteError):
-        run(source(), job)
+        make_mesh(source(), job)
     np.testing.assert_allclose(read_mesh(tmp_path / "egg.glb").bounds, world_bounds(), atol=SCALE * 4.0 / 32)
     found = json.loads(job.report.read_text())
     assert list(found["failed"].values()) == ['xatlas is not installed. To get it: pip install "staf-nerf[mesh]"']
@@ -292,7 +293,7 @@ def test_a_picture_of_an_earlier_mesh_does_not_stay_beside_a_new_one(tmp_path, m
     from staf_nerf.jobs import mesh as module
 
     job = MakeMesh(tmp_path / "egg.glb", resolution=16)
-    run(source(), job)
+    make_mesh(source(), job)
     assert job.picture.is_file()
 
     def fails(*arguments, **options):
@@ -300,7 +301,7 @@ def test_a_picture_of_an_earlier_mesh_does_not_stay_beside_a_new_one(tmp_path, m
 
     monkeypatch.setattr(module, "save_preview", fails)
     with pytest.raises(IncompleteError):
-        run(source(), job)
+        make_mesh(source(), job)
     assert not job.picture.exists()
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from staf_nerf import ImageConfig, ShapeConfig, empirical_ntk
 from staf_nerf.checkpoint import Checkpoint, save_field
 from staf_nerf.config import AudioConfig, FieldConfig, HashGridConfig, IdentityConfig
-from staf_nerf.jobs.ntk import CompareKernels, make_network, make_target, run
+from staf_nerf.jobs.ntk import CompareKernels, compare_kernels, make_network, make_target
 from staf_nerf.progress import Stages
 from staf_nerf.signals.audio import Track, audio_field
 from staf_nerf.signals.image import image_field
@@ -105,7 +105,7 @@ def test_every_activation_and_encoding_can_be_compared(name, tmp_path):
     grid = HashGridConfig(num_levels=2, log2_table_size=6, max_resolution=20)
     encoding = grid if name.endswith("hash") else IdentityConfig()
     config = FieldConfig(encoding, hidden_features=8, hidden_layers=2)
-    (found,) = run(CompareKernels((name,), output=tmp_path, size=6, steps=3, config=config, overwrite=True))
+    (found,) = compare_kernels(CompareKernels((name,), output=tmp_path, size=6, steps=3, config=config, overwrite=True))
     assert found.spectrum.values[0] > 0
     assert found.measured.isfinite().all()
 

@@ -11,7 +11,7 @@ from staf_nerf.checkpoint import load_shape
 from staf_nerf.config import ActivationConfig, FieldConfig, FitConfig, ShapeConfig
 from staf_nerf.errors import IncompleteError
 from staf_nerf.fields import NeuralField
-from staf_nerf.jobs.fit import run
+from staf_nerf.jobs.fit import fit_files
 from staf_nerf.mesh.clean import without_floaters
 from staf_nerf.mesh.points import PointCloud
 from staf_nerf.mesh.surface import Surface
@@ -33,7 +33,7 @@ SMALL = ShapeConfig(
 
 
 def fit_shape(file, config, **options):
-    (found,) = run(fit_job("shape", file, config=config, **options))
+    (found,) = fit_files(fit_job("shape", file, config=config, **options))
     return found
 
 

@@ -30,7 +30,7 @@ from staf_nerf.figures.training import SinusoidTrace
 from staf_nerf.files.image import read_image, write_image
 from staf_nerf.jobs import evaluate
 from staf_nerf.jobs import fit as fitting
-from staf_nerf.jobs.fit import run
+from staf_nerf.jobs.fit import fit_files
 from staf_nerf.jobs.mesh import MakeMesh
 from staf_nerf.jobs.processes import Processes
 from staf_nerf.metrics.image import psnr
@@ -62,7 +62,7 @@ def sound(tmp_path):
 
 def test_an_image_becomes_a_field_and_the_field_the_image(photo, tmp_path):
     output = tmp_path / "out"
-    (found,) = run(fit_job("image", (photo,), output=output, scale=2.0, config=SMALL))
+    (found,) = fit_files(fit_job("image", (photo,), output=output, scale=2.0, config=SMALL))
     assert found == json.loads((output / "metrics.json").read_text())
     assert {path.name for path in output.iterdir()} == {
         "curve.png", "error.png", "field.safetensors", "found.png", "given.png", "image.png", "metrics.json",
@@ -74,7 +74,7 @@ def test_an_image_becomes_a_field_and_the_field_the_image(photo, tmp_path):
     assert made.shape == (128, 192, 3)
     small = cv2.resize(made, (96, 64), interpolation=cv2.INTER_AREA).astype(float)
     assert np.abs(small - pixels).mean() < 15
-    again = evaluate.run(evaluate.Evaluate(output))
+    again = evaluate.evaluate_field(evaluate.Evaluate(output))
     assert again["metrics"] == found["metrics"]
     with pytest.raises(ValueError, match="must contain a field of a shape, got image"):
         mesh(output, options=MakeMesh(tmp_path / "mesh.glb"))
@@ -89,38 +89,38 @@ def test_an_image_becomes_a_field_and_the_field_the_image(photo, tmp_path):
 @pytest.mark.parametrize(("factor", "least"), [(2, 20.0), (4, 16.0), (6, 14.0)])
 def test_super_resolution_is_better_than_a_constant_and_reports_bicubic(photo, factor, least, tmp_path):
     config = SuperResolutionConfig(field=FIELD, fit=FIT, factor=factor, pixel_samples=2, bandwidth=0.1 / factor)
-    (found,) = run(fit_job("superres", (photo,), output=tmp_path / "out", config=config))
+    (found,) = fit_files(fit_job("superres", (photo,), output=tmp_path / "out", config=config))
     assert found["metrics"]["psnr"] > least
     assert found["metrics"]["bicubic_psnr"] > least
     assert read_image(tmp_path / "out" / "image.png").shape == (64 // factor * factor, 96, 3)  # whole blocks
-    again = evaluate.run(evaluate.Evaluate(tmp_path / "out" / "field.safetensors"))
+    again = evaluate.evaluate_field(evaluate.Evaluate(tmp_path / "out" / "field.safetensors"))
     assert again["metrics"] == found["metrics"]
 
 
 def test_denoising_removes_noise_and_stops_by_held_out_pixels(photo, tmp_path):
     config = DenoisingConfig(field=FIELD, fit=FIT, photon_count=30.0, read_noise=2.0, held_out=0.1, bandwidth=0.03)
-    (found,) = run(fit_job("denoise", (photo,), output=tmp_path / "out", config=config))
+    (found,) = fit_files(fit_job("denoise", (photo,), output=tmp_path / "out", config=config))
     measures = found["metrics"]
     assert measures["psnr"] > measures["noisy_psnr"] + 3.0
     assert len(found["held_out"]) == 9
-    assert evaluate.run(evaluate.Evaluate(tmp_path / "out"))["metrics"] == measures
+    assert evaluate.evaluate_field(evaluate.Evaluate(tmp_path / "out"))["metrics"] == measures
     own = dataclasses.replace(config, photon_count=0.0)
-    (found,) = run(fit_job("denoise", (photo,), output=tmp_path / "own", config=own))
+    (found,) = fit_files(fit_job("denoise", (photo,), output=tmp_path / "own", config=own))
     assert set(found["metrics"]) == {"psnr_to_noisy", "psnr_held_out"}
-    assert evaluate.run(evaluate.Evaluate(tmp_path / "own"))["metrics"] == found["metrics"]
+    assert evaluate.evaluate_field(evaluate.Evaluate(tmp_path / "own"))["metrics"] == found["metrics"]
 
 
 def test_a_sound_becomes_a_field_and_the_field_the_sound(sound, tmp_path):
     output = tmp_path / "out"
     config = AudioConfig(field=FIELD, fit=FIT, bandwidth=0.05)
-    (found,) = run(fit_job("audio", (sound,), output=output, scale=0.5, config=config))
+    (found,) = fit_files(fit_job("audio", (sound,), output=output, scale=0.5, config=config))
     assert found["metrics"]["snr"] > 30.0
     assert {"sound.wav", "waves.png", "spectrograms.png", "curve.png", "report.html", "sinusoids.png"} <= {
         path.name for path in output.iterdir()
     }
     info = soundfile.info(output / "sound.wav")
     assert (info.frames, info.samplerate, info.channels) == (1000, 4000, 2)
-    again = evaluate.run(evaluate.Evaluate(output / "field.safetensors"))
+    again = evaluate.evaluate_field(evaluate.Evaluate(output / "field.safetensors"))
     assert again["metrics"] == found["metrics"]
 
 
@@ -130,7 +130,7 @@ def test_signals_with_nothing_in_them_are_fitted(kind, tmp_path):
     if kind in ("silence", "one sample"):
         soundfile.write(tmp_path / "a.wav", np.zeros((500 if kind == "silence" else 1, 1)), 8000)
         asked = fit_job("audio", (tmp_path / "a.wav",), tmp_path / "out", config=AudioConfig(field=FIELD, fit=config))
-        (found,) = run(asked)
+        (found,) = fit_files(asked)
     else:
         pixels = {"constant": np.full((20, 20, 3), 77, np.uint8), "one pixel": np.full((1, 1, 1), 9, np.uint8)}
         floats = np.random.default_rng(0).uniform(1.0, 30.0, (20, 20, 3)).astype(np.float32)
@@ -139,31 +139,31 @@ def test_signals_with_nothing_in_them_are_fitted(kind, tmp_path):
         asked = fit_job(
             "image", (tmp_path / f"a{suffix}",), tmp_path / "out", config=ImageConfig(field=FIELD, fit=config)
         )
-        (found,) = run(asked)
+        (found,) = fit_files(asked)
         assert (tmp_path / "out" / f"image{suffix}").is_file()
     assert found["steps"] == 20
 
 
 def test_results_are_not_overwritten_unless_asked(photo, tmp_path):
     config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=5))
-    run(fit_job("image", (photo,), output=tmp_path / "out", config=config))
+    fit_files(fit_job("image", (photo,), output=tmp_path / "out", config=config))
     with pytest.raises(FileExistsError, match="out contains results already; --overwrite replaces them"):
-        run(fit_job("image", (photo,), output=tmp_path / "out", config=config))
-    run(fit_job("image", (photo,), output=tmp_path / "out", overwrite=True, config=config))
+        fit_files(fit_job("image", (photo,), output=tmp_path / "out", config=config))
+    fit_files(fit_job("image", (photo,), output=tmp_path / "out", overwrite=True, config=config))
     (tmp_path / "file").touch()
     with pytest.raises(FileExistsError, match=r"output must be a folder, .*file is a file"):
-        run(fit_job("image", (photo,), output=tmp_path / "file", config=config))
+        fit_files(fit_job("image", (photo,), output=tmp_path / "file", config=config))
     with pytest.raises(OSError, match="cannot write to the folder /proc/here: No such file or directory"):
-        run(fit_job("image", (photo,), output=Path("/proc/here"), config=config))
+        fit_files(fit_job("image", (photo,), output=Path("/proc/here"), config=config))
 
 
 def test_several_files_get_a_folder_each(photo, tmp_path):
     write_image(tmp_path / "photo.tiff", read_image(photo))
     config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=5))
-    run(fit_job("image", (photo, tmp_path / "photo.tiff"), tmp_path / "out", config=config))
+    fit_files(fit_job("image", (photo, tmp_path / "photo.tiff"), tmp_path / "out", config=config))
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"photo.png", "photo.tiff"}
     with pytest.raises(ValueError, match="files must have different names"):
-        run(fit_job("image", (photo, photo), tmp_path / "out", config=config))
+        fit_files(fit_job("image", (photo, photo), tmp_path / "out", config=config))
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adam"])
@@ -172,10 +172,10 @@ def test_an_image_becomes_the_same_with_other_images_beside_it(photo, tmp_path, 
     write_image(tmp_path / "grey.png", read_image(photo)[..., :1])
     files = (photo, tmp_path / "other.png", tmp_path / "grey.png")
     config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=30, points=500, optimizer=optimizer))
-    found = run(fit_job("image", files, output=tmp_path / "all", config=config))
+    found = fit_files(fit_job("image", files, output=tmp_path / "all", config=config))
     assert [one["file"] for one in found] == ["photo.png", "other.png", "grey.png"]
     for one, file in zip(found, files, strict=True):
-        (alone,) = run(fit_job("image", (file,), tmp_path / "alone" / file.stem, config=config))
+        (alone,) = fit_files(fit_job("image", (file,), tmp_path / "alone" / file.stem, config=config))
         assert one["metrics"] == alone["metrics"]
         fields = [tmp_path / folder / file.stem / "field.safetensors" for folder in ("all", "alone")]
         weights = [load_field(path).field.state_dict() for path in fields]
@@ -210,7 +210,7 @@ def test_two_processes_share_one_image_and_follow_the_curve_of_one(photo, optimi
     config = load_preset("image", "cpu", ImageConfig())
     fit = dataclasses.replace(config.fit.lasting(steps=40), points=1023, optimizer=optimizer)
     config = dataclasses.replace(config, fit=fit, field=dataclasses.replace(config.field, hidden_features=32))
-    (alone,) = run(fit_job("image", (photo,), output=tmp_path / "one", config=config))
+    (alone,) = fit_files(fit_job("image", (photo,), output=tmp_path / "one", config=config))
     found = json.loads((tmp_path / "two" / "metrics.json").read_text())
     for mine, theirs in zip(found["losses"], alone["losses"], strict=True):
         assert mine["squared error"] == pytest.approx(theirs["squared error"], rel=rounding)
@@ -242,11 +242,11 @@ def test_an_interrupted_fit_writes_what_it_has_and_resumes(photo, tmp_path, monk
     config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=250))
     interrupt_once(monkeypatch, 2)
     asked = fit_job("image", (photo,), output=tmp_path / "out", epoch_metrics=True, config=config)
-    (found,) = run(asked)
+    (found,) = fit_files(asked)
     assert found["interrupted"]
     assert found["steps"] < 250
     assert found["metrics"]["psnr"] > 10.0
-    (found,) = run(dataclasses.replace(asked, resume=True))
+    (found,) = fit_files(dataclasses.replace(asked, resume=True))
     assert not found["interrupted"]
     assert found["steps"] == 250
     assert [row["step"] for row in found["losses"]] == list(range(0, 250, 10))
@@ -258,13 +258,13 @@ def test_an_interrupt_ends_all_and_what_is_finished_is_not_fitted_again(photo, t
     config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=250))
     interrupt_once(monkeypatch, 3)
     asked = fit_job("image", (photo, tmp_path / "grey.png"), output=tmp_path / "out", config=config)
-    (found,) = run(asked)  # the second is not begun
+    (found,) = fit_files(asked)  # the second is not begun
     assert found["interrupted"]
     with pytest.raises(FileExistsError, match=r"photo contains a fit; --resume continues it"):
-        run(asked)
+        fit_files(asked)
     with pytest.raises(ValueError, match=r"is the state of a fit of photo.png seed 0, not of photo.png seed 1"):
-        run(dataclasses.replace(asked, resume=True, seed=1))
-    found = run(dataclasses.replace(asked, resume=True))
+        fit_files(dataclasses.replace(asked, resume=True, seed=1))
+    found = fit_files(dataclasses.replace(asked, resume=True))
     assert [(one["file"], one["steps"], one["interrupted"]) for one in found] == [
         ("photo.png", 250, False), ("grey.png", 250, False),
     ]  # fmt: skip
@@ -272,7 +272,7 @@ def test_an_interrupt_ends_all_and_what_is_finished_is_not_fitted_again(photo, t
     assert traces[0][0] == traces[1][0] == 1  # as if it had not been interrupted
     assert sorted(set(traces[0])) == traces[0]
     before = (tmp_path / "out" / "photo" / "metrics.json").stat().st_mtime_ns
-    assert run(dataclasses.replace(asked, resume=True)) == []
+    assert fit_files(dataclasses.replace(asked, resume=True)) == []
     assert (tmp_path / "out" / "photo" / "metrics.json").stat().st_mtime_ns == before
 
 
@@ -286,7 +286,7 @@ def test_a_loss_that_is_nan_is_said_and_survived(photo, tmp_path, monkeypatch, c
 
     monkeypatch.setattr(ImageSignal, "losses", broken)
     config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=200))
-    (found,) = run(fit_job("image", (photo,), tmp_path / "out", config=config))
+    (found,) = fit_files(fit_job("image", (photo,), tmp_path / "out", config=config))
     assert found["rollbacks"] == [120]
     assert found["steps"] == 200
     assert found["metrics"]["psnr"] > 15.0
@@ -298,9 +298,9 @@ def test_an_interrupted_fit_goes_on_for_longer_than_was_asked_first(photo, tmp_p
     config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=250))
     interrupt_once(monkeypatch, 2)
     asked = fit_job("image", (photo,), tmp_path / "out", config=config)
-    assert run(asked)[0]["interrupted"]
+    assert fit_files(asked)[0]["interrupted"]
     longer = dataclasses.replace(config, fit=dataclasses.replace(config.fit, steps=300))
-    (found,) = run(dataclasses.replace(asked, resume=True, config=longer))
+    (found,) = fit_files(dataclasses.replace(asked, resume=True, config=longer))
     assert (found["steps"], found["interrupted"]) == (300, False)
 
 
@@ -308,12 +308,12 @@ def test_a_fit_in_passes_goes_on_for_more_of_them(photo, tmp_path, monkeypatch):
     fit = FIT.lasting(epochs=60)
     interrupt_once(monkeypatch, 2)
     asked = fit_job("image", (photo,), tmp_path / "out", config=dataclasses.replace(SMALL, fit=fit))
-    assert run(asked)[0]["interrupted"]
+    assert fit_files(asked)[0]["interrupted"]
     without = dataclasses.replace(asked, resume=True, config=dataclasses.replace(SMALL, fit=FIT))
     with pytest.raises(ValueError, match="is the state of a fit with different settings"):
-        run(without)
+        fit_files(without)
     longer = dataclasses.replace(SMALL, fit=dataclasses.replace(fit, epochs=80))
-    (found,) = run(dataclasses.replace(asked, resume=True, config=longer))
+    (found,) = fit_files(dataclasses.replace(asked, resume=True, config=longer))
     assert (found["steps"], found["interrupted"]) == (240, False)  # 6144 pixels, 2048 a step
 
 
@@ -321,9 +321,9 @@ def test_a_first_frequency_without_effect_is_refused(photo, sound, tmp_path):
     message = r"first_omega has no effect unless bandwidth is 0, got 60.0 and bandwidth 0.1"
     field = dataclasses.replace(FIELD, activation=ActivationConfig("staf", {"first_omega": 60.0}))
     with pytest.raises(ValueError, match=message):
-        run(fit_job("image", (photo,), tmp_path / "out", config=dataclasses.replace(SMALL, field=field)))
+        fit_files(fit_job("image", (photo,), tmp_path / "out", config=dataclasses.replace(SMALL, field=field)))
     with pytest.raises(ValueError, match=message):
-        run(fit_job("audio", (sound,), tmp_path / "out", config=AudioConfig(field=field, fit=FIT, bandwidth=0.1)))
+        fit_files(fit_job("audio", (sound,), tmp_path / "out", config=AudioConfig(field=field, fit=FIT, bandwidth=0.1)))
     assert not (tmp_path / "out").exists()
 
 
@@ -331,21 +331,21 @@ def test_sixteen_channels_of_sound_are_fitted(tmp_path):
     waves = np.sin(np.linspace(0, 60, 800)[:, None] * np.arange(1, 17) / 16)
     soundfile.write(tmp_path / "many.wav", waves, 8000)
     config = AudioConfig(field=FIELD, fit=FIT, bandwidth=0.1)
-    (found,) = run(fit_job("audio", (tmp_path / "many.wav",), tmp_path / "out", config=config))
+    (found,) = fit_files(fit_job("audio", (tmp_path / "many.wav",), tmp_path / "out", config=config))
     assert found["metrics"]["snr"] > 20.0
     assert soundfile.info(tmp_path / "out" / "sound.wav").channels == 16
 
 
 def test_another_file_than_the_fitted_one_is_refused(photo, tmp_path):
     config = dataclasses.replace(SMALL, fit=dataclasses.replace(FIT, steps=5))
-    run(fit_job("image", (photo,), output=tmp_path / "out", config=config))
+    fit_files(fit_job("image", (photo,), output=tmp_path / "out", config=config))
     write_image(tmp_path / "other.png", np.zeros((5, 5, 3), np.uint8))
     checkpoint = tmp_path / "out" / "field.safetensors"
     with pytest.raises(ValueError, match=r"other.png is Raster\(height=5"):
-        evaluate.run(evaluate.Evaluate(checkpoint, file=tmp_path / "other.png"))
+        evaluate.evaluate_field(evaluate.Evaluate(checkpoint, file=tmp_path / "other.png"))
     photo.unlink()
     with pytest.raises(FileNotFoundError, match="does not exist; name it with --file"):
-        evaluate.run(evaluate.Evaluate(checkpoint))
+        evaluate.evaluate_field(evaluate.Evaluate(checkpoint))
 
 
 @pytest.mark.parametrize("prefix", ["", "paper-"])
@@ -358,7 +358,7 @@ def test_presets_are_of_their_task(task, prefix):
 def test_the_published_network_has_its_weights_and_takes_whole_passes(photo, tmp_path):
     config = load_preset("paper-image", "cpu", ImageConfig())
     config = dataclasses.replace(config, fit=config.fit.lasting(epochs=3))
-    (found,) = run(fit_job("image", (photo,), tmp_path / "out", config=config))
+    (found,) = fit_files(fit_job("image", (photo,), tmp_path / "out", config=config))
     assert found["parameters"] == 198_975
     assert found["steps"] == 3 * 2  # 6144 pixels, 4096 a step
     assert found["first_omega"] == 60.0
@@ -367,7 +367,7 @@ def test_the_published_network_has_its_weights_and_takes_whole_passes(photo, tmp
 def test_published_scores_are_the_best_of_the_passes_and_ours_is_the_last(photo, sound, tmp_path):
     fit = FIT.lasting(epochs=12)
     config = dataclasses.replace(SMALL, fit=fit)
-    (found,) = run(fit_job("image", (photo,), tmp_path / "image", epoch_metrics=True, config=config))
+    (found,) = fit_files(fit_job("image", (photo,), tmp_path / "image", epoch_metrics=True, config=config))
     scores = [row["psnr"] for row in found["epochs"]]
     assert len(scores) == 12
     assert scores[-1] == found["metrics"]["psnr"] > scores[0]
@@ -375,20 +375,20 @@ def test_published_scores_are_the_best_of_the_passes_and_ours_is_the_last(photo,
     write_image(tmp_path / "other.png", read_image(photo)[::-1])
     write_image(tmp_path / "larger.png", np.tile(read_image(photo), (2, 1, 1)))
     files = (photo, tmp_path / "other.png", tmp_path / "larger.png")
-    several = run(fit_job("image", files, tmp_path, epoch_metrics=True, config=config))
+    several = fit_files(fit_job("image", files, tmp_path, epoch_metrics=True, config=config))
     assert [found["steps"] for found in several] == [36, 36, 72]  # a pass of the larger one takes twice as many
     for found in several:
         assert len(found["epochs"]) == 12
         assert found["epochs"][-1]["psnr"] == found["metrics"]["psnr"]
     assert several[0]["epochs"] != several[1]["epochs"]
-    (found,) = run(
+    (found,) = fit_files(
         fit_job("audio", (sound,), tmp_path / "audio", epoch_metrics=True, config=AudioConfig(field=FIELD, fit=fit))
     )
     assert len(found["epochs"]) == 12
     assert found["epochs"][-1]["psnr"] == found["metrics"]["psnr"]
     noisy = fit_job("denoise", (photo,), tmp_path / "noisy", epoch_metrics=True, config=DenoisingConfig())
     with pytest.raises(ValueError, match="metrics after each epoch need a truth"):
-        run(noisy)
+        fit_files(noisy)
 
 
 def test_the_commands_name_a_bad_file(tmp_path, monkeypatch, capsys):
@@ -435,8 +435,8 @@ def test_fields_are_asked_in_parts(monkeypatch):
 
 def test_the_psnr_while_fitting_is_that_of_the_result(photo, sound, tmp_path):
     fit = dataclasses.replace(FIT, points=0, steps=41)
-    (picture,) = run(fit_job("image", (photo,), tmp_path / "a", config=ImageConfig(field=FIELD, fit=fit)))
-    (tone,) = run(fit_job("audio", (sound,), tmp_path / "b", config=AudioConfig(field=FIELD, fit=fit)))
+    (picture,) = fit_files(fit_job("image", (photo,), tmp_path / "a", config=ImageConfig(field=FIELD, fit=fit)))
+    (tone,) = fit_files(fit_job("audio", (sound,), tmp_path / "b", config=AudioConfig(field=FIELD, fit=fit)))
     for found in (picture, tone):
         last = psnr(found["losses"][-1]["squared error"], find_task(found["task"]).peak)
         assert last == pytest.approx(found["metrics"]["psnr"], abs=0.5)
@@ -452,11 +452,11 @@ def test_pictures_that_cannot_be_drawn_take_nothing_from_the_other_results(photo
     other = tmp_path / "other.png"
     other.write_bytes(photo.read_bytes())
     with pytest.raises(IncompleteError, match=r"photo.png: pictures, curve; other.png: pictures, curve"):
-        run(
+        fit_files(
             fit_job("image", (photo, other), output=tmp_path / "out", config=ImageConfig(field=FIELD, fit=short))
         )  # fmt: skip
     with pytest.raises(IncompleteError):
-        run(fit_job("audio", (sound,), output=tmp_path / "sound", config=AudioConfig(field=FIELD, fit=short)))
+        fit_files(fit_job("audio", (sound,), output=tmp_path / "sound", config=AudioConfig(field=FIELD, fit=short)))
     for folder, name in (("out/photo", "image.png"), ("out/other", "image.png"), ("sound", "sound.wav")):
         made = {path.name for path in (tmp_path / folder).iterdir()}
         assert made >= {name, "field.safetensors", "metrics.json", "report.html", "sinusoids.png"}
@@ -473,9 +473,9 @@ def test_metrics_that_cannot_be_computed_take_nothing_from_the_other_results(pho
     monkeypatch.setattr(audio, "measure_sound", fails)
     short = dataclasses.replace(FIT, steps=40)
     with pytest.raises(IncompleteError, match="metrics"):
-        run(fit_job("image", (photo,), output=tmp_path / "out", config=ImageConfig(field=FIELD, fit=short)))
+        fit_files(fit_job("image", (photo,), output=tmp_path / "out", config=ImageConfig(field=FIELD, fit=short)))
     with pytest.raises(IncompleteError, match="metrics"):
-        run(fit_job("audio", (sound,), output=tmp_path / "sound", config=AudioConfig(field=FIELD, fit=short)))
+        fit_files(fit_job("audio", (sound,), output=tmp_path / "sound", config=AudioConfig(field=FIELD, fit=short)))
     assert read_image(tmp_path / "out" / "image.png").shape == (64, 96, 3)
     for folder in ("out", "sound"):
         made = {path.name for path in (tmp_path / folder).iterdir()}
@@ -485,7 +485,7 @@ def test_metrics_that_cannot_be_computed_take_nothing_from_the_other_results(pho
 
 def test_results_of_an_earlier_fit_are_not_taken_for_those_of_this_one(photo, tmp_path, monkeypatch):
     short = ImageConfig(field=FIELD, fit=dataclasses.replace(FIT, steps=20))
-    run(fit_job("image", (photo,), output=tmp_path / "out", config=short))
+    fit_files(fit_job("image", (photo,), output=tmp_path / "out", config=short))
     assert (tmp_path / "out" / "error.png").is_file()
 
     def fails(*arguments, **options):
@@ -493,6 +493,6 @@ def test_results_of_an_earlier_fit_are_not_taken_for_those_of_this_one(photo, tm
 
     monkeypatch.setattr(image, "draw_error_map", fails)
     with pytest.raises(IncompleteError):
-        run(fit_job("image", (photo,), output=tmp_path / "out", config=short, overwrite=True))
+        fit_files(fit_job("image", (photo,), output=tmp_path / "out", config=short, overwrite=True))
     assert not (tmp_path / "out" / "error.png").exists()
     assert (tmp_path / "out" / "image.png").is_file()

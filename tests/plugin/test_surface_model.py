@@ -55,7 +55,7 @@ def test_its_mesh_stands_in_the_scene(learned, tmp_path):
 
     source = source_of(learned.pipeline.model, learned.pipeline.datamanager)
     assert source.method == "surface"
-    found = mesh.run(source, mesh.MakeMesh(tmp_path / "robot.ply", resolution=64))
+    found = mesh.make_mesh(source, mesh.MakeMesh(tmp_path / "robot.ply", resolution=64))
     assert found["triangles"] > 500
     made, truth = read_mesh(tmp_path / "robot.ply"), read_mesh(SCENE / "tin_robot.ply")
     assert made.colors is not None

@@ -10,9 +10,8 @@ from PIL import Image
 
 from staf_nerf.config import FieldConfig, FitConfig
 from staf_nerf.jobs import evaluate
-from staf_nerf.jobs.export import Export
-from staf_nerf.jobs.export import run as export
-from staf_nerf.jobs.fit import run
+from staf_nerf.jobs.export import Export, export_field
+from staf_nerf.jobs.fit import fit_files
 from staf_nerf.tasks.video import AtTime, Clip, VideoConfig, VideoSignal, read_video, write_video
 from tests.fits import fit_job
 
@@ -39,7 +38,7 @@ def film(tmp_path):
 
 def test_a_video_becomes_a_field_and_the_field_the_video(film, tmp_path):
     output = tmp_path / "out"
-    (found,) = run(fit_job("video", film, output, config=SMALL, slow_motion=3, scale=2.0))
+    (found,) = fit_files(fit_job("video", film, output, config=SMALL, slow_motion=3, scale=2.0))
     assert found["metrics"]["psnr"] > 25.0
     assert found["metrics"]["ssim"] > 0.85
     assert {path.name for path in output.iterdir()} == {
@@ -55,8 +54,8 @@ def test_a_video_becomes_a_field_and_the_field_the_video(film, tmp_path):
     assert np.abs(first - truth[0]).mean() < 12
     assert np.abs(last - truth[-1]).mean() < 12
     assert np.abs(last - truth[0]).mean() > 20
-    assert evaluate.run(evaluate.Evaluate(output))["metrics"] == found["metrics"]
-    assert export(Export(output, "onnx", tmp_path / "film.onnx")).stat().st_size > 10_000
+    assert evaluate.evaluate_field(evaluate.Evaluate(output))["metrics"] == found["metrics"]
+    assert export_field(Export(output, "onnx", tmp_path / "film.onnx")).stat().st_size > 10_000
 
 
 def test_a_batch_has_pixels_at_their_places_and_times():
