@@ -24,7 +24,7 @@ from staf_nerf.config import (
     OctavesConfig,
 )
 from staf_nerf.encodings import Encoding, FourierFeatures, HashGrid, Identity, Implementation, SphericalHarmonics
-from staf_nerf.mlp import CoordinateMLP
+from staf_nerf.mlp import CoordinateMLP, names_if_alike
 
 MAX_LOG_DENSITY = 15.0
 """Upper limit of the log-density. Its exponential is far from overflow."""
@@ -79,9 +79,7 @@ class FieldStack(nn.Module):
 
     def __init__(self, fields: Sequence[NeuralField]) -> None:
         super().__init__()
-        shapes = [{name: tuple(p.shape) for name, p in field.named_parameters()} for field in fields]
-        if not shapes or any(other != shapes[0] for other in shapes):
-            raise ValueError(f"fields must have parameters of the same shapes, got {shapes}")
+        names_if_alike("fields", fields)
         self.fields = nn.ModuleList(fields)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ RENAMED = {
 }
 """Keys of earlier formats, in settings and frames."""
 RENAMED_GROUPS = {"matrix": "hidden"}
-"""Groups of parameters of earlier versions, in checkpoints of radiance fields."""
+"""Groups of parameters of earlier versions, in checkpoints of radiance fields; see `present_groups`."""
 RENAMED_IN_RESULTS = {
     "measures": "metrics",
     "psnr_on_the_way": "psnr_during_training",
@@ -120,6 +120,11 @@ LAYERS = (
     (re.compile(r"(^|\.)activations\.(\d+)\."), r"\1layers.\2.activation."),
 )
 """Names of a network's parameters before format 3, and what they are now."""
+
+
+def present_groups(of_groups: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what there is for each group of parameters, by the group's present name."""
+    return {RENAMED_GROUPS.get(name, name): value for name, value in of_groups.items()}
 
 
 def parameter_name(name: str) -> str:

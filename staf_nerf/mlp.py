@@ -104,12 +104,10 @@ class CoordinateMLP(nn.Module):
         Raises:
             ValueError: If there are no networks, or their parameters have different shapes.
         """
-        shapes = [{name: tuple(p.shape) for name, p in network.named_parameters()} for network in networks]
-        if not shapes or any(other != shapes[0] for other in shapes):
-            raise ValueError(f"networks must have parameters of the same shapes, got {shapes}")
+        names = names_if_alike("networks", networks)
         found = copy.deepcopy(networks[0])
         own = [dict(network.named_parameters()) for network in networks]
-        for name in shapes[0]:
+        for name in names:
             owner, _, last = name.rpartition(".")
             values = torch.stack([parameters[name].detach() for parameters in own])
             setattr(found.get_submodule(owner), last, nn.Parameter(values))
@@ -153,6 +151,18 @@ class CoordinateMLP(nn.Module):
             found.append(layer.trace(h, x))
             h = found[-1].output
         return found, self.output(h)
+
+
+def names_if_alike(argument: str, modules: Sequence[nn.Module]) -> list[str]:
+    """Returns the names of the parameters that each of some modules has.
+
+    Raises:
+        ValueError: If there are no modules, or their parameters have different shapes. `argument` is their name.
+    """
+    shapes = [{name: tuple(p.shape) for name, p in module.named_parameters()} for module in modules]
+    if not shapes or any(other != shapes[0] for other in shapes):
+        raise ValueError(f"{argument} must have parameters of the same shapes, got {shapes}")
+    return list(shapes[0])
 
 
 def make_layer(linear: LinearMap, activation: Activation, filter: LinearMap | None = None, *, skip: bool) -> Layer:

@@ -15,7 +15,7 @@ from staf_nerf.config import ActivationConfig, FieldConfig, HashGridConfig, Imag
 from staf_nerf.fitting.optimizers import ordered_parameters, parameter_groups
 from staf_nerf.jobs import evaluate
 from staf_nerf.jobs.export import Export, export_field
-from staf_nerf.migrations import FIELD_FORMAT, RENAMED_GROUPS, migrate, parameter_name
+from staf_nerf.migrations import FIELD_FORMAT, migrate, parameter_name, present_groups
 from staf_nerf.presets import load_preset
 from staf_nerf.tasks import find_task
 
@@ -144,7 +144,7 @@ def test_the_optimisers_of_a_run_of_version_0_1_keep_their_state_for_each_parame
     field.load_state_dict({k.removeprefix(prefix): v for k, v in saved["pipeline"].items() if k.startswith(prefix)})
     groups = parameter_groups(field)
     assert not groups.pop("first_layer")  # it reads the grid's features
-    optimizers = {RENAMED_GROUPS.get(name, name): state for name, state in saved["optimizers"].items()}
+    optimizers = present_groups(saved["optimizers"])
     for name, parameters in groups.items():
         state = optimizers[name]["state"]
         assert len(state) == len(parameters)

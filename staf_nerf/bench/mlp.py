@@ -137,12 +137,15 @@ def make_step(
 
 def _with_torch_alone(network: CoordinateMLP) -> nn.Sequential:
     """Returns the same network, with the same parameters, with torch's own linear layers."""
-    parts: list[nn.Module] = []
-    for linear in [*(layer.linear for layer in network.layers), network.output]:
-        parts.append(nn.Linear(linear.in_features, linear.out_features, device="meta"))
-        parts[-1].weight, parts[-1].bias = linear.weight, linear.bias
-        parts += [layer.activation for layer in network.layers if layer.linear is linear]
-    return nn.Sequential(*parts)
+    hidden = [part for layer in network.layers for part in (_torch_linear(layer.linear), layer.activation)]
+    return nn.Sequential(*hidden, _torch_linear(network.output))
+
+
+def _torch_linear(linear: nn.Linear) -> nn.Linear:
+    """Returns torch's own linear layer with the parameters of another one."""
+    own = nn.Linear(linear.in_features, linear.out_features, device="meta")
+    own.weight, own.bias = linear.weight, linear.bias
+    return own
 
 
 def time_scaling(benchmark: ScalingBenchmark) -> dict[str, Any]:

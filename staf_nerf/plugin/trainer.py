@@ -27,7 +27,7 @@ from staf_nerf.fitting.optimizers import ADAM_EPS, MUON_EPS, adam, first_layer_s
 from staf_nerf.machine.cores import shared_cores
 from staf_nerf.machine.device import detect_device
 from staf_nerf.machine.memory import keep_freed_memory
-from staf_nerf.migrations import RENAMED_GROUPS
+from staf_nerf.migrations import present_groups
 from staf_nerf.plugin import workarounds
 from staf_nerf.presets import load_preset, resolved
 
@@ -61,14 +61,14 @@ class StafOptimizers(Optimizers):
     """nerfstudio's optimizers, which also read the states of version 0.1."""
 
     def load_optimizers(self, loaded_state: dict[str, Any]) -> None:
-        states = {RENAMED_GROUPS.get(name, name): state for name, state in loaded_state.items()}
+        states = present_groups(loaded_state)
         if "first_layer" in self.optimizers and "first_layer" not in states:
             # Version 0.1 had weights that read coordinates among the matrices. Their first moments start anew.
             states.pop("hidden", None)
         super().load_optimizers(states)
 
     def load_schedulers(self, loaded_state: dict[str, Any]) -> None:
-        super().load_schedulers({RENAMED_GROUPS.get(name, name): state for name, state in loaded_state.items()})
+        super().load_schedulers(present_groups(loaded_state))
 
 
 @dataclass
@@ -177,7 +177,7 @@ class StafTrainer(Trainer):
     def setup_optimizers(self) -> Optimizers:
         """Returns the optimisers of all groups. The rate of "first_layer" is per frequency, as for signals."""
         groups = self.pipeline.get_param_groups()
-        config = {RENAMED_GROUPS.get(name, name): options for name, options in self.config.optimizers.items()}
+        config = present_groups(self.config.optimizers)
         if "first_layer" in groups:
             field: Any = self.pipeline.model.field
             (scale,) = set(first_layer_scales(field))

@@ -108,9 +108,8 @@ def name_unreadable_runs() -> None:
 def keep_messages_short() -> None:
     """Makes nerfstudio's commands show errors that a user can fix in a few lines, without a traceback.
 
-    It also hides the libraries' warnings about each other. nerfstudio catches no errors in
-    its commands, so this is done in Python's own hook. It has no effect in other programs that use the plugin, and with
-    STAF_DEBUG=1.
+    It also hides the libraries' warnings about each other. nerfstudio catches no errors in its commands, so this is
+    done in Python's own hook. It has no effect in other programs that use the plugin, and with STAF_DEBUG=1.
     """
     if _in_a_command():
         warnings.filterwarnings("ignore", module=LIBRARIES)
