@@ -1,7 +1,8 @@
 """What a capture is: photos with their poses and cameras, whatever the format of the files.
 
-Conventions: poses are camera-to-world, OpenGL axes (x right, y up, looking along -z), as in nerfstudio's, instant-ngp's
-and blender's files. Intrinsics are in pixels with the origin at the image's corner. Paths are absolute.
+Conventions: poses are camera-to-world in float64, OpenGL axes (x right, y up, looking along -z), as in nerfstudio's,
+instant-ngp's and blender's files. The world is that of the files, whatever its units, origin and up axis are; meshes
+are written in it. Intrinsics are in pixels with the origin at the image's corner. Paths are absolute.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from typing import Any, Literal
 import numpy as np
 
 Kind = Literal["transforms", "blender", "colmap"]
+
+Lens = Literal["perspective", "fisheye", "equirectangular"]
+"""Kinds of projection. "perspective" and "fisheye" have OpenCV's distortions, and nerfstudio's cameras have all three."""
 
 SPLITS = ("train", "val", "test")
 
@@ -36,6 +40,18 @@ class ListedPhoto:
     """The mask file."""
 
 
+@dataclass(frozen=True, eq=False)
+class SparsePoints:
+    """Points of a scene that structure from motion found, in the world of the poses."""
+
+    positions: np.ndarray
+    """(N, 3) float64."""
+    colors: np.ndarray | None = None
+    """(N, 3) uint8, or None if the files have none."""
+    observations: np.ndarray | None = None
+    """Which photo sees which point: (M, 2) integers, index of the photo and index of the point. None: not known."""
+
+
 @dataclass(frozen=True)
 class Listing:
     """A capture as its files list it: what the reader of a format returns."""
@@ -47,6 +63,12 @@ class Listing:
     """The images of each split. Empty if the capture has no splits of its own."""
     world: Mapping[str, Any] = field(default_factory=dict)
     """What is said of all photos, by the names of `transforms.json`: camera_model, applied_transform …"""
+    points: SparsePoints | None = None
+    """Sparse points. `observations` counts the photos as they are listed here."""
+    upright: np.ndarray | None = None
+    """Rotation (3, 3) from the files' world to one whose z axis points up. None: it points up already, or none knows."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of how the files were read: a sentence each."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +83,7 @@ class Camera:
     cy: float
     distortion: Mapping[str, Any] = field(default_factory=dict)
     """Distortion of normalised coordinates by the names of `transforms.json`: k1, k2, k3, k4, p1, p2."""
+    lens: Lens = "perspective"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +97,9 @@ class Photo:
     has_alpha: bool
     """Whether the image has transparency."""
     mask: Path | None = None
-    """The mask file: pixels above 0 belong to the scene."""
+    """The mask file."""
+    orientation: int = 1
+    """EXIF orientation to be applied to the file's pixels, so that they fit pose and camera. 1: as they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,3 +115,9 @@ class Capture:
     """The images of each split that exist. Empty if the capture has no splits of its own."""
     world: Mapping[str, Any]
     """As in `Listing`."""
+    points: SparsePoints | None = None
+    """Sparse points. `observations` counts `photos`."""
+    upright: np.ndarray | None = None
+    """As in `Listing`."""
+    notes: tuple[str, ...] = ()
+    """What the user should know of how the files were read: a sentence each."""

@@ -31,6 +31,8 @@ Masks = Literal["background", "ignore"]
 class Prepared:
     """A capture that is ready for training."""
 
+    capture: Capture
+    """The capture whose photos are those to train on: converted, reduced, with the cameras that belong to them."""
     transforms: Path
     """A transforms.json file in nerfstudio's format, with absolute paths."""
     kind: Kind
@@ -82,7 +84,8 @@ def prepare(
     path = folder / "transforms.json"
     _write_whole(path, json.dumps(_transforms(capture, photos), indent=1).encode())
     has_alpha = merge or any(photo.has_alpha for photo in photos)
-    return Prepared(path, capture.kind, len(photos), has_alpha, bool(capture.splits), factor, capture.dropped)
+    ready = dataclasses.replace(capture, photos=photos)
+    return Prepared(ready, path, capture.kind, len(photos), has_alpha, bool(capture.splits), factor, capture.dropped)
 
 
 def _factor(photos: Sequence[Photo], wanted: int | None, max_image_size: int | None) -> int:
