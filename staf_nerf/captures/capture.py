@@ -17,7 +17,7 @@ import numpy as np
 Kind = Literal["transforms", "blender", "colmap"]
 
 Lens = Literal["perspective", "fisheye", "equirectangular"]
-"""Kinds of projection. "perspective" and "fisheye" have OpenCV's distortions, and nerfstudio's cameras have all three."""
+"""Kinds of projection. "perspective" and "fisheye" have OpenCV's distortions. nerfstudio has all three."""
 
 SPLITS = ("train", "val", "test")
 
@@ -66,7 +66,7 @@ class Listing:
     points: SparsePoints | None = None
     """Sparse points. `observations` counts the photos as they are listed here."""
     upright: np.ndarray | None = None
-    """Rotation (3, 3) from the files' world to one whose z axis points up. None: it points up already, or none knows."""
+    """Rotation (3, 3) from the files' world to one whose z axis points up. None: it does already, or unknown."""
     notes: tuple[str, ...] = ()
     """What the user should know of how the files were read: a sentence each."""
 
