@@ -11,8 +11,9 @@ FILES = "transforms_train.json (blender)"
 
 
 def find(data: Path) -> Path | None:
-    """Returns the folder with the poses, or None if it is another format."""
-    return data if any(_path(data, split).is_file() for split in SPLITS) else None
+    """Returns the folder with the poses, in which `data` may be one of the files. None: it is another format."""
+    folder = data.parent if data.name in transforms.BLENDER_FILES else data
+    return folder if any(_path(folder, split).is_file() for split in SPLITS) else None
 
 
 def read(folder: Path, data: Path) -> Listing:

@@ -25,6 +25,8 @@ from staf_nerf.captures.locate import is_image
 
 FILES = "cameras.bin or cameras.txt (COLMAP)"
 
+FILE_NAMES = tuple(f"{name}{kind}" for name in ("cameras", "images", "points3D") for kind in (".bin", ".txt"))
+
 FOLDERS = (
     *(".", "sparse/*", "sparse", "colmap/sparse/*", "colmap/sparse", "colmap", "colmap_text", "colmap_sparse/*"),
     *("undistorted/sparse/*", "undistorted/sparse", "dense/sparse/*", "dense/sparse", "dense/*/sparse"),
@@ -66,7 +68,7 @@ class Image:
 
 def find(data: Path) -> Path | None:
     """Returns the folder of the model with the most images that exist, or None if it is another format."""
-    models = _models(data)
+    models = [data.parent] if data.name in FILE_NAMES and data.is_file() else _models(data)
     return max(models, key=lambda model: _worth(model, data)) if models else None  # the first of equal ones
 
 
@@ -111,9 +113,10 @@ def _in_order(data: Path, pattern: str) -> list[Path]:
 
 def _kind(folder: Path) -> str | None:
     """Returns the suffix of a model's files: binary if both files are there, as COLMAP does. None: it has no model."""
-    kinds = [kind for kind in (".bin", ".txt") if (folder / f"cameras{kind}").is_file()]
-    whole = [kind for kind in kinds if (folder / f"images{kind}").is_file()]
-    return next(iter(whole or kinds), None)
+    cameras = [kind for kind in (".bin", ".txt") if (folder / f"cameras{kind}").is_file()]
+    both = [kind for kind in cameras if (folder / f"images{kind}").is_file()]
+    alone = [".bin"] if (folder / "images.bin").is_file() else []
+    return next(iter(both or cameras or alone), None)
 
 
 def _count(folder: Path) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Protocol
 
 import numpy as np
@@ -124,8 +124,9 @@ def _moved(listing: Listing, images: Path) -> Listing:
         raise CaptureError(f"the folder of images {images} does not exist")
 
     def moved(path: Path) -> Path:
-        tails = (images.joinpath(*path.parts[i:]) for i in range(1, len(path.parts)))
-        return next((tail for tail in tails if tail.parent.is_dir()), images / path.name)
+        parts = PureWindowsPath(str(path)).parts  # both separators
+        tails = (images.joinpath(*parts[i:]) for i in range(1, len(parts)))
+        return next(tail for tail in tails if tail.parent.is_dir())
 
     photos = (dataclasses.replace(photo, image=moved(photo.image)) for photo in listing.photos)
     splits = {split: tuple(map(moved, paths)) for split, paths in listing.splits.items()}
@@ -146,8 +147,9 @@ def _checked(found: Found, listing: Listing, root: Path) -> Capture:
     listed, notes_on_masks = _with_masks(listed, root, source)
     photos, notes_on_photos = _photos(listed, source)
     splits, notes_on_splits = complete_splits(listing.splits, files, absent, source)
-    lenses = list({photo.camera.lens for photo in photos})
-    world = {**listing.world, **({"camera_model": NERFSTUDIO_NAMES[lenses[0]]} if len(lenses) == 1 else {})}
+    world = dict(listing.world)
+    if len({photo.camera.lens for photo in photos}) == 1:
+        world["camera_model"] = NERFSTUDIO_NAMES[photos[0].camera.lens]
     return Capture(
         found.kind,
         photos,
@@ -341,7 +343,7 @@ def _of_other_size(image: Path, size: tuple[int, int], listed: tuple[int, int], 
 
 def _named(photo: ListedPhoto, source: Path) -> str:
     """Returns a photo for messages."""
-    return f"{photo.image} ({source.name})"
+    return f"{photo.image} (listed in {source})"
 
 
 def _size_and_alpha(photo: ListedPhoto) -> tuple[tuple[int, int], bool, int]:

@@ -24,7 +24,7 @@ SUFFIXES = (
     *(".bmp", ".ppm", ".pgm", ".tga", ".jp2", ".gif"),
 )
 """Suffixes of images, in the order in which they are tried."""
-IMAGE_FOLDERS = ("images", "rgb", "input", ".", "image", "photos", "frames")
+IMAGE_FOLDERS = ("images", "rgb", "input", ".", "image", "photos", "frames", "images_2", "images_4", "images_8")
 """Usual folders of images, seen from the capture's."""
 MASK_FOLDERS = ("masks", "mask", "images", ".")
 """Usual folders of masks."""

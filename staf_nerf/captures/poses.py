@@ -8,8 +8,8 @@ import numpy as np
 
 from staf_nerf.captures.capture import CaptureError
 
-ROUNDED = 1e-3
-"""Largest deviation from a rotation that is taken for rounding: files with three or four decimals have it."""
+ROUNDED = 2e-3
+"""Largest deviation from a rotation that is taken for rounding: three decimals give up to 1.8e-3."""
 EXACT = 1e-6
 """Deviation up to which the numbers are left as they are. Float32 has less."""
 

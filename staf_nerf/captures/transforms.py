@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from staf_nerf.captures.capture import SPLITS, CaptureError, ListedPhoto, Listing
-from staf_nerf.captures.files import counted, read_json
+from staf_nerf.captures.files import LFS_HEAD, counted, read_json
 from staf_nerf.captures.lenses import KEYS, is_set
 from staf_nerf.captures.points import read_ply
 
 FILES = "transforms.json (nerfstudio, instant-ngp)"
 
 WORLD = ("orientation_override", "applied_transform", "applied_scale", "ply_file_path", "fisheye_crop_radius")
+
+BLENDER_FILES = tuple(f"transforms_{split}.json" for split in SPLITS)
+"""Files that belong together: another reader's."""
 
 UNSUPPORTED = {
     "rolling_shutter": "rows that are exposed one after the other",
@@ -31,10 +34,13 @@ UNSUPPORTED = {
 
 def find(data: Path) -> Path | None:
     """Returns the file with the poses: `data` itself or in the folder `data`. None: it is another format."""
-    if data.is_file():
-        return data if data.suffix.lower() == ".json" and b'"frames"' in data.read_bytes() else None
-    path = data / "transforms.json"
-    return path if path.is_file() else None
+    if data.is_dir():
+        path = data / "transforms.json"
+        return path if path.is_file() else None
+    if data.suffix.lower() != ".json" or data.name in BLENDER_FILES:
+        return None
+    content = data.read_bytes().replace(b"\0", b"")  # also in UTF-16
+    return data if b'"frames"' in content or content.startswith(LFS_HEAD) else None
 
 
 def read(path: Path, data: Path) -> Listing:
@@ -72,8 +78,9 @@ def read_frames(path: Path) -> Listing:
 def _read_meta(path: Path) -> dict[str, Any]:
     """Returns the content of the file, which has a list of frames that are objects."""
     meta = read_json(path)
-    if not isinstance(meta, dict) or not isinstance(meta.get("frames"), list):
-        raise CaptureError(f"{path} lists no frames: a list 'frames' is needed")
+    frames = meta.get("frames") if isinstance(meta, dict) else None
+    if not isinstance(frames, list):
+        raise CaptureError(f"{path} lists no frames: a list 'frames' is needed, got {frames!r:.60}")
     for i, frame in enumerate(meta["frames"]):
         if not isinstance(frame, dict):
             raise CaptureError(f"{path}: frame {i} must be an object with 'file_path', got {frame!r}")
