@@ -26,7 +26,7 @@ SUFFIXES = (
 """Suffixes of images, in the order in which they are tried."""
 IMAGE_FOLDERS = ("images", "rgb", "input", ".", "image", "photos", "frames", "images_2", "images_4", "images_8")
 """Usual folders of images, seen from the capture's."""
-MASK_FOLDERS = ("masks", "mask", "images", ".")
+MASK_FOLDERS = ("masks", "mask")
 """Usual folders of masks."""
 OTHER_IMAGES = ("mask", "depth", "normal", "segment")
 """How folders begin whose images are no photos."""
