@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -109,13 +110,18 @@ def load(data: Path, *, model: Path | None = None, images: Path | None = None) -
     Raises:
         CaptureError: If the capture cannot be used.
     """
-    data = Path(data).expanduser().absolute()
-    found = _find(data if model is None else Path(model).expanduser().absolute())
+    data = _absolute(data)
+    found = _find(data if model is None else _absolute(model))
     root = found.folder if model is None or data.is_file() else data
     listing = READERS[found.kind].read(found.source, root)
     if images is not None:
-        listing = _moved(listing, Path(images).expanduser().absolute())
+        listing = _moved(listing, _absolute(images))
     return _checked(found, listing, root)
+
+
+def _absolute(path: Path) -> Path:
+    """Returns an absolute path without "..", so that paths can be compared."""
+    return Path(os.path.abspath(Path(path).expanduser()))
 
 
 def _moved(listing: Listing, images: Path) -> Listing:

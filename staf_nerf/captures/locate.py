@@ -76,6 +76,7 @@ def locate(listed: Iterable[Path], root: Path, usual: Sequence[str] = IMAGE_FOLD
 
 def was_mended(listed: Path, file: Path) -> bool:
     """Returns whether a file has another name or folder than listed, beyond a suffix that is not listed."""
+    listed = Path(os.path.normpath(listed))
     return file not in (listed, listed.with_name(listed.name + file.suffix))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +63,14 @@ def test_mended_paths_are_counted_in_one_note(tmp_path):
     (note,) = capture.notes
     assert note.startswith("Paths of 4 of 6 images were mended: ")
     assert str(tmp_path / "images" / "000.png") in note
+
+
+def test_a_relative_path_to_the_capture_is_no_reason_to_mend_paths(tmp_path, monkeypatch):
+    write_capture(tmp_path / "scene")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    edit(tmp_path / "scene", lambda meta: meta["frames"][0].update(file_path="../scene/./images/000"))
+    assert load(Path("../scene")).notes == ()
 
 
 def test_photos_in_another_folder_can_be_named(tmp_path):
