@@ -84,9 +84,9 @@ def _find(data: Path) -> Found:
     if captures:
         note = f"The capture in {captures[0].folder.name}, the only one in {data}, is read."
         return dataclasses.replace(captures[0], notes=(note,))
-    for above in list(data.parents)[:2]:
-        if data.is_dir() and _recognised(above) is not None:
-            raise CaptureError(f"{data} holds no poses, but {above} is a capture: give that folder")
+    for above in list(data.parents)[:2] if data.is_dir() else ():
+        if (found := _recognised(above)) is not None and _lists_photos_in(found, data):
+            raise CaptureError(f"{data} holds no poses, but {above} is the capture of its photos: give that folder")
     raise refusal(data, [reader.FILES for reader in READERS.values()])
 
 
@@ -97,6 +97,15 @@ def _recognised(data: Path) -> Found | None:
         if (source := reader.find(data)) is not None:
             return Found(kind, source, folder)
     return None
+
+
+def _lists_photos_in(found: Found, folder: Path) -> bool:
+    """Returns whether a capture has photos in a folder."""
+    try:
+        listing = READERS[found.kind].read(found.source, found.folder)
+    except CaptureError:
+        return False
+    return any(folder in photo.image.parents for photo in listing.photos)
 
 
 def load(data: Path, *, model: Path | None = None, images: Path | None = None) -> Capture:

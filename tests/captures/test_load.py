@@ -289,8 +289,17 @@ def test_of_several_captures_in_sub_folders_none_is_chosen(tmp_path):
 
 def test_the_folder_of_the_images_points_to_the_capture(tmp_path):
     write_capture(tmp_path)
-    with pytest.raises(CaptureError, match=f"images holds no poses, but {tmp_path} is a capture: give that folder"):
+    with pytest.raises(
+        CaptureError, match=f"images holds no poses, but {tmp_path} is the capture of its photos: give that"
+    ):
         load(tmp_path / "images")
+
+
+def test_a_folder_beside_a_capture_is_not_taken_for_a_part_of_it(tmp_path):
+    write_capture(tmp_path)
+    (tmp_path / "others").mkdir()
+    with pytest.raises(CaptureError, match="others contains no capture"):
+        load(tmp_path / "others")
 
 
 def test_a_capture_whose_images_all_moved_to_the_folder_itself_is_read(tmp_path):
