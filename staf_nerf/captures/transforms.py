@@ -18,7 +18,14 @@ FILES = "transforms.json (nerfstudio, instant-ngp)"
 IMAGE_SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".JPG", ".PNG")
 INTRINSICS = ("fl_x", "fl_y", "cx", "cy", "w", "h", "camera_angle_x", "camera_angle_y")
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2", "distortion_params")
-WORLD = ("camera_model", "orientation_override", "applied_transform", "applied_scale", "ply_file_path")
+WORLD = (
+    "camera_model",
+    "orientation_override",
+    "applied_transform",
+    "applied_scale",
+    "fisheye_crop_radius",
+    "ply_file_path",
+)
 
 
 def find(data: Path) -> Path | None:

@@ -10,7 +10,7 @@ import math
 import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
 
-from staf_nerf.captures.focus import CameraFocus, camera_focus
+from staf_nerf.captures.region import CameraFocus, camera_focus
 
 
 def focus_of(cameras: Cameras) -> CameraFocus:

@@ -17,7 +17,7 @@ from nerfstudio.fields.base_field import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from staf_nerf.captures.focus import CameraFocus
+from staf_nerf.captures.region import CameraFocus
 from staf_nerf.config import ColorConfig, FieldConfig, SurfaceConfig
 from staf_nerf.encodings import Implementation
 from staf_nerf.fields import SurfaceField
