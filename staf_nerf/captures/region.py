@@ -29,6 +29,9 @@ Arrangement = Literal["around", "one-sided", "inside", "forward", "strips", "one
 
 LOOKING = 0.6
 """Fraction of the cameras that must see the point which they look at, if they look at one point at all."""
+TURNED = 0.5
+"""Deviation of the cameras from that point, relative to their deviation from one direction, below which they look at
+the point. The nearest point to axes that are turned at random is in some pictures too."""
 ONE_SIDE = math.radians(150.0)
 """Widest angle without a camera, seen from above, up to which cameras stand all around."""
 ONE_DIRECTION = 0.7
@@ -52,6 +55,9 @@ FARTHEST = 4.0
 """Points beyond this multiple of the median distance are left out."""
 MARGIN = 1.05
 """The region is larger than the ball of most points by this factor."""
+ROOM_TO_SPARE = {"points": 1.25, "cameras": 2.0}
+"""Half the side of the cube that holds a region, relative to its radius.
+What cameras look at is often larger than their pictures, by up to twice."""
 OVERLAP = 0.7
 """Part of a picture that the next one shows too, in a survey from the air."""
 
@@ -70,6 +76,8 @@ class CameraFocus:
     """Tangent of the smallest half field of view."""
     inwards: bool
     """Whether most cameras look towards the point, as around an object. Otherwise they stand inside a room."""
+    half_side: float | None = None
+    """Half the side of the cube around the point that holds the scene. None: only the cameras are known."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,15 @@ class RegionOfInterest:
     @property
     def focus(self) -> CameraFocus:
         """The centre as a point that the cameras look at."""
-        return CameraFocus(self.center, self.nearest, self.farthest, self.half_view, self.cameras != "inside")
+        half_side = self.half_side if self.source == "points" else None
+        return CameraFocus(
+            self.center, self.nearest, self.farthest, self.half_view, self.cameras != "inside", half_side
+        )
+
+    @property
+    def half_side(self) -> float:
+        """Half the side of a cube that holds the region with room to spare: more, if no points show its size."""
+        return ROOM_TO_SPARE[self.source] * self.radius
 
     def moved(self, matrix: np.ndarray) -> RegionOfInterest:
         """Returns the region in other coordinates. `matrix` (4, 4) rotates, scales by one factor, and translates."""
@@ -189,11 +205,9 @@ def half_view(camera: Camera) -> float:
 # --- how the cameras stand -------------------------------------------------------------------------------------------
 
 
-def _arrangement(
-    cameras: _Cameras, points: np.ndarray | None, skyward: np.ndarray, rounding: float
-) -> Arrangement:
+def _arrangement(cameras: _Cameras, points: np.ndarray | None, skyward: np.ndarray, rounding: float) -> Arrangement:
     focus = _nearest_to_axes(cameras.origins, cameras.axes)
-    look = not cameras.panoramic and _seeing(cameras, focus[None]).mean() >= LOOKING
+    look = not cameras.panoramic and _look_at(cameras, focus)
     if _in_one_place(cameras, points, rounding, look):
         return "one place"
     if look:
@@ -203,6 +217,16 @@ def _arrangement(
     if cameras.panoramic or np.linalg.norm(cameras.axes.mean(0)) < ONE_DIRECTION:
         return "inside"
     return "strips" if _is_survey(cameras, points, skyward) else "forward"
+
+
+def _look_at(cameras: _Cameras, focus: np.ndarray) -> bool:
+    """Returns whether most cameras see a point, and turn towards it: it explains their directions."""
+    offsets = focus - cameras.origins
+    towards = offsets / np.maximum(np.linalg.norm(offsets, axis=-1, keepdims=True), 1e-12)
+    off_point, off_parallel = (
+        np.median(np.linalg.norm(cameras.axes - direction, axis=-1)) for direction in (towards, cameras.direction)
+    )
+    return bool(_seeing(cameras, focus[None]).mean() >= LOOKING and off_point < TURNED * off_parallel)
 
 
 def _in_one_place(cameras: _Cameras, points: np.ndarray | None, rounding: float, look: bool) -> bool:

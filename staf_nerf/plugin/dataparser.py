@@ -135,7 +135,7 @@ class CaptureDataParser(DataParser):
                 "scene_from_capture": scene.matrix.tolist(),
                 "focus": scene.region.focus if own else focus_of(cameras),
                 "region": scene.region,
-                "follows_region": own,
+                "mesh_bounds": _mesh_bounds(scene.region) if own else None,
             },
         )
 
@@ -151,6 +151,11 @@ def _scene(prepared: Prepared, config: CaptureDataParserConfig) -> Scene:
         auto_scale=config.auto_scale_poses and not synthetic,
         scale_factor=config.scale_factor,
     )
+
+
+def _mesh_bounds(region: RegionOfInterest) -> list[list[float]]:
+    """Returns the cube (2, 3) of the region, in the scene."""
+    return [[x - region.half_side for x in region.center], [x + region.half_side for x in region.center]]
 
 
 def indices(prepared: Prepared, config: CaptureDataParserConfig, split: str) -> list[int]:

@@ -77,7 +77,7 @@ def place(
 
 
 def original_transform(scene: Scene, world: Mapping[str, Any]) -> tuple[np.ndarray, float]:
-    """Returns nerfstudio's transform (3, 4) and scale, from the coordinates before `applied_transform` and its scale."""
+    """Returns nerfstudio's transform (3, 4) and scale, which start before `applied_transform` and `applied_scale`."""
     applied = np.eye(4)
     if world.get("applied_transform") is not None:
         applied[:3] = np.asarray(world["applied_transform"], dtype=np.float64)[:3]
