@@ -255,10 +255,9 @@ def summary(prepared: Prepared, scene: Scene, data: Path) -> list[str]:
     capture = prepared.capture
     lines = [
         f"{Path(data).name}: {len(capture.photos)} photos ({capture.kind}) of {_sizes(capture.photos)}; "
-        f"{STANDING[scene.region.cameras]}; {_place_of(scene)}"
+        f"{STANDING[scene.region.cameras]}{_place_of(scene)}",
+        *([NO_DEPTH] if scene.region.cameras == "one place" else []),
     ]
-    if scene.region.cameras == "one place":
-        lines.append(NO_DEPTH)
     if prepared.dropped:
         names = ", ".join(path.name for path in prepared.dropped[:3])
         more = ", …" if len(prepared.dropped) > 3 else ""
@@ -280,12 +279,14 @@ def _sizes(photos: Sequence[Photo]) -> str:
 
 
 def _place_of(scene: Scene) -> str:
-    """Returns the place of the region of interest, in the coordinates of the capture."""
+    """Returns the place of the region of interest, in the coordinates of the capture, if it is known."""
+    if scene.region.cameras == "one place":
+        return ""
     region: RegionOfInterest = scene.region.moved(np.linalg.inv(scene.matrix))
     decimals = max(2 - math.floor(math.log10(region.radius)), 0)  # a hundredth of the region
     center = ", ".join(f"{x + 0.0:.{decimals}f}" for x in np.round(region.center, decimals))
     source = "from sparse points" if region.source == "points" else "from the cameras alone"
-    return f"region of interest: {2 * region.radius:.3g} wide around ({center}), {source}"
+    return f"; region of interest: {2 * region.radius:.3g} wide around ({center}), {source}"
 
 
 capture = DataParserSpecification(
