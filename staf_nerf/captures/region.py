@@ -58,6 +58,8 @@ MARGIN = 1.05
 ROOM_TO_SPARE = {"points": 1.25, "cameras": 2.0}
 """Half the side of the cube that holds a region, relative to its radius.
 What cameras look at is often larger than their pictures, by up to twice."""
+WIDEST = 0.5
+"""Largest radius of what cameras look at, relative to their distance. Wide lenses show much beside it."""
 OVERLAP = 0.7
 """Part of a picture that the next one shows too, in a survey from the air."""
 
@@ -308,7 +310,7 @@ def _from_cameras(cameras: _Cameras, arrangement: Arrangement) -> tuple[np.ndarr
     if arrangement in ("around", "one-sided"):
         center = _nearest_to_axes(cameras.origins, cameras.axes)
         distance = float(np.median(np.linalg.norm(cameras.origins - center, axis=-1)))
-        return center, half_view * distance, "cameras"
+        return center, min(half_view, WIDEST) * distance, "cameras"
     if arrangement == "forward":  # the cameras farthest apart share half of their pictures
         return cameras.direction * 2 * cameras.spread / half_view, 2 * cameras.spread, "cameras"
     if arrangement == "strips":

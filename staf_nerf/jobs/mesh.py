@@ -38,8 +38,8 @@ FINER = 2
 """How much finer than useful a resolution may be before the user is told."""
 TRIANGLES = 3.5
 """Triangles of a surface, per square of the resolution: 3.6 million at 1024 (docs/benchmarks/extraction.md)."""
-CUT = 0.05
-"""Fraction of the vertices at the bounds above which the user is told. A floor that is cut has some 2 %."""
+CUT = 0.1
+"""Fraction of the vertices at the bounds above which the user is told. A floor that is cut has some 3 %."""
 DECIMATION = 10
 """How many times the triangles that are kept are useful for decimation."""
 
