@@ -11,7 +11,21 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from staf_nerf.captures import blender, colmap, transforms
+from staf_nerf.captures import (
+    blender,
+    bundler,
+    colmap,
+    llff,
+    metashape,
+    middlebury,
+    neus,
+    openmvg,
+    opensfm,
+    polycam,
+    realitycapture,
+    record3d,
+    transforms,
+)
 from staf_nerf.captures.capture import Camera, Capture, CaptureError, Kind, ListedPhoto, Listing, Photo
 
 
@@ -32,7 +46,21 @@ class Reader(Protocol):
         ...
 
 
-READERS: dict[Kind, Reader] = {"transforms": transforms, "blender": blender, "colmap": colmap}
+READERS: dict[Kind, Reader] = {
+    "transforms": transforms,
+    "blender": blender,
+    "colmap": colmap,
+    "llff": llff,
+    "neus": neus,
+    "middlebury": middlebury,
+    "metashape": metashape,
+    "realitycapture": realitycapture,
+    "opensfm": opensfm,
+    "openmvg": openmvg,
+    "bundler": bundler,
+    "polycam": polycam,
+    "record3d": record3d,
+}
 """The formats. The first that recognises a folder reads it."""
 
 
