@@ -72,7 +72,16 @@ def check_shear(shear: float, camera: Mapping[str, Any], height: int, source: ob
         )
 
 
-def equirectangular(width: int, height: int) -> dict[str, Any]:
-    """Returns the camera of an image of all directions. The focal lengths are those that nerfstudio expects."""
+def equirectangular(width: int, height: int, source: object) -> dict[str, Any]:
+    """Returns the camera of an image of all directions. The focal lengths are those that nerfstudio expects.
+
+    Raises:
+        CaptureError: If the image cannot show all directions.
+    """
+    if width != 2 * height:
+        raise CaptureError(
+            f"{source} has spherical images of {width}x{height}: they must show all directions, and be twice as wide "
+            "as high.\nAdd what was cut off in black."
+        )
     camera = {"w": width, "h": height, "fl_x": width / 2, "fl_y": float(height), "cx": width / 2, "cy": height / 2}
     return {"camera_model": EQUIRECTANGULAR, **camera}

@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from staf_nerf.captures.capture import CaptureError, ListedPhoto
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".heic", ".bmp")
 """Suffixes of images, in the order in which they are tried."""
-IMAGE_FOLDERS = ("images", "image", "rgb", "input", ".")
+IMAGE_FOLDERS = ("images", "image", "rgb", "input", "photos", "frames", ".")
 """Where the images of a capture mostly lie."""
 DAMAGE = (
     *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError, OSError, EOFError),
@@ -63,14 +64,22 @@ def images_in(folder: Path) -> list[Path]:
 def find_image(data: Path, name: str, folders: Sequence[str] = IMAGE_FOLDERS) -> Path:
     """Returns the image that a file lists, or where it should be if it does not exist.
 
-    The listed name may have folders of another machine, and may lack the suffix.
+    The listed name may have folders of another machine, and may lack the suffix. An image in no usual folder is taken
+    if there is only one of its name.
     """
     listed = Path(name.replace("\\", "/"))
-    places = [data / folder for folder in folders]
-    places = [place for place in places if place.is_dir()] or places[:1]
+    places = [place for folder in folders if (place := data / folder).is_dir()]
     candidates = [place / part for part in (listed, Path(listed.name)) for place in places]
     candidates += [path.with_name(path.name + ending) for path in candidates for ending in _endings()]
-    return next((path for path in candidates if path.is_file()), places[0] / listed.name)
+    if (found := next((path for path in candidates if path.is_file()), None)) is not None:
+        return found
+    elsewhere = [path for path in data.rglob(f"{escape(listed.stem)}.*") if _means(listed.name, path)]
+    return elsewhere[0] if len(elsewhere) == 1 else data / listed.name
+
+
+def _means(name: str, path: Path) -> bool:
+    """Returns whether a listed name is that of an image, perhaps without its suffix."""
+    return path.suffix.lower() in SUFFIXES and name in (path.name, path.stem)
 
 
 def _endings() -> Iterator[str]:

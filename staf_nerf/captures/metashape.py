@@ -129,7 +129,7 @@ def _lens(sensor: ET.Element, path: Path) -> dict[str, Any]:
         raise ValueError("a sensor has no resolution")
     width, height = int(resolution.attrib["width"]), int(resolution.attrib["height"])
     if "spherical" in (kind, sensor.get("type")):
-        return equirectangular(width, height)
+        return equirectangular(width, height, path)
     values = {element.tag: float(element.text or 0) for element in calibration if len(element) == 0 and element.text}
     unknown = [name for name in ("p3", "p4") if values.get(name)]
     if kind not in LENSES or unknown:

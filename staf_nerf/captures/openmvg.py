@@ -1,7 +1,7 @@
 """Reader of OpenMVG's `sfm_data.json` (https://openmvg.readthedocs.io/en/latest/software/SfM/SfM_OutputFormat/).
 
 Poses are the world-to-camera rotation and the camera's position, with OpenCV's axes. OpenMVG undistorts images as if
-pixels counted from the centre of the first one. Its distortions are OpenCV's. Not tried on a file of the program itself.
+pixels counted from the centre of the first one. Its distortions are OpenCV's. Not tried on a file of the program.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def read(path: Path, data: Path) -> Listing:
         )
     with readable(path, "OpenMVG's file of a scene"):
         meta = read_json(path)
-        lenses = {entry["key"]: _lens(_content(entry)) for entry in meta["intrinsics"]}
+        lenses = {entry["key"]: _lens(_content(entry), path) for entry in meta["intrinsics"]}
         poses = {entry["key"]: _pose(entry["value"]) for entry in meta["extrinsics"]}
         views = [_content(entry) for entry in meta["views"]]
         posed = [view for view in views if view["id_pose"] in poses and view["id_intrinsic"] in lenses]
@@ -90,11 +90,11 @@ def _image(data: Path, view: Mapping[str, Any], folders: tuple[str, ...]) -> Pat
     return find_image(data, str(Path(view.get("local_path", "")) / view["filename"]), folders)
 
 
-def _lens(content: Mapping[str, Any]) -> dict[str, Any]:
+def _lens(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Returns a camera by the names of `transforms.json`."""
     width, height = int(content["width"]), int(content["height"])
     if "focal_length" not in content:
-        return equirectangular(width, height)
+        return equirectangular(width, height, path)
     kind, names, values = PERSPECTIVE, (), ()
     for listed, (lens, coefficients) in DISTORTIONS.items():
         if listed in content:

@@ -89,7 +89,7 @@ def _lens(camera: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Returns a camera by the names of `transforms.json`."""
     kind, width, height = camera.get("projection_type", "perspective"), int(camera["width"]), int(camera["height"])
     if kind in ALL_AROUND:
-        return equirectangular(width, height)
+        return equirectangular(width, height, path)
     lens, allowed = LENSES.get(kind, (None, ()))
     beyond = [name for name in COEFFICIENTS if name not in allowed and camera.get(name)]
     if lens is None or beyond:
