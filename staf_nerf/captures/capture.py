@@ -28,6 +28,7 @@ Kind = Literal[
     "bundler",
     "polycam",
     "record3d",
+    "kapture",
 ]
 
 Lens = Literal["perspective", "fisheye", "equirectangular"]

@@ -45,8 +45,12 @@ def find_file(data: Path, patterns: Sequence[str], content: bytes = b"") -> Path
 
 
 def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(HEAD)
+    """Returns the start of a file, and nothing of one that may not be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD)
+    except OSError:
+        return b""
 
 
 def folder_of(data: Path) -> Path:

@@ -15,6 +15,7 @@ from staf_nerf.captures import (
     blender,
     bundler,
     colmap,
+    kapture,
     llff,
     metashape,
     middlebury,
@@ -60,6 +61,7 @@ READERS: dict[Kind, Reader] = {
     "bundler": bundler,
     "polycam": polycam,
     "record3d": record3d,
+    "kapture": kapture,
 }
 """The formats. The first that recognises a folder reads it."""
 

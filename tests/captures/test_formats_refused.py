@@ -23,6 +23,7 @@ FILES = {
     "bundler": (formats.write_bundler, "bundle/bundle.out"),
     "polycam": (formats.write_polycam, "keyframes/corrected_cameras/1001.json"),
     "record3d": (formats.write_record3d, "metadata.json"),
+    "kapture": (formats.write_kapture, "sensors/trajectories.txt"),
 }
 
 
@@ -117,6 +118,20 @@ def test_a_lens_of_another_kind_of_opensfm_is_refused(tmp_path):
     path = tmp_path / "reconstruction.json"
     path.write_text(path.read_text().replace('"brown"', '"dual"'))
     assert "'dual'" in refusal(tmp_path)
+
+
+def test_a_sheared_camera_of_middlebury_is_refused(tmp_path):
+    formats.write_middlebury(tmp_path)
+    path = tmp_path / "temple_par.txt"
+    path.write_text(path.read_text().replace(f"{formats.FOCAL!r} 0.0 22.3", f"{formats.FOCAL!r} 4.0 22.3"))
+    assert f"{path} has a camera whose pixels are sheared by 4" in refusal(tmp_path)
+
+
+def test_a_camera_of_kapture_that_is_unknown_is_refused(tmp_path):
+    formats.write_kapture(tmp_path)
+    path = tmp_path / "sensors" / "sensors.txt"
+    path.write_text(path.read_text().replace("OPENCV", "UNKNOWN_CAMERA"))
+    assert f"{path} has a camera UNKNOWN_CAMERA, 48, 36" in refusal(tmp_path)
 
 
 def test_a_sheared_projection_is_refused_and_a_rounded_one_is_not(tmp_path):

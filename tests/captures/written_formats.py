@@ -449,3 +449,67 @@ def write_record3d(folder: Path, *, each: bool = False) -> Projections:
     meta = {"w": WIDTH, "h": HEIGHT, "K": [FOCAL, 0, 0, 0, FOCAL, 0, 22.3, 19.1, 1], "poses": poses, "fps": 60}
     (folder / "metadata.json").write_text(json.dumps(meta | ({"perFrameIntrinsicCoeffs": intrinsics} if each else {})))
     return projections
+
+
+# --- kapture ---------------------------------------------------------------------------------------------------------
+
+KAPTURE = {
+    "OPENCV": (FOCAL, FOCAL + 1, 22.3, 19.1, 0.1, -0.05, -0.003, 0.004),
+    "SIMPLE_RADIAL": (FOCAL, 22.3, 19.1, 0.1),
+    "OPENCV_FISHEYE": (FOCAL, FOCAL + 1, 22.3, 19.1, 0.1, -0.05, 0.02, -0.01),
+}
+
+
+def write_kapture(folder: Path, *, model: str = "OPENCV") -> Projections:
+    """Images 0 and 1 are of a camera of its own, 2 and 3 of one on a rig. A fifth has no pose."""
+    sensors, reconstruction = folder / "sensors", folder / "reconstruction"
+    reconstruction.mkdir(parents=True)
+    names = write_images(sensors / "records_data", numbered(5, ".jpg"))
+    on_rig = Rotation.from_euler("xyz", [10, 20, 30], degrees=True), np.array([0.1, -0.2, 0.3])
+    numbers, projections = [], {}
+    for i, (name, (rotation, translation)) in enumerate(zip(names, views(), strict=False)):
+        turn, shift = Rotation.from_matrix(rotation), translation
+        if i >= 2:
+            turn, shift = on_rig[0].inv() * turn, on_rig[0].inv().apply(translation - on_rig[1])
+        numbers.append(_kapture_pose(turn, shift))
+
+        def project(points: np.ndarray, turn: Rotation = turn, shift: np.ndarray = shift, i: int = i) -> np.ndarray:
+            local = turn.apply(points) + shift
+            return _kapture_pixels(on_rig[0].apply(local) + on_rig[1] if i >= 2 else local, model)
+
+        projections[name] = project
+    values = ", ".join(map(str, KAPTURE[model]))
+    cameras = [f"{camera}, lens, camera, {model}, {WIDTH}, {HEIGHT}, {values}\n" for camera in ("cam", "left")]
+    (sensors / "sensors.txt").write_text("# kapture format: 1.1\n" + "".join(cameras) + "gps, , gnss, EPSG:4326\n")
+    (sensors / "rigs.txt").write_text(f"rig, left, {_kapture_pose(*on_rig)}\n")
+    devices = ["cam", "cam", "rig", "rig"]
+    trajectories = [
+        f"{10 + i}, {device}, {row}\n" for i, (device, row) in enumerate(zip(devices, numbers, strict=True))
+    ]
+    (sensors / "trajectories.txt").write_text("# kapture format: 1.1\n" + "".join(trajectories))
+    taken = zip(["cam", "cam", "left", "left", "cam"], names, strict=True)
+    records = [f"{10 + i}, {camera}, {name}\n" for i, (camera, name) in enumerate(taken)]
+    (sensors / "records_camera.txt").write_text("".join(records))
+    rows = [", ".join(map(repr, map(float, (*p, *c)))) for p, c in zip(POINTS, COLORS, strict=True)]
+    (reconstruction / "points3d.txt").write_text("\n".join(rows) + "\n")
+    seen = [f"{i}, sift, {names[0]}, 5, {names[4]}, 6, {names[2]}, 7" for i in range(len(POINTS))]
+    (reconstruction / "observations.txt").write_text("\n".join(seen) + "\n")
+    return projections
+
+
+def _kapture_pose(turn: Rotation, shift: np.ndarray) -> str:
+    x, y, z, w = turn.as_quat()
+    return ", ".join(map(repr, map(float, (w, x, y, z, *shift))))
+
+
+def _kapture_pixels(local: np.ndarray, model: str) -> np.ndarray:
+    """Pixels by COLMAP's camera models."""
+    values = KAPTURE[model]
+    if model == "SIMPLE_RADIAL":
+        f, cx, cy, k = values
+        return brown(ahead(local), (k,), 0.0, 0.0) * f + (cx, cy)
+    fx, fy, cx, cy, *rest = values
+    if model == "OPENCV_FISHEYE":
+        return brown(angles(ahead(local)), tuple(rest), 0.0, 0.0) * (fx, fy) + (cx, cy)
+    k1, k2, p1, p2 = rest
+    return brown(ahead(local), (k1, k2), p2, p1) * (fx, fy) + (cx, cy)
