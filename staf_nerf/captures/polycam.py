@@ -25,7 +25,6 @@ from staf_nerf.captures.folders import (
 
 FILES = "keyframes/cameras (Polycam)"
 
-KEYFRAMES = ("keyframes", ".", "*/keyframes")
 PREFIXES = ("corrected_", "")
 """Start of the names of the two folders, the better ones first."""
 INTRINSICS = {"fl_x": "fx", "fl_y": "fy", "cx": "cx", "cy": "cy", "w": "width", "h": "height"}
@@ -33,10 +32,7 @@ INTRINSICS = {"fl_x": "fx", "fl_y": "fy", "cx": "cx", "cy": "cy", "w": "width", 
 
 def find(data: Path) -> Path | None:
     """Returns the folder of the cameras, or None if it is another format."""
-    if not data.is_dir():
-        return None
-    folders = [folder for pattern in KEYFRAMES for folder in ([data] if pattern == "." else sorted(data.glob(pattern)))]
-    for folder in folders:
+    for folder in (data / "keyframes", data):
         for prefix in PREFIXES:
             cameras = folder / f"{prefix}cameras"
             if images_in(folder / f"{prefix}images") and any(cameras.glob("*.json")):

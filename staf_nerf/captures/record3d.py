@@ -20,7 +20,7 @@ from staf_nerf.captures.folders import check_photos, find_file, images_in, left_
 
 FILES = "metadata.json with rgb or rgbd (Record3D)"
 
-NAMES = ("metadata.json", "metadata", "*/metadata.json", "*/metadata")
+NAMES = ("metadata.json", "metadata")
 IMAGE_FOLDERS = ("rgb", "rgbd")
 
 
