@@ -16,9 +16,9 @@ import numpy as np
 from staf_nerf.captures.capture import CaptureError, ListedPhoto, Listing, SparsePoints
 from staf_nerf.captures.conventions import PERSPECTIVE, inverse
 from staf_nerf.captures.folders import (
+    Images,
     check_photos,
     find_file,
-    find_image,
     folder_of,
     left_out,
     listed_world,
@@ -51,7 +51,8 @@ def read(path: Path, data: Path) -> Listing:
         sparse, seen = _points(numbers, points)
     names = _names(path, count)
     kept = [i for i, camera in enumerate(cameras) if camera[0] > 0]
-    photos = tuple(_photo(find_image(folder_of(data), names[i]), cameras[i]) for i in kept)
+    images = Images(folder_of(path))
+    photos = tuple(_photo(images.find(names[i]), cameras[i]) for i in kept)
     check_photos(photos, path, "Compute the cameras again, from photos that overlap more.")
     place = {camera: photo for photo, camera in enumerate(kept)}
     observations = np.array([(place[i], point) for i, point in seen if i in place], dtype=np.int64).reshape(-1, 2)

@@ -8,7 +8,8 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from glob import escape
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ DAMAGE = (
     *(SyntaxError, zipfile.BadZipFile, zlib.error),
 )
 """What readers of XML, JSON, text and NumPy's files raise for damaged ones."""
+ENDINGS = tuple(ending for suffix in SUFFIXES for ending in (suffix, suffix.upper()))
+OTHER_IMAGES = ("mask", "depth", "normal", "thumb", ".")
+"""How folders begin whose images are no photos."""
+MADE_BY_PROGRAMS = ("bundle", "opensfm", "reconstruction")
+"""How folders begin that programs make in a capture for their results."""
 HEAD = 4096
 """Bytes at the start of a file that tell its format."""
 
@@ -53,9 +59,11 @@ def _head(path: Path) -> bytes:
         return b""
 
 
-def folder_of(data: Path) -> Path:
-    """Returns the folder of a capture, which may be given as one of its files."""
-    return data if data.is_dir() else data.parent
+def folder_of(path: Path) -> Path:
+    """Returns the folder of the capture that a file belongs to: the file's, or the one above what a program made."""
+    folder = path.parent
+    made = folder.name.startswith(MADE_BY_PROGRAMS) and not (folder / IMAGE_FOLDERS[0]).is_dir()
+    return folder.parent if made else folder
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -65,31 +73,47 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
 
 
-def find_image(data: Path, name: str, folders: Sequence[str] = IMAGE_FOLDERS) -> Path:
-    """Returns the image that a file lists, or where it should be if it does not exist.
+@dataclass(frozen=True)
+class Images:
+    """The images of a capture, which files of other programs list by name.
 
-    The listed name may have folders of another machine, and may lack the suffix. An image in no usual folder is taken
-    if there is only one of its name.
+    A name may have folders of another machine, and may lack the suffix. An image in no usual folder is taken if it is
+    the only one of its name.
     """
-    listed = Path(name.replace("\\", "/"))
-    places = [place for folder in folders if (place := data / folder).is_dir()]
-    candidates = [place / part for part in (listed, Path(listed.name)) for place in places]
-    candidates += [path.with_name(path.name + ending) for path in candidates for ending in _endings()]
-    if (found := next((path for path in candidates if path.is_file()), None)) is not None:
+
+    root: Path
+    """The capture's folder."""
+    usual: tuple[str, ...] = IMAGE_FOLDERS
+    """Folders where images mostly lie, seen from the capture's."""
+
+    def find(self, name: str) -> Path:
+        """Returns the image of a name, or where it should be if it does not exist."""
+        listed = Path(name.replace("\\", "/"))
+        candidates = [place / part for part in (listed, Path(listed.name)) for place in self._places]
+        candidates += [path.with_name(path.name + ending) for path in candidates for ending in ENDINGS]
+        if (found := next((path for path in candidates if path.is_file()), None)) is not None:
+            return found
+        elsewhere = self._elsewhere.get(listed.name, [])
+        return elsewhere[0] if len(elsewhere) == 1 else self.root / listed.name
+
+    @cached_property
+    def _places(self) -> list[Path]:
+        return [place for folder in self.usual if (place := self.root / folder).is_dir()]
+
+    @cached_property
+    def _elsewhere(self) -> dict[str, list[Path]]:
+        """All images below the folder, by their names with and without suffix."""
+        found: dict[str, list[Path]] = {}
+        for path in sorted(self.root.rglob("*")):
+            if path.suffix.lower() in SUFFIXES and not _is_other(path.parent.relative_to(self.root)):
+                for name in (path.name, path.stem):
+                    found.setdefault(name, []).append(path)
         return found
-    elsewhere = [path for path in data.rglob(f"{escape(listed.stem)}.*") if _means(listed.name, path)]
-    return elsewhere[0] if len(elsewhere) == 1 else data / listed.name
 
 
-def _means(name: str, path: Path) -> bool:
-    """Returns whether a listed name is that of an image, perhaps without its suffix."""
-    return path.suffix.lower() in SUFFIXES and name in (path.name, path.stem)
-
-
-def _endings() -> Iterator[str]:
-    for suffix in SUFFIXES:
-        yield suffix
-        yield suffix.upper()
+def _is_other(folder: Path) -> bool:
+    """Returns whether a folder has images that are no photos, by its name or one above."""
+    return any(part.lower().startswith(OTHER_IMAGES) for part in folder.parts)
 
 
 def size_of(image: Path) -> tuple[int, int] | None:

@@ -21,6 +21,8 @@ from staf_nerf.captures.folders import check_photos, left_out, listed_world, rea
 FILES = "sensors/trajectories.txt (kapture)"
 
 IMAGES = "records_data"
+TABLES = ("sensors.txt", "trajectories.txt", "records_camera.txt")
+"""Tables that a folder of sensors needs."""
 
 T = TypeVar("T")
 
@@ -28,7 +30,7 @@ T = TypeVar("T")
 def find(data: Path) -> Path | None:
     """Returns the folder of the sensors, or None if it is another format."""
     folders = (data / "sensors", data / "mapping" / "sensors", data)
-    return next((folder for folder in folders if (folder / "trajectories.txt").is_file()), None)
+    return next((folder for folder in folders if all((folder / name).is_file() for name in TABLES)), None)
 
 
 def read(folder: Path, data: Path) -> Listing:

@@ -37,7 +37,7 @@ def read(path: Path, data: Path) -> Listing:
         rows = np.load(path, allow_pickle=False).astype(np.float64)
         if rows.ndim != 2 or rows.shape[1] != COLUMNS or not len(rows):
             raise ValueError(f"its shape must be (images, {COLUMNS}), got {rows.shape}")
-    images = _images(folder_of(data), path, len(rows))
+    images = _images(folder_of(path), path, len(rows))
     photos = tuple(_photo(image, row[:15].reshape(3, 5)) for image, row in zip(images, rows, strict=True))
     return Listing(path, photos, world=listed_world(photos))
 

@@ -28,9 +28,9 @@ from staf_nerf.captures.conventions import (
     opengl_pose,
 )
 from staf_nerf.captures.folders import (
+    Images,
     check_photos,
     find_file,
-    find_image,
     folder_of,
     left_out,
     listed_world,
@@ -65,7 +65,8 @@ def read(path: Path, data: Path) -> Listing:
         cameras = list(chunk.iterfind("cameras//camera"))
         aligned = [camera for camera in cameras if camera.find("transform") is not None]
         chosen, transforms = _chosen(chunk, aligned)
-        photos = tuple(_photo(camera, sensors, transforms, folder_of(data), path) for camera in chosen)
+        images = Images(folder_of(path))
+        photos = tuple(_photo(camera, sensors, transforms, images, path) for camera in chosen)
     check_photos(photos, path, "Align the photos in Metashape, and export the cameras again.")
     notes = left_out(len(cameras) - len(aligned), len(cameras), f"are not aligned in {path.name}")
     notes += left_out(len(aligned) - len(chosen), len(cameras), "belong to another component than most")
@@ -105,7 +106,7 @@ def _photo(
     camera: ET.Element,
     sensors: Mapping[str | None, ET.Element],
     transforms: Mapping[str | None, np.ndarray | None],
-    folder: Path,
+    images: Images,
     path: Path,
 ) -> ListedPhoto:
     pose = _numbers(camera.findtext("transform") or "").reshape(4, 4)
@@ -113,7 +114,7 @@ def _photo(
     if similarity is not None:
         pose = similarity @ pose
         pose[:3, :3] /= np.cbrt(np.linalg.det(pose[:3, :3]))  # a camera keeps its size
-    image = find_image(folder, camera.get("label") or "")
+    image = images.find(camera.get("label") or "")
     lens = _lens(sensors[camera.get("sensor_id")], path)
     return ListedPhoto(image, opengl_pose(pose[:3, :3], pose[:3, 3]), lens)
 

@@ -13,7 +13,16 @@ import numpy as np
 
 from staf_nerf.captures.capture import ListedPhoto, Listing
 from staf_nerf.captures.conventions import PERSPECTIVE, check_shear, intrinsics, inverse, opengl_pose
-from staf_nerf.captures.folders import check_photos, find_file, find_image, folder_of, listed_world, readable, size_of
+from staf_nerf.captures.folders import (
+    IMAGE_FOLDERS,
+    Images,
+    check_photos,
+    find_file,
+    folder_of,
+    listed_world,
+    readable,
+    size_of,
+)
 
 FILES = "*_par.txt (Middlebury)"
 
@@ -35,18 +44,19 @@ def read(path: Path, data: Path) -> Listing:
         count, *lines = filter(str.strip, path.read_text(encoding="utf-8-sig").splitlines())
         if int(count) != len(lines):
             raise ValueError(f"it should list {int(count)} images, and lists {len(lines)}")
-        photos = tuple(_photo(line, folder_of(data), path) for line in lines)
+        images = Images(folder_of(path), (".", *IMAGE_FOLDERS))
+        photos = tuple(_photo(line, images, path) for line in lines)
     check_photos(photos, path, "Download it again.")
     return Listing(path, photos, world=listed_world(photos))
 
 
-def _photo(line: str, folder: Path, path: Path) -> ListedPhoto:
+def _photo(line: str, images: Images, path: Path) -> ListedPhoto:
     name, *values = line.rsplit(maxsplit=NUMBERS)
     if len(values) != NUMBERS:
         raise ValueError(f"a line needs a name and {NUMBERS} numbers, got {line!r}")
     numbers = np.array(values, dtype=np.float64)
     matrix, rotation, translation = numbers[:9].reshape(3, 3), numbers[9:18].reshape(3, 3), numbers[18:]
-    image = find_image(folder, name, (".", "images", "image", "rgb", "input"))
+    image = images.find(name)
     camera = {"camera_model": PERSPECTIVE, **intrinsics(matrix / matrix[2, 2])}
     if (size := size_of(image)) is not None:
         check_shear(matrix[0, 1] / matrix[2, 2], camera, size[1], path)

@@ -35,7 +35,7 @@ def read(path: Path, data: Path) -> Listing:
     with readable(path, "NeuS' archive of cameras"), np.load(path, allow_pickle=False) as archive:
         matrices = {name: archive[name].astype(np.float64) for name in archive.files}
         cameras = {number: decomposed(matrix) for number, matrix in _projections(matrices).items()}
-    folder = folder_of(data)
+    folder = folder_of(path)
     images = next(filter(None, (images_in(folder / name) for name in IMAGE_FOLDERS)), [])
     numbers = _numbers(images, cameras, path)
     masks = _masks(folder, images)

@@ -22,9 +22,9 @@ from staf_nerf.captures.conventions import (
 )
 from staf_nerf.captures.folders import (
     IMAGE_FOLDERS,
+    Images,
     check_photos,
     find_file,
-    find_image,
     folder_of,
     left_out,
     listed_world,
@@ -67,9 +67,10 @@ def read(path: Path, data: Path) -> Listing:
         poses = {entry["key"]: _pose(entry["value"]) for entry in meta["extrinsics"]}
         views = [_content(entry) for entry in meta["views"]]
         posed = [view for view in views if view["id_pose"] in poses and view["id_intrinsic"] in lenses]
-        folders = (str(meta.get("root_path") or "images").replace("\\", "/"), *IMAGE_FOLDERS)
+        root = str(meta.get("root_path") or ".").replace("\\", "/")
+        images = Images(folder_of(path), (root, *IMAGE_FOLDERS))
         photos = tuple(
-            ListedPhoto(_image(folder_of(data), view, folders), poses[view["id_pose"]], lenses[view["id_intrinsic"]])
+            ListedPhoto(images.find(_name(view)), poses[view["id_pose"]], lenses[view["id_intrinsic"]])
             for view in posed
         )
         points = _points(meta.get("structure") or [], {view["id_view"]: i for i, view in enumerate(posed)})
@@ -86,8 +87,8 @@ def _content(entry: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _image(data: Path, view: Mapping[str, Any], folders: tuple[str, ...]) -> Path:
-    return find_image(data, str(Path(view.get("local_path", "")) / view["filename"]), folders)
+def _name(view: Mapping[str, Any]) -> str:
+    return str(Path(view.get("local_path", "")) / view["filename"])
 
 
 def _lens(content: Mapping[str, Any], path: Path) -> dict[str, Any]:

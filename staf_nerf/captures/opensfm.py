@@ -15,9 +15,10 @@ import numpy as np
 from staf_nerf.captures.capture import CaptureError, ListedPhoto, Listing, SparsePoints
 from staf_nerf.captures.conventions import FISHEYE, PERSPECTIVE, UNDISTORT, equirectangular, inverse, opengl_pose
 from staf_nerf.captures.folders import (
+    Images,
     check_photos,
     find_file,
-    find_image,
+    folder_of,
     left_out,
     listed_world,
     read_json,
@@ -58,9 +59,9 @@ def read(path: Path, data: Path) -> Listing:
             raise ValueError("it is empty, no photos were aligned")
         largest, *others = reconstructions
         cameras = {name: _lens(camera, path) for name, camera in largest["cameras"].items()}
-        folder = _image_folder(path)
+        images = Images(folder_of(path))
         shots = dict(sorted(largest["shots"].items()))
-        photos = tuple(_photo(find_image(folder, name), shot, cameras) for name, shot in shots.items())
+        photos = tuple(_photo(images.find(name), shot, cameras) for name, shot in shots.items())
         points = _points(largest.get("points") or {})
     check_photos(photos, path, "Align the photos again.")
     tracks = path.with_name("tracks.csv")
@@ -71,11 +72,6 @@ def read(path: Path, data: Path) -> Listing:
     count = sum(len(one["shots"]) for one in reconstructions)
     notes = left_out(count - len(shots), count, f"are in {len(others)} smaller reconstructions of {path.name}")
     return Listing(path, photos, world=listed_world(photos), points=points, notes=notes)
-
-
-def _image_folder(path: Path) -> Path:
-    """Returns the folder above the images: the reconstruction's, or in a project of ODM the one above."""
-    return next((folder for folder in (path.parent, path.parent.parent) if (folder / "images").is_dir()), path.parent)
 
 
 def _photo(image: Path, shot: Mapping[str, Any], cameras: Mapping[str, dict[str, Any]]) -> ListedPhoto:

@@ -14,8 +14,8 @@ import numpy as np
 from staf_nerf.captures.capture import ListedPhoto, Listing
 from staf_nerf.captures.conventions import PERSPECTIVE, Y_UP
 from staf_nerf.captures.folders import (
+    Images,
     check_photos,
-    find_image,
     images_in,
     left_out,
     listed_world,
@@ -48,7 +48,7 @@ def read(folder: Path, data: Path) -> Listing:
     """
     images = folder.with_name(folder.name.replace("cameras", "images"))
     cameras = sorted(folder.glob("*.json"))
-    photos = tuple(_photo(path, images) for path in cameras)
+    photos = tuple(_photo(path, Images(images, (".",))) for path in cameras)
     check_photos(photos, folder, "Export the raw data of the capture again.")
     named = {path.stem for path in cameras}
     all_images = images_in(images)
@@ -56,10 +56,10 @@ def read(folder: Path, data: Path) -> Listing:
     return Listing(folder, photos, world=listed_world(photos), upright=Y_UP, notes=notes)
 
 
-def _photo(path: Path, images: Path) -> ListedPhoto:
+def _photo(path: Path, images: Images) -> ListedPhoto:
     with readable(path, "a camera of Polycam"):
         meta = read_json(path)
         pose = np.eye(4)
         pose[:3] = [[float(meta[f"t_{row}{column}"]) for column in range(4)] for row in range(3)]
         camera = {ours: meta[theirs] for ours, theirs in INTRINSICS.items()}
-    return ListedPhoto(find_image(images, path.stem, (".",)), pose, {"camera_model": PERSPECTIVE, **camera})
+    return ListedPhoto(images.find(path.stem), pose, {"camera_model": PERSPECTIVE, **camera})

@@ -18,9 +18,9 @@ import numpy as np
 from staf_nerf.captures.capture import CaptureError, ListedPhoto, Listing
 from staf_nerf.captures.conventions import PERSPECTIVE
 from staf_nerf.captures.folders import (
+    Images,
     check_photos,
     find_file,
-    find_image,
     folder_of,
     listed_world,
     readable,
@@ -39,7 +39,9 @@ AGAIN = 'Export it again as "Internal/External camera parameters", with the dist
 
 def find(data: Path) -> Path | None:
     """Returns the file with the cameras, or None if it is another format."""
-    return find_file(data, ("*.csv",), b"heading,pitch,roll") or find_file(data, ("*.csv",), b"heading;pitch;roll")
+    return find_file(data, ("*.csv",), b"alt,heading,pitch,roll") or find_file(
+        data, ("*.csv",), b"alt;heading;pitch;roll"
+    )
 
 
 def read(path: Path, data: Path) -> Listing:
@@ -54,7 +56,8 @@ def read(path: Path, data: Path) -> Listing:
         missing = [name for name in ("name", *NEEDED) if rows and name not in rows[0]]
         if missing:
             raise CaptureError(f"{path} has no column {', '.join(missing)}. {AGAIN}")
-        photos = tuple(_photo(row, folder_of(data)) for row in rows)
+        images = Images(folder_of(path))
+        photos = tuple(_photo(row, images) for row in rows)
     check_photos(photos, path, AGAIN)
     only_k1 = any(photo.camera["k1"] for photo in photos) and not any(
         photo.camera[name] for photo in photos for name in ("k2", "k3", "k4", "p1", "p2")
@@ -63,9 +66,9 @@ def read(path: Path, data: Path) -> Listing:
     return Listing(path, photos, world=listed_world(photos), notes=notes)
 
 
-def _photo(row: Mapping[str, str], folder: Path) -> ListedPhoto:
+def _photo(row: Mapping[str, str], images: Images) -> ListedPhoto:
     numbers = {name: float(value) for name, value in row.items() if name and name != "name" and value}
-    image = find_image(folder, row["name"])
+    image = images.find(row["name"])
     camera: dict[str, object] = {"camera_model": PERSPECTIVE}
     camera |= {ours: numbers.get(theirs, 0.0) for theirs, ours in DISTORTION.items()}
     if (size := size_of(image)) is not None:

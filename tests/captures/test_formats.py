@@ -252,6 +252,32 @@ def test_several_components_of_metashape_without_transforms_leave_the_largest(tm
     assert listing.notes[1] == "1 of 5 images belong to another component than most, and is left out."
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("llff", "neus", "middlebury", "metashape", "realitycapture", "bundler", "record3d"),
+        *("opensfm, brown", "openmvg, pinhole"),
+    ],
+)
+def test_the_file_with_the_cameras_may_be_given_itself(tmp_path, case):
+    projections = CASES[case](tmp_path)
+    reader = READERS[case.split(",")[0]]  # type: ignore[index]
+    source = reader.find(tmp_path)
+    assert source is not None
+    assert reader.find(source) == source
+    listing = reader.read(source, source.parent)
+    assert [photo.image.name for photo in listing.photos if photo.image.is_file()] == list(projections)
+
+
+def test_photos_anywhere_below_are_found_by_their_names_and_masks_are_none(tmp_path):
+    projections = formats.write_metashape(tmp_path)
+    (tmp_path / "DCIM").mkdir()
+    (tmp_path / "ring").rename(tmp_path / "DCIM" / "100MEDIA")
+    formats.write_images(tmp_path / "masks", list(projections))
+    images = [photo.image for photo in listing_of("metashape", tmp_path).photos]
+    assert images == [tmp_path / "DCIM" / "100MEDIA" / name for name in projections]
+
+
 def test_a_project_of_odm_has_its_images_above(tmp_path):
     formats.write_opensfm(tmp_path)
     (tmp_path / "opensfm").mkdir()
