@@ -24,6 +24,9 @@ UNDISTORT = "Export undistorted images with their cameras instead."
 LARGEST_SHEAR = 0.5
 """Largest shear of an image, in pixels at its border, that may be left out. Poses are hardly ever known better."""
 
+ROUNDED = 1e-5
+"""Distance from the middle of an image, by its side, that the rounding of a projection in float32 makes."""
+
 
 def opengl_pose(axes: Any, position: Any) -> np.ndarray:
     """Returns the pose (4, 4) of a camera with OpenCV's axes (x right, y down, looking along z).
@@ -55,7 +58,7 @@ def from_pixel_centers(center: float, side: int) -> float:
     Many files that should count so count from the corner. Their principal point is mostly the exact middle by that
     count, which a calibration never finds. So the exact middle stays the middle.
     """
-    return center if abs(center - 0.5 * side) < 1e-6 * side else center + 0.5
+    return center if abs(center - 0.5 * side) < ROUNDED * side else center + 0.5
 
 
 def check_shear(shear: float, camera: Mapping[str, Any], height: int, source: object) -> None:

@@ -111,14 +111,16 @@ def through(projection: np.ndarray, points: np.ndarray) -> np.ndarray:
     return homogeneous[:, :2] / homogeneous[:, 2:]
 
 
-def write_neus(folder: Path, *, matrix: np.ndarray = CAMERA_MATRIX, center: float = 0.5) -> Projections:
+def write_neus(
+    folder: Path, *, matrix: np.ndarray = CAMERA_MATRIX, center: float = 0.5, dtype: type = np.float64
+) -> Projections:
     """The projections of every second image are negative, as scale and sign of a projection mean nothing."""
     names = write_images(folder / "image", numbered(4))
     write_images(folder / "mask", [f"{i:06d}.png" for i in range(4)])
     arrays, projections = {}, {}
     for i, (rotation, translation) in enumerate(views()):
         projection = matrix @ np.column_stack([rotation, translation]) * (-0.3 if i % 2 else 2.0)
-        arrays[f"world_mat_{i}"] = np.vstack([projection, [0, 0, 0, 1]])
+        arrays[f"world_mat_{i}"] = np.vstack([projection, [0, 0, 0, 1]]).astype(dtype)
         arrays[f"world_mat_inv_{i}"] = np.eye(4)
         arrays[f"scale_mat_{i}"] = np.array([[1.5, 0, 0, 0.1], [0, 1.5, 0, -0.2], [0, 0, 1.5, 0.3], [0, 0, 0, 1]])
         projections[names[i]] = lambda points, projection=projection: through(projection, points) + center
