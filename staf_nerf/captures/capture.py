@@ -14,7 +14,22 @@ from typing import Any, Literal
 
 import numpy as np
 
-Kind = Literal["transforms", "blender", "colmap"]
+Kind = Literal[
+    "transforms",
+    "blender",
+    "colmap",
+    "llff",
+    "neus",
+    "middlebury",
+    "metashape",
+    "realitycapture",
+    "opensfm",
+    "openmvg",
+    "bundler",
+    "polycam",
+    "record3d",
+    "kapture",
+]
 
 Lens = Literal["perspective", "fisheye", "equirectangular"]
 """Kinds of projection. "perspective" and "fisheye" have OpenCV's distortions. nerfstudio has all three."""

@@ -13,7 +13,22 @@ from typing import Protocol
 import numpy as np
 from PIL import ExifTags, Image
 
-from staf_nerf.captures import blender, colmap, transforms
+from staf_nerf.captures import (
+    blender,
+    bundler,
+    colmap,
+    kapture,
+    llff,
+    metashape,
+    middlebury,
+    neus,
+    openmvg,
+    opensfm,
+    polycam,
+    realitycapture,
+    record3d,
+    transforms,
+)
 from staf_nerf.captures.capture import Capture, CaptureError, Kind, ListedPhoto, Listing, Photo, SparsePoints
 from staf_nerf.captures.files import check_content, counted
 from staf_nerf.captures.lenses import NERFSTUDIO_NAMES, camera_of, fits, lens_of, size_of
@@ -40,7 +55,22 @@ class Reader(Protocol):
         ...
 
 
-READERS: dict[Kind, Reader] = {"transforms": transforms, "blender": blender, "colmap": colmap}
+READERS: dict[Kind, Reader] = {
+    "transforms": transforms,
+    "blender": blender,
+    "colmap": colmap,
+    "llff": llff,
+    "neus": neus,
+    "middlebury": middlebury,
+    "metashape": metashape,
+    "realitycapture": realitycapture,
+    "opensfm": opensfm,
+    "openmvg": openmvg,
+    "bundler": bundler,
+    "polycam": polycam,
+    "record3d": record3d,
+    "kapture": kapture,
+}
 """The formats. The first that recognises a folder reads it."""
 
 
