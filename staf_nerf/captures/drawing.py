@@ -106,7 +106,7 @@ def draw(scene: Scene, path: Path, *, marked: frozenset[str] = frozenset()) -> N
         axis.set(xlim=(low[a], high[a]), ylim=(low[b], high[b]), aspect="equal", title=title)
         axis.set(xlabel="xyz"[a], ylabel="xyz"[b])
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", frameon=False)
-    figure.savefig(path)
+    figure.savefig(path, bbox_inches="tight")
 
 
 def _limits(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
@@ -134,6 +134,7 @@ def write_page(scene: Scene, photos: Sequence[Photo], path: Path, *, title: str,
         "thumbnails": thumbnails,
         "points": _rounded(scene.points, scene.radius),
         "colors": scene.colors.tolist(),
+        "box": [corner.tolist() for corner in _limits(scene)],
         "center": scene.center.tolist(),
         "radius": scene.radius,
     }
