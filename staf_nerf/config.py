@@ -337,7 +337,7 @@ class SurfaceConfig(Stored):
     """Settings of the signed distance field: its start and its losses."""
 
     extent: float = 0.75
-    """Half the side length of the cube that contains the surface, for captures without bounds.
+    """Half the side length of the cube that contains the surface, for captures without bounds or sparse points.
     Around an object: relative to the distance from the nearest camera to the point that all cameras look at.
     In a room: in scene units (the cameras lie in [-1, 1])."""
     inside: Literal["auto", "object", "room"] = "auto"

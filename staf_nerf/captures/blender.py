@@ -5,28 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 
 from staf_nerf.captures import transforms
-from staf_nerf.captures.capture import SPLITS, ListedPhoto, Listing
+from staf_nerf.captures.capture import SPLITS, CaptureError, ListedPhoto, Listing
 
 FILES = "transforms_train.json (blender)"
 
 
 def find(data: Path) -> Path | None:
-    """Returns the folder with the poses, or None if it is another format."""
-    return data if (data / "transforms_train.json").is_file() else None
+    """Returns the folder with the poses, in which `data` may be one of the files. None: it is another format."""
+    folder = data.parent if data.name in transforms.BLENDER_FILES else data
+    return folder if any(_path(folder, split).is_file() for split in SPLITS) else None
 
 
 def read(folder: Path, data: Path) -> Listing:
     """Returns what the files list, with a split for each file.
 
     Raises:
-        CaptureError: If a file is damaged or lists no photos.
+        CaptureError: If a file is damaged, or none lists photos.
     """
     photos: list[ListedPhoto] = []
     splits: dict[str, tuple[Path, ...]] = {}
+    notes: list[str] = []
     for split in SPLITS:
-        path = folder / f"transforms_{split}.json"
+        path = _path(folder, split)
         if path.is_file():
-            listed = transforms.read(path, data).photos
-            photos += listed
-            splits[split] = tuple(photo.image for photo in listed)
-    return Listing(folder, tuple(photos), transforms.completed(splits))
+            listing = transforms.read_frames(path)
+            photos += listing.photos
+            notes += listing.notes
+            splits[split] = tuple(photo.image for photo in listing.photos)
+    if not photos:
+        raise CaptureError(f"the transforms files in {folder} list no frames that have a pose ('transform_matrix')")
+    return Listing(folder, tuple(photos), splits, notes=tuple(notes))
+
+
+def _path(folder: Path, split: str) -> Path:
+    return folder / f"transforms_{split}.json"

@@ -33,6 +33,8 @@ class Prepared:
 
     capture: Capture
     """The capture whose photos are those to train on: converted, reduced, with the cameras that belong to them."""
+    originals: tuple[Photo, ...]
+    """The same photos as they are in the user's data, in the same order. `capture.splits` names their images."""
     transforms: Path
     """A transforms.json file in nerfstudio's format, with absolute paths."""
     kind: Kind
@@ -85,7 +87,10 @@ def prepare(
     _write_whole(path, json.dumps(_transforms(capture, photos), indent=1).encode())
     has_alpha = merge or any(photo.has_alpha for photo in photos)
     ready = dataclasses.replace(capture, photos=photos)
-    return Prepared(ready, path, capture.kind, len(photos), has_alpha, bool(capture.splits), factor, capture.dropped)
+    has_splits = bool(capture.splits)
+    return Prepared(
+        ready, capture.photos, path, capture.kind, len(photos), has_alpha, has_splits, factor, capture.dropped
+    )
 
 
 def _factor(photos: Sequence[Photo], wanted: int | None, max_image_size: int | None) -> int:

@@ -1,30 +1,46 @@
 """Reader of `transforms.json`: the format of nerfstudio and of instant-ngp.
 
-Keys: https://docs.nerf.studio/quickstart/data_conventions.html
+Keys: https://docs.nerf.studio/quickstart/data_conventions.html, and src/nerf_loader.cu of instant-ngp. Others are
+ignored.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from staf_nerf.captures.capture import SPLITS, CaptureError, ListedPhoto, Listing
+from staf_nerf.captures.files import LFS_HEAD, counted, read_json
+from staf_nerf.captures.lenses import KEYS, is_set
+from staf_nerf.captures.points import read_ply
 
 FILES = "transforms.json (nerfstudio, instant-ngp)"
 
-IMAGE_SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".JPG", ".PNG")
-INTRINSICS = ("fl_x", "fl_y", "cx", "cy", "w", "h", "camera_angle_x", "camera_angle_y")
-DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2", "distortion_params")
-WORLD = ("camera_model", "orientation_override", "applied_transform", "applied_scale", "ply_file_path")
+WORLD = ("orientation_override", "applied_transform", "applied_scale", "ply_file_path", "fisheye_crop_radius")
+
+BLENDER_FILES = tuple(f"transforms_{split}.json" for split in SPLITS)
+"""Files that belong together: another reader's."""
+
+UNSUPPORTED = {
+    "rolling_shutter": "rows that are exposed one after the other",
+    "transform_matrix_start": "a camera that moves during the exposure",
+    "ftheta_p0": "an f-theta lens",
+    "equirectangular": "instant-ngp's equal-area panoramas",
+    "normal_mts_args": "the axes of Mitsuba",
+}
+"""Entries of instant-ngp's files that change the rays, and that cannot be trained with."""
 
 
 def find(data: Path) -> Path | None:
     """Returns the file with the poses: `data` itself or in the folder `data`. None: it is another format."""
-    path = data if data.is_file() else data / "transforms.json"
-    return path if path.is_file() else None
+    if data.is_dir():
+        path = data / "transforms.json"
+        return path if path.is_file() else None
+    if data.suffix.lower() != ".json" or data.name in BLENDER_FILES:
+        return None
+    content = data.read_bytes().replace(b"\0", b"")  # also in UTF-16
+    return data if b'"frames"' in content or content.startswith(LFS_HEAD) else None
 
 
 def read(path: Path, data: Path) -> Listing:
@@ -33,51 +49,74 @@ def read(path: Path, data: Path) -> Listing:
     Raises:
         CaptureError: If the file is damaged or lists no photos.
     """
-    meta = _read_json(path)
-    photos = tuple(_photo(path.parent, meta, frame) for frame in meta["frames"])
-    world = {name: meta[name] for name in WORLD if name in meta}
+    listing = read_frames(path)
+    if not listing.photos:
+        raise CaptureError(f"{path} lists no frames that have a pose ('transform_matrix')")
+    return listing
+
+
+def read_frames(path: Path) -> Listing:
+    """Returns what the file lists, which may be no photo with a pose.
+
+    Raises:
+        CaptureError: If the file is damaged, or has no list of frames.
+    """
+    meta = _read_meta(path)
+    photos = tuple(photo for i, frame in enumerate(meta["frames"]) if (photo := _photo(path, meta, i, frame)))
+    world = {name: meta[name] for name in WORLD if meta.get(name) is not None}
+    notes = []
+    if without_pose := len(meta["frames"]) - len(photos):
+        notes.append(f"{path.name}: {counted(without_pose, 'frame')} without a pose left out.")
+    points, trouble = None, None
     if "ply_file_path" in world:
-        world["ply_file_path"] = str(path.parent / world["ply_file_path"])
-    splits: dict[str, tuple[Path, ...]] = {}
-    for split in SPLITS:
-        if names := meta.get(f"{split}_filenames"):
-            splits[split] = tuple(_locate(path.parent, name) for name in names)
-    return Listing(path, photos, completed(splits), world)
+        ply = path.parent / str(world["ply_file_path"]).replace("\\", "/")
+        world["ply_file_path"] = str(ply)
+        points, trouble = read_ply(ply)
+    return Listing(path, photos, _splits(path, meta), world, points, notes=(*notes, *([trouble] if trouble else [])))
 
 
-def completed(splits: Mapping[str, tuple[Path, ...]]) -> dict[str, tuple[Path, ...]]:
-    """Completes the splits: nerfstudio needs all three or none, so validation and test replace each other."""
-    if "train" not in splits or len(splits) < 2:
-        return {}
-    held_out = splits.get("test") or splits.get("val") or ()
-    return {"val": held_out, "test": held_out, **splits}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise CaptureError(f"{path} is not valid JSON: {error}") from error
-    except UnicodeDecodeError as error:
-        raise CaptureError(f"{path} is not a text file: {error}") from error
-    if not isinstance(meta, dict) or not isinstance(meta.get("frames"), list) or not meta["frames"]:
-        raise CaptureError(f"{path} lists no frames: a non-empty list 'frames' is needed")
+def _read_meta(path: Path) -> dict[str, Any]:
+    """Returns the content of the file, which has a list of frames that are objects."""
+    meta = read_json(path)
+    frames = meta.get("frames") if isinstance(meta, dict) else None
+    if not isinstance(frames, list):
+        raise CaptureError(f"{path} lists no frames: a list 'frames' is needed, got {frames!r:.60}")
     for i, frame in enumerate(meta["frames"]):
-        for name in ("file_path", "transform_matrix"):
-            if not isinstance(frame, dict) or name not in frame:
-                raise CaptureError(f"{path}: frame {i} has no {name!r}")
+        if not isinstance(frame, dict):
+            raise CaptureError(f"{path}: frame {i} must be an object with 'file_path', got {frame!r}")
+        if not isinstance(frame.get("file_path"), str) or not frame["file_path"].strip():
+            raise CaptureError(f"{path}: frame {i} has no 'file_path'")
+    for key, meaning in UNSUPPORTED.items():
+        if any(_is_used(entries.get(key)) for entries in (meta, *meta["frames"])):
+            raise CaptureError(f"{path} has {key!r}: {meaning}, which cannot be trained with")
     return meta
 
 
-def _photo(folder: Path, meta: Mapping[str, Any], frame: Mapping[str, Any]) -> ListedPhoto:
-    """Returns a photo. What its frame does not say of the camera is taken from the whole file."""
-    camera = {name: {**meta, **frame}[name] for name in (*INTRINSICS, *DISTORTION) if name in meta or name in frame}
-    mask = _locate(folder, frame["mask_path"]) if "mask_path" in frame else None
-    return ListedPhoto(_locate(folder, frame["file_path"]), frame["transform_matrix"], camera, mask)
+def _is_used(value: Any) -> bool:
+    return any(map(is_set, value)) if isinstance(value, list) else value is not None and value is not False
 
 
-def _locate(folder: Path, name: str) -> Path:
-    """Returns an image's absolute path. Blender's files omit the suffix."""
-    candidates = [folder / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES]
-    chosen = next((path for path in candidates if path.is_file()), folder / name)
-    return Path(os.path.normpath(chosen))
+def _photo(path: Path, meta: Mapping[str, Any], i: int, frame: Mapping[str, Any]) -> ListedPhoto | None:
+    """Returns a photo, or None if it has no pose. What its frame does not say of the camera is said of all frames."""
+    pose = frame.get("transform_matrix")
+    if pose is None or pose == []:
+        return None
+    said = {key: value for entries in (meta, frame) for key, value in entries.items() if value is not None}
+    camera = {key: said[key] for key in KEYS if key in said}
+    mask = frame.get("mask_path")
+    if mask is not None and not isinstance(mask, str):
+        raise CaptureError(f"{path}: 'mask_path' of frame {i} must be a path, got {mask!r}")
+    return ListedPhoto(path.parent / frame["file_path"], pose, camera, path.parent / mask if mask else None)
+
+
+def _splits(path: Path, meta: Mapping[str, Any]) -> dict[str, tuple[Path, ...]]:
+    """Returns the splits that the file lists, also those that are empty."""
+    splits: dict[str, tuple[Path, ...]] = {}
+    for split in SPLITS:
+        names = meta.get(f"{split}_filenames")
+        if names is None:
+            continue
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise CaptureError(f"{path}: '{split}_filenames' must be a list of paths, got {names!r:.80}")
+        splits[split] = tuple(path.parent / name for name in names)
+    return splits

@@ -101,7 +101,8 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
     _show_commands(console, folder, trainer)
     if frames:
         with attempts.attempt("turntable"), run.quiet():
-            cameras = turntable(manager.train_dataset.cameras, frames)
+            region = manager.train_dataset.metadata.get("region")
+            cameras = turntable(manager.train_dataset.cameras, frames, region)
             pictures = track(run.pictures(model, cameras), "turntable", total=frames, console=console)
             film(pictures, folder / "turntable.mp4")
     if "turntable" in attempts.failed:

@@ -38,6 +38,8 @@ FINER = 2
 """How much finer than useful a resolution may be before the user is told."""
 TRIANGLES = 3.5
 """Triangles of a surface, per square of the resolution: 3.6 million at 1024 (docs/benchmarks/extraction.md)."""
+CUT = 0.1
+"""Fraction of the vertices at the bounds above which the user is told. A floor that is cut has some 3 %."""
 DECIMATION = 10
 """How many times the triangles that are kept are useful for decimation."""
 
@@ -58,7 +60,8 @@ class MakeMesh:
     """Method "surface": value of the field on the surface. Defaults to the value that suits the model.
     The unit of a density is one over the model's unit of length."""
     box: tuple[float, float, float, float, float, float] | None = None
-    """Box to keep, in the coordinates of the output: smallest x, y and z, then largest x, y and z."""
+    """Box to keep, in the coordinates of the output: smallest x, y and z, then largest x, y and z.
+    Defaults to the region of interest of the capture, with room to spare."""
     frame: Literal["world", "model"] = "world"
     """Coordinates of the output: those of the capture ("world") or those of the model ("model")."""
     hull: bool = False
@@ -203,12 +206,38 @@ def _check(source: MeshSource, job: MakeMesh) -> None:
 
 
 def _surface(source: MeshSource, job: MakeMesh, to_frame: Floats, stages: Stages) -> TriangleMesh:
+    bounds = _bounds(source, job, to_frame)
+    mesh = _found(source, job, bounds, stages)
+    cut = _cut(mesh, bounds, job.resolution)
+    if job.box is None and cut > CUT:
+        stages.console.print(
+            f"warning: {cut:.0%} of the vertices lie where the mesh is cut, at the bounds of the region of interest. "
+            "--box names larger bounds, in the coordinates of the output"
+        )
+    return mesh
+
+
+def _cut(mesh: TriangleMesh, bounds: Floats, resolution: int) -> float:
+    """Returns the fraction of the vertices that lie within two cells of the bounds."""
+    cell = float(np.ptp(bounds, axis=0).max()) / resolution
+    inner = bounds + 2.0 * cell * np.array([[1.0], [-1.0]])
+    return float(((mesh.vertices < inner[0]) | (mesh.vertices > inner[1])).any(-1).mean())
+
+
+def _bounds(source: MeshSource, job: MakeMesh, to_frame: Floats) -> Floats:
+    """Returns the box of the surface in model coordinates: that of the source, or the one that is asked for."""
     bounds = source.bounds
     if job.box is not None:
         box = box_around(np.asarray(job.box).reshape(2, 3), np.linalg.inv(to_frame))
-        bounds = np.stack([np.maximum(box[0], bounds[0]), np.minimum(box[1], bounds[1])])
+        limits = bounds if source.limits is None else source.limits
+        bounds = np.stack([np.maximum(box[0], limits[0]), np.minimum(box[1], limits[1])])
         if not (bounds[0] < bounds[1]).all():
             raise ValueError(f"box {list(job.box)} lies outside the bounds of the field")
+    return bounds
+
+
+def _found(source: MeshSource, job: MakeMesh, bounds: Floats, stages: Stages) -> TriangleMesh:
+    """Returns the surface within bounds, in model coordinates."""
     if (job.method or source.method) == "fusion":
         assert source.views is not None
         with stages("views") as progress:

@@ -74,7 +74,10 @@ def fuse(
             progress(done / count)
     surface = volume.extract_triangle_mesh(weight_threshold=LEAST_WEIGHT) if seen else None
     if surface is None or not len(surface.triangle):
-        raise ValueError(f"no view shows a surface in the box {bounds.tolist()}")
+        raise ValueError(
+            f"no view shows a surface in the box {bounds.round(3).tolist()} of the model. Train longer, or name a box "
+            "that holds what the photos show (--box)"
+        )
     vertices, colors = (surface.vertex[name].numpy().astype(np.float64) for name in ("positions", "colors"))
     triangles = surface.triangle.indices.numpy().astype(np.int64)
     mesh = weld(TriangleMesh(vertices, triangles, colors.clip(0.0, 1.0)))

@@ -26,6 +26,8 @@ class MeshSource:
     """Maps points (N, 3) to values (N, 1)."""
     bounds: Floats
     """(2, 3): the box of the surface, in model coordinates."""
+    limits: Floats | None = None
+    """(2, 3): the box beyond which there is nothing, in model coordinates. None: `bounds`."""
     level: float = 0.0
     """Value of the field on the surface."""
     inside: Literal["below", "above"] = "below"

@@ -21,7 +21,7 @@ from staf_nerf.mesh.extract import distance_bound
 from staf_nerf.mesh.source import MeshSource
 from staf_nerf.mesh.texture import ColorFunction
 from staf_nerf.mesh.triangles import Floats
-from staf_nerf.plugin.cameras import pinhole
+from staf_nerf.plugin.cameras import pinhole, refuse_one_place
 from staf_nerf.plugin.field import StafField
 from staf_nerf.plugin.model import StafModel
 from staf_nerf.plugin.surface_field import StafSurfaceField
@@ -47,6 +47,7 @@ def open_run(config: Path, *, most_pixels: int = 256) -> MeshSource:
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If it is not a run of one of our methods.
+        CaptureError: If no depth can be found from the cameras of its capture.
     """
     if config.is_dir():
         config = config / "config.yml"
@@ -80,12 +81,17 @@ def source_of(model: StafModel, manager: Any, *, most_pixels: int = 256) -> Mesh
     field: Any = model.field
     if isinstance(field, StafSurfaceField) and not field.started:
         field = field.background
-    bounds = model.scene_box.aabb.detach().cpu().double().numpy()
+    refuse_one_place(outputs.metadata)
+    contracted = getattr(field, "contraction", None) is not None
+    box = model.scene_box.aabb.detach().cpu().double().numpy()
     # A unit of the field's coordinates; with a contraction, in the middle, where it is smallest.
-    unit = float(np.ptp(bounds, axis=0).max()) / 2 if getattr(field, "contraction", None) is None else 2.0
+    unit = 2.0 if contracted else float(np.ptp(box, axis=0).max()) / 2
+    bounds = box if outputs.metadata.get("mesh_bounds") is None else np.array(outputs.metadata["mesh_bounds"])
+    far = model.config.sampling.far
     density = MeshSource(
         field=field.density_fn,
         bounds=bounds,
+        limits=np.array([[-far] * 3, [far] * 3]) if contracted else None,
         detail=detail(field.field, unit, cameras, bounds.mean(0)),
         level=OPAQUE,
         inside="above",
@@ -106,6 +112,7 @@ def source_of(model: StafModel, manager: Any, *, most_pixels: int = 256) -> Mesh
         density,
         field=field.signed_distance,
         bounds=bounds,
+        limits=None,
         level=0.0,
         inside="below",
         lipschitz=distance_bound(field.signed_distance, bounds, model.device),

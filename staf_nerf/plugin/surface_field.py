@@ -17,7 +17,7 @@ from nerfstudio.fields.base_field import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from staf_nerf.captures.focus import CameraFocus
+from staf_nerf.captures.region import CameraFocus
 from staf_nerf.config import ColorConfig, FieldConfig, SurfaceConfig
 from staf_nerf.encodings import Implementation
 from staf_nerf.fields import SurfaceField
@@ -211,6 +211,8 @@ def surface_cube(surface: SurfaceConfig, focus: CameraFocus | None, bounds: Tens
     if bounds is not None:
         x, y, z = bounds.mean(0).tolist()
         return Cube((x, y, z), half_side=float((bounds[1] - bounds[0]).max()) / 2.0)
+    if focus is not None and focus.half_side is not None:
+        return Cube(focus.center, focus.half_side)
     if focus is None or is_room(surface, focus):
         return Cube((0.0, 0.0, 0.0), surface.extent)
     return Cube(focus.center, surface.extent * focus.nearest)

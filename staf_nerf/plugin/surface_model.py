@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import relu
 
 from staf_nerf.config import FieldConfig, SurfaceConfig
+from staf_nerf.plugin.cameras import refuse_one_place
 from staf_nerf.plugin.field import CubeContraction
 from staf_nerf.plugin.model import StafModel, StafModelConfig
 from staf_nerf.plugin.surface_field import StafSurfaceField, surface_cube
@@ -62,7 +63,9 @@ class StafSurfaceModel(StafModel):
 
     def _make_field(self, contraction: CubeContraction | None) -> StafSurfaceField:
         aabb, config = self.scene_box.aabb, self.config
-        focus = self.kwargs.get("metadata", {}).get("focus")
+        metadata = self.kwargs.get("metadata", {})
+        refuse_one_place(metadata)
+        focus = metadata.get("focus")
         cube = surface_cube(config.surface, focus, None if contraction is not None else aabb)
         return StafSurfaceField(
             aabb,

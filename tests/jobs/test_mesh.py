@@ -136,6 +136,37 @@ def test_a_generous_box_does_not_leave_what_the_field_knows(tmp_path):
     np.testing.assert_allclose(read_mesh(tmp_path / "egg.ply").bounds, world_bounds(), atol=SCALE * 2 / 48)
 
 
+def test_a_box_reaches_beyond_the_bounds_up_to_the_limits_of_the_field(tmp_path):
+    inner = {"bounds": np.array([[0.0] * 3, [0.2] * 3])}
+    box = (-1.0, -1.0, -1.0, 1.0, 1.0, 1.0)
+    whole = np.stack([(CENTER - RADII).numpy(), (CENTER + RADII).numpy()])
+    for limits, bounds in ((None, inner["bounds"]), (np.array([[-5.0] * 3, [5.0] * 3]), whole)):
+        job = MakeMesh(tmp_path / "egg.ply", resolution=64, box=box, frame="model")
+        make_mesh(source(limits=limits, **inner), job)
+        made = read_mesh(tmp_path / "egg.ply").bounds
+        assert (np.abs(made - bounds) < 2 * 2 / 64).any(-1).all()
+        assert (made[0] > bounds[0] - 2 / 64).all()
+        assert (made[1] < bounds[1] + 2 / 64).all()
+
+
+@pytest.mark.parametrize(("half_height", "said"), [(1.0, False), (0.15, True)])
+def test_a_mesh_that_is_cut_by_the_bounds_is_said_unless_the_box_was_asked_for(half_height, said, tmp_path, capsys):
+    bounds = np.array([[-1.0, -1.0, -half_height], [1.0, 1.0, half_height]])
+    made = source(bounds=bounds, views=lambda: views_of(sphere(0.8)), view_count=24, method="fusion")
+    # Of a ball's zone, 0.3 high, two cells of 2 / 60 at either end are 44 %.
+    make_mesh(made, MakeMesh(tmp_path / "ball.ply", resolution=60))
+    assert ("of the vertices lie where the mesh is cut" in capsys.readouterr().out.replace("\n", " ")) == said
+    make_mesh(made, MakeMesh(tmp_path / "ball.ply", resolution=60, box=tuple(bounds.ravel()), frame="model"))
+    assert "where the mesh is cut" not in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_views_that_show_nothing_in_the_bounds_are_an_error_with_a_remedy(tmp_path):
+    bounds = np.array([[2.0] * 3, [2.5] * 3])
+    made = source(bounds=bounds, views=lambda: views_of(sphere(0.8)), view_count=24, method="fusion")
+    with pytest.raises(ValueError, match=r"no view shows a surface in the box .*--box"):
+        make_mesh(made, MakeMesh(tmp_path / "ball.ply"))
+
+
 def test_floaters_are_left_out(tmp_path):
     def two(points):
         return torch.minimum(ellipsoid(points), 0.2 * ((points + 0.8).norm(dim=-1, keepdim=True) / 0.02 - 1.0))

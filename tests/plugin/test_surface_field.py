@@ -4,6 +4,7 @@ import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras
 
+from staf_nerf.captures.region import RegionOfInterest
 from staf_nerf.config import SurfaceConfig
 from staf_nerf.plugin.cameras import focus_of
 from staf_nerf.plugin.surface_field import Cube, first_sphere, is_room, neus_alpha, surface_cube
@@ -69,6 +70,18 @@ def test_cameras_that_look_outwards_are_in_a_room_around_which_the_first_surface
     cube = surface_cube(surface, look, None)
     _, radius = first_sphere(surface, cube, look)
     assert radius * cube.half_side > look.farthest
+
+
+@pytest.mark.parametrize("cameras", ["around", "inside"])
+def test_points_decide_the_cube_and_the_sphere_lies_in_it(cameras):
+    center = (0.2, -0.1, 0.3)
+    region = RegionOfInterest(center, 0.4, cameras, "points", nearest=1.0, farthest=1.5, half_view=0.4)
+    cube = surface_cube(SurfaceConfig(), region.focus, None)
+    assert cube == Cube(center, region.half_side)
+    assert region.half_side > region.radius
+    middle, radius = first_sphere(SurfaceConfig(), cube, region.focus)
+    assert middle == pytest.approx((0.0, 0.0, 0.0))
+    assert radius < 1.0
 
 
 def test_a_bounded_scene_s_cube_is_its_bounds():
