@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 from rich.console import Console
@@ -20,12 +20,9 @@ from staf_nerf.captures.capture import Capture, Photo
 from staf_nerf.captures.drawing import draw, scene_of, write_page
 from staf_nerf.captures.load import READERS, load
 from staf_nerf.captures.quality import Quality, measure_quality
-from staf_nerf.captures.region import RegionOfInterest, describe, region_of_interest
+from staf_nerf.captures.region import NO_DEPTH, RegionOfInterest, describe, region_of_interest
 from staf_nerf.jobs.output import prepare_folder, write_json
-from staf_nerf.progress import Stages
-
-if TYPE_CHECKING:
-    from staf_nerf.plugin.trial import Cost
+from staf_nerf.progress import Cost, Stages
 
 FILES = ("cameras.png", "cameras.html", "check.json")
 """What is written."""
@@ -74,7 +71,8 @@ def check_capture(job: Check, console: Console | None = None) -> dict[str, Any]:
                 cost = _measure_cost(job.method, data)
     found = _found(data, capture, region, quality, cost)
     console.print(_table(capture, region, quality, cost))
-    for note in capture.notes:
+    no_depth = [NO_DEPTH] if region.cameras == "one place" else []
+    for note in (*no_depth, *capture.notes):
         console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
     with stages.attempt("check.json"):
         write_json(found, folder / "check.json")
@@ -147,7 +145,7 @@ def _rows(capture: Capture, region: RegionOfInterest, quality: Quality, cost: Co
         "missing": _named([path.name for path in capture.dropped]),
         "splits": splits or "none listed: a tenth is held out",
         "sparse points": f"{len(capture.points.positions):,}" if capture.points is not None else "none",
-        "region of interest": describe(region),
+        "region": describe(region),
         "blurred": _named([path.name for path in quality.blurred]),
         "too dark": _named([path.name for path in quality.dark]),
         "too bright": _named([path.name for path in quality.bright]),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,29 +14,10 @@ from staf_nerf.machine.device import detect_device
 from staf_nerf.plugin import run
 from staf_nerf.plugin.methods import trainer_config
 from staf_nerf.presets import load_preset
-from staf_nerf.progress import peak_memory
+from staf_nerf.progress import Cost, peak_memory
 
 FIRST_STEPS, STEPS, SECONDS = 5, 40, 8.0
 """A trial leaves out the first steps, and ends after this number of further steps or seconds."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What training costs."""
-
-    steps: int
-    """Number of steps of the method's default."""
-    seconds_per_step: float
-    """Median of the steps that were tried."""
-    start_seconds: float
-    """Time until the first step: reading and converting the photos."""
-    peak_memory_bytes: int | None
-    """Largest memory of this process so far. None: the system does not report it."""
-
-    @property
-    def seconds(self) -> float:
-        """Time of the whole training."""
-        return self.start_seconds + self.steps * self.seconds_per_step
 
 
 @shared_cores()
