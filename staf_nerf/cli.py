@@ -18,6 +18,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from staf_nerf.config import BUDGETS
+from staf_nerf.jobs import check as check_job
 from staf_nerf.jobs import compare as compare_job
 from staf_nerf.jobs import evaluate as evaluate_job
 from staf_nerf.jobs import export as export_job
@@ -197,6 +198,16 @@ def ntk(job: OmitArgPrefixes[ntk_job.CompareKernels]) -> None:
     ntk_job.compare_kernels(dataclasses.replace(job, config=resolved(job.config, ntk_job.CompareKernels().config)))
 
 
+def check(job: OmitArgPrefixes[check_job.Check]) -> None:
+    """Checks a capture before training: what it holds, what is wrong with it, and what training on it costs here.
+
+    Args:
+        job: The capture and settings.
+    """
+    with _without_warnings():
+        check_job.check_capture(job)
+
+
 def doctor() -> None:
     """Checks this installation: tries each component, and says how to install what is missing."""
     from staf_nerf.jobs import doctor as module
@@ -265,6 +276,7 @@ def main() -> None:
     tyro.extras.subcommand_cli_from_dict(
         {
             "demo": demo,
+            "check": check,
             "fit": fit,
             "eval": evaluate,
             "export": export,

@@ -1,4 +1,4 @@
-"""Stages of a job: a progress bar and the time for each, steps that may fail, and the memory use."""
+"""Stages of a job: a progress bar and the time for each, steps that may fail, the memory use, and what a job costs."""
 
 from __future__ import annotations
 
@@ -103,3 +103,22 @@ def peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # kilobytes elsewhere
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What training costs."""
+
+    steps: int
+    """Number of steps of the method's default."""
+    seconds_per_step: float
+    """Median of the steps that were tried."""
+    start_seconds: float
+    """Time until the first step: reading and converting the photos."""
+    peak_memory_bytes: int | None
+    """Largest memory of this process so far. None: the system does not report it."""
+
+    @property
+    def seconds(self) -> float:
+        """Time of the whole training."""
+        return self.start_seconds + self.steps * self.seconds_per_step

@@ -27,6 +27,19 @@ Arrangement = Literal["around", "one-sided", "inside", "forward", "strips", "one
 "one place": they turn about one point. Depth cannot be found from there.
 """
 
+STANDING: dict[Arrangement, str] = {
+    "around": "the cameras stand around what they look at",
+    "one-sided": "the cameras stand on one side of what they look at",
+    "inside": "the cameras stand inside and look outwards",
+    "forward": "the cameras look in one direction",
+    "strips": "the cameras look in one direction, in strips",
+    "one place": "the cameras are all in one place",
+}
+NO_DEPTH = (
+    "All cameras are in one place, and depth cannot be found from there. Views from there can be trained, but no "
+    "surface and no mesh. Take photos from several places."
+)
+
 LOOKING = 0.6
 """Fraction of the cameras that must see the point which they look at, if they look at one point at all."""
 TURNED = 0.5
@@ -194,6 +207,17 @@ def region_of_interest(capture: Capture) -> RegionOfInterest:
         farthest=float(distances.max()),
         half_view=float(cameras.half_views.min()),
     )
+
+
+def describe(region: RegionOfInterest) -> str:
+    """Returns in words how the cameras stand, and where the region is."""
+    standing = STANDING[region.cameras]
+    if region.cameras == "one place":
+        return standing
+    decimals = max(2 - math.floor(math.log10(region.radius)), 0)  # a hundredth of the region
+    center = ", ".join(f"{x + 0.0:.{decimals}f}" for x in np.round(region.center, decimals))
+    source = "from sparse points" if region.source == "points" else "from the cameras alone"
+    return f"{standing}; region of interest: {2 * region.radius:.3g} wide around ({center}), {source}"
 
 
 def half_view(camera: Camera) -> float:

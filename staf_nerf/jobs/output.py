@@ -78,7 +78,7 @@ def write_json(result: Mapping[str, Any], output: Path | None) -> None:
     Raises:
         OSError: If the file cannot be written.
     """
-    text = json.dumps(result, indent=1, ensure_ascii=False)
+    text = json.dumps(result, indent=1, ensure_ascii=False, default=str)
     if output is None:
         print(text)
     else:

@@ -6,7 +6,6 @@ It prepares a capture and places it in the scene. Poses become float32 at the ve
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from staf_nerf.captures.capture import Lens, Photo
 from staf_nerf.captures.prepare import Masks, Prepared, prepare
-from staf_nerf.captures.region import Arrangement, RegionOfInterest
+from staf_nerf.captures.region import NO_DEPTH, RegionOfInterest, describe
 from staf_nerf.plugin.cameras import focus_of
 from staf_nerf.plugin.scene import Center, Orientation, Scene, original_transform, place
 
@@ -41,19 +40,6 @@ CAMERA_TYPES: dict[Lens, CameraType] = {
     "fisheye": CameraType.FISHEYE,
     "equirectangular": CameraType.EQUIRECTANGULAR,
 }
-
-STANDING: dict[Arrangement, str] = {
-    "around": "the cameras stand around what they look at",
-    "one-sided": "the cameras stand on one side of what they look at",
-    "inside": "the cameras stand inside and look outwards",
-    "forward": "the cameras look in one direction",
-    "strips": "the cameras look in one direction, in strips",
-    "one place": "the cameras are all in one place",
-}
-NO_DEPTH = (
-    "All cameras are in one place, and depth cannot be found from there. Views from there can be trained, but no "
-    "surface and no mesh. Take photos from several places."
-)
 
 
 @dataclass
@@ -255,7 +241,7 @@ def summary(prepared: Prepared, scene: Scene, data: Path) -> list[str]:
     capture = prepared.capture
     lines = [
         f"{Path(data).name}: {len(capture.photos)} photos ({capture.kind}) of {_sizes(capture.photos)}; "
-        f"{STANDING[scene.region.cameras]}{_place_of(scene)}",
+        f"{describe(scene.region.moved(np.linalg.inv(scene.matrix)))}",
         *([NO_DEPTH] if scene.region.cameras == "one place" else []),
     ]
     if prepared.dropped:
@@ -276,17 +262,6 @@ def _sizes(photos: Sequence[Photo]) -> str:
     smallest, largest = min(sizes), max(sizes)
     first = f"{smallest[0]} x {smallest[1]}"
     return first if smallest == largest else f"{first} to {largest[0]} x {largest[1]}"
-
-
-def _place_of(scene: Scene) -> str:
-    """Returns the place of the region of interest, in the coordinates of the capture, if it is known."""
-    if scene.region.cameras == "one place":
-        return ""
-    region: RegionOfInterest = scene.region.moved(np.linalg.inv(scene.matrix))
-    decimals = max(2 - math.floor(math.log10(region.radius)), 0)  # a hundredth of the region
-    center = ", ".join(f"{x + 0.0:.{decimals}f}" for x in np.round(region.center, decimals))
-    source = "from sparse points" if region.source == "points" else "from the cameras alone"
-    return f"; region of interest: {2 * region.radius:.3g} wide around ({center}), {source}"
 
 
 capture = DataParserSpecification(

@@ -70,11 +70,16 @@ def train(trainer: Trainer, on_step: OnStep | None = None) -> None:
         )
     try:
         trainer.train()
-    finally:  # nerfstudio keeps its writers in a global list: a second run would write to the first one's too
-        for board in writer.EVENT_WRITERS:
-            if isinstance(board, writer.TensorboardWriter):
-                board.tb_writer.close()
-        writer.EVENT_WRITERS.clear()
+    finally:
+        close_writers()
+
+
+def close_writers() -> None:
+    """Closes nerfstudio's writers, which it keeps in a global list: a second run would write to the first one's too."""
+    for board in writer.EVENT_WRITERS:
+        if isinstance(board, writer.TensorboardWriter):
+            board.tb_writer.close()
+    writer.EVENT_WRITERS.clear()
 
 
 def step(trainer: Trainer, number: int) -> None:
