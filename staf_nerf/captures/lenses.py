@@ -253,14 +253,13 @@ def _distortion(listed: Mapping[str, Any], of: str) -> dict[str, float]:
     values = listed.get("distortion_params")
     if values is not None:
         return _distortion_of_list(values, of)
-    must_be_zero = {"k5", "k6", *_model(listed, of).zero}
-    for name in sorted(must_be_zero):
+    for name in ("k5", "k6", *_model(listed, of).zero):
         if number(listed, name, of):
             raise CaptureError(
                 f"{name} of {of} is {listed[name]}: the lens may have no distortion beyond OpenCV's "
                 f"{' '.join(DISTORTION)}.\n{UNDISTORT}"
             )
-    found = {name: number(listed, name, of) for name in DISTORTION if name not in must_be_zero}
+    found = {name: number(listed, name, of) for name in DISTORTION}
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -259,6 +259,13 @@ def test_images_without_points_may_lack_their_empty_line(tmp_path):
     assert len(load(tmp_path).photos) == 3
 
 
+def test_text_with_a_byte_order_mark_and_windows_line_ends_is_read(tmp_path):
+    model = write_model(tmp_path)
+    for path in model.iterdir():
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert [photo.image.name for photo in load(tmp_path).photos] == ["000.png", "001.png", "002.png"]
+
+
 def test_rigs_and_frames_of_newer_versions_change_nothing(tmp_path):
     model = write_model(tmp_path, binary=True)
     before = [photo.pose for photo in load(tmp_path).photos]

@@ -183,6 +183,12 @@ def test_intrinsics_of_another_size_are_scaled_exactly():
     assert camera.distortion == {"k1": 0.1}  # of normalised coordinates
 
 
+def test_each_axis_is_scaled_by_its_own_ratio_where_sides_were_rounded():
+    camera = read(size=(50, 37), fl_x=101.0, fl_y=150.0, cx=50.5, cy=30.0, w=101, h=75)
+    assert (camera.fx, camera.fy) == pytest.approx((50.0, 74.0))
+    assert (camera.cx, camera.cy) == pytest.approx((25.0, 14.8))
+
+
 @pytest.mark.parametrize(
     ("listed", "actual", "same"),
     [

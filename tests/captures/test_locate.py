@@ -51,9 +51,10 @@ def test_escapes_are_resolved(tmp_path, listed):
     assert found(tmp_path, listed) == "images/a photo.png"
 
 
-def test_a_name_that_has_an_escape_of_its_own_stays(tmp_path):
+@pytest.mark.parametrize("listed", ["images/a%20photo.png", "images\\a%20photo.png"])
+def test_a_name_that_has_an_escape_of_its_own_stays(tmp_path, listed):
     touch(tmp_path, "images/a%20photo.png", "images/a photo.png")
-    assert found(tmp_path, "images/a%20photo.png") == "images/a%20photo.png"
+    assert found(tmp_path, listed) == "images/a%20photo.png"
 
 
 def test_a_dot_in_a_name_is_no_suffix(tmp_path):
