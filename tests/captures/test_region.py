@@ -62,10 +62,11 @@ def one_side(rng):
 
 
 def object_with_surroundings(rng):
-    """Points on the object, on the floor, and behind it all around."""
+    """Points on the object, far behind it all around, and on a thing that stands between the cameras."""
     angles = rng.uniform(0, 2 * math.pi, 1500)
     behind = OBJECT + np.stack([12 * np.cos(angles), 12 * np.sin(angles), rng.uniform(-1, 4, 1500)], -1)
-    return np.concatenate([in_ball(rng, 800, OBJECT, SIZE), behind])
+    aside = in_ball(rng, 400, OBJECT + np.array([-0.2, 1.9, -0.6]), 0.3)
+    return np.concatenate([in_ball(rng, 800, OBJECT, SIZE), behind, aside])
 
 
 @pytest.mark.parametrize(
