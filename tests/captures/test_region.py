@@ -92,6 +92,15 @@ def test_cameras_that_look_at_an_object_have_it_as_their_region(made, arrangemen
     assert (found.nearest, found.farthest) == pytest.approx((distances.min(), distances.max()), rel=1e-6)
 
 
+def test_wide_lenses_do_not_make_an_object_larger_than_the_circle_of_its_cameras():
+    poses = turntable(np.random.default_rng(0))
+    wide = region_of_interest(capture(poses, fx=150.0, fy=150.0))
+    fisheye = region_of_interest(capture(poses, fx=100.0, fy=100.0, lens="fisheye"))
+    for found in (wide, fisheye):
+        assert found.radius == pytest.approx(0.5 * math.hypot(2.5, 0.8), rel=0.05)  # half of their distance
+        assert found.half_side < found.farthest
+
+
 def room(rng, count=30):
     """Cameras in the middle part of a room of 6 x 4 x 2.4 around `OBJECT` that look anywhere."""
     poses = []
