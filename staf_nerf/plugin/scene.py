@@ -20,6 +20,9 @@ from staf_nerf.captures.region import RegionOfInterest, region_of_interest
 Orientation = Literal["pca", "up", "vertical", "none"]
 Center = Literal["region", "poses", "focus", "none"]
 
+AGREEMENT = 0.3
+"""Length of the mean of the cameras' upward directions below which it does not tell what is up."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scene:
@@ -47,7 +50,8 @@ def place(
 
     Args:
         capture: The capture.
-        orientation: nerfstudio's method to turn the scene upright. The capture's `upright` is applied before.
+        orientation: nerfstudio's method to turn the scene upright. The capture's `upright` is applied before. It alone
+            counts if the region becomes the origin, and the cameras do not tell what is up.
         center: What becomes the origin: the region of interest, or by nerfstudio's methods.
         auto_scale: Whether cameras (and the region, if it is the origin) are scaled to [-1, 1].
         scale_factor: Additional factor.
@@ -57,6 +61,8 @@ def place(
     turn = np.eye(3) if capture.upright is None else np.asarray(capture.upright, dtype=np.float64)
     middle = poses[:, :3, 3].mean(0)
     around_middle = _transform(turn, -turn @ middle)
+    if center == "region" and orientation in ("up", "vertical") and not _tell_up(poses):
+        orientation = "none"
     rotation, focus = _oriented(around_middle @ poses, orientation, "focus" if center == "focus" else "poses")
     origin = {
         "region": around_middle[:3] @ np.append(region.center, 1.0),
@@ -82,6 +88,11 @@ def original_transform(scene: Scene, world: Mapping[str, Any]) -> tuple[np.ndarr
     if world.get("applied_transform") is not None:
         applied[:3] = np.asarray(world["applied_transform"], dtype=np.float64)[:3]
     return (scene.moved @ applied)[:3], scene.scale * float(world.get("applied_scale", 1.0))
+
+
+def _tell_up(poses: np.ndarray) -> bool:
+    """Returns whether the cameras' upward directions agree. Those of a survey that is flown to and fro do not."""
+    return float(np.linalg.norm(poses[:, :3, 1].mean(0))) > AGREEMENT
 
 
 def _oriented(

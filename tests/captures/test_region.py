@@ -62,10 +62,11 @@ def one_side(rng):
 
 
 def object_with_surroundings(rng):
-    """Points on the object, on the floor, and behind it all around."""
+    """Points on the object, far behind it all around, and on a thing that stands between the cameras."""
     angles = rng.uniform(0, 2 * math.pi, 1500)
     behind = OBJECT + np.stack([12 * np.cos(angles), 12 * np.sin(angles), rng.uniform(-1, 4, 1500)], -1)
-    return np.concatenate([in_ball(rng, 800, OBJECT, SIZE), behind])
+    aside = in_ball(rng, 400, OBJECT + np.array([-0.2, 1.9, -0.6]), 0.3)
+    return np.concatenate([in_ball(rng, 800, OBJECT, SIZE), behind, aside])
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,15 @@ def test_cameras_that_look_at_an_object_have_it_as_their_region(made, arrangemen
         assert found.radius == pytest.approx(HALF_VIEW * 2.6, rel=0.1)
     distances = np.linalg.norm(poses[:, :3, 3] - found.center, axis=-1)
     assert (found.nearest, found.farthest) == pytest.approx((distances.min(), distances.max()), rel=1e-6)
+
+
+def test_wide_lenses_do_not_make_an_object_larger_than_the_circle_of_its_cameras():
+    poses = turntable(np.random.default_rng(0))
+    wide = region_of_interest(capture(poses, fx=150.0, fy=150.0))
+    fisheye = region_of_interest(capture(poses, fx=100.0, fy=100.0, lens="fisheye"))
+    for found in (wide, fisheye):
+        assert found.radius == pytest.approx(0.5 * math.hypot(2.5, 0.8), rel=0.05)  # half of their distance
+        assert found.half_side < found.farthest
 
 
 def room(rng, count=30):

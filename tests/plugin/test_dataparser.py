@@ -144,6 +144,21 @@ def test_a_capture_that_says_what_is_up_is_turned_and_keeps_its_coordinates():
     assert scale == 1.0
 
 
+@pytest.mark.parametrize("orientation", ["up", "vertical"])
+def test_a_survey_flown_to_and_fro_stays_as_it_is(orientation):
+    """The upward directions of its pictures cancel out, and nerfstudio divides by their mean."""
+    camera, photos = Camera(24, 16, 20.0, 20.0, 12.0, 8.0), []
+    for row, heading in ((0.0, 1.0), (5.0, -1.0)):
+        for column in range(6):
+            down = np.diag([heading, heading, 1.0, 1.0])
+            down[:3, 3] = 4.0 * column, row, 30.0
+            photos.append(Photo(Path(f"{row}{column}.png"), down, camera, has_alpha=False))
+    made = Capture("transforms", tuple(photos), (), {}, {})
+    scene = place(made, orientation=orientation, center="region", auto_scale=True, scale_factor=1.0)
+    np.testing.assert_allclose(scene.matrix[:3, :3] / scene.scale, np.eye(3), atol=1e-6)
+    assert scene.region.cameras == "strips"
+
+
 def test_each_photo_has_its_own_lens(monkeypatch, tmp_path):
     write_capture(tmp_path, count=3)
     made = prepare(tmp_path)
@@ -182,7 +197,7 @@ def test_what_one_sided_cameras_look_at_lies_in_the_middle_of_the_scene(tmp_path
     assert region.radius == pytest.approx(8 / 21 * 3 * math.sqrt(1.16) * scale, rel=1e-5)  # half the pictures' height
     assert (bounds[0] < -region.radius).all()
     assert (bounds[1] > region.radius).all()
-    assert parsed.metadata["focus"].center == pytest.approx((0.0, 0.0, 0.0), abs=1e-6)
+    assert all(outputs(tmp_path, split).metadata["focus"] == region.focus for split in ("train", "test"))
     # By the middle of the cameras, what they look at is at the wall of the cube.
     old = outputs(tmp_path, center_method="poses")
     assert np.abs(np.array(old.metadata["scene_from_capture"])[:3, 3]).max() > 0.9
