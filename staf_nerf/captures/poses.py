@@ -10,6 +10,8 @@ from staf_nerf.captures.capture import CaptureError
 
 ROUNDED = 2e-3
 """Largest deviation from a rotation that is taken for rounding: three decimals give up to 1.8e-3."""
+FARTHEST = 1e12
+"""Largest number of a pose. Distances of cameras are squared in float64, and survey coordinates have 1e7."""
 EXACT = 1e-6
 """Deviation up to which the numbers are left as they are. Float32 has less."""
 
@@ -60,6 +62,8 @@ def _matrix(listed: Any, of: str) -> np.ndarray:
         raise CaptureError(f"the pose of {of} must be 4x4 or 3x4, got {pose.shape}")
     if not np.isfinite(pose).all():
         raise CaptureError(f"the pose of {of} has a value that is NaN or infinite")
+    if np.abs(pose).max() > FARTHEST:
+        raise CaptureError(f"the pose of {of} has a number beyond {FARTHEST:g}: {np.abs(pose).max():g}")
     if len(pose) == 4 and np.abs(pose[3] - [0.0, 0.0, 0.0, 1.0]).max() > EXACT and pose[3].any():
         transposed = np.abs(pose[:, 3] - [0.0, 0.0, 0.0, 1.0]).max() <= EXACT
         hint = "The matrix is transposed: the position belongs into the last column." if transposed else ""

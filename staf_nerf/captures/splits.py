@@ -34,7 +34,7 @@ def complete_splits(
     names = _Names(files, absent, source if source.is_dir() else source.parent)
     found = {split: names.photos(paths) for split, paths in listed.items()}
     notes = [
-        f"{counted(unknown, 'name')} in the list of {split} photos in {source.name} are no listed photos."
+        f"The list of {split} photos in {source.name} has {counted(unknown, 'name')} of no photo."
         for split, paths in listed.items()
         if (unknown := sum(not names.is_known(path) for path in paths))
     ]

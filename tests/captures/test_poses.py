@@ -62,6 +62,7 @@ def test_longer_axes_are_made_rotations_and_the_position_stays(factor):
         (TRUE.T, "the last row of the pose of 1.png must be 0 0 0 1, .* The matrix is transposed"),
         (np.vstack([TRUE[:3], [0, 0, 0, 2]]), "the last row of the pose of 1.png must be 0 0 0 1"),
         (np.full((4, 4), np.inf), "the pose of 1.png has a value that is NaN or infinite"),
+        (TRUE * 1e13, r"the pose of 1.png has a number beyond 1e\+12"),
         ([[None] * 4] * 4, "the pose of 1.png has a value that is NaN or infinite"),
         ([1.0] * 9, r"the pose of 1.png must be 4x4 or 3x4, got \(9,\)"),
         ({"x": 1}, "the pose of 1.png is not a matrix of numbers"),

@@ -88,7 +88,7 @@ def test_names_of_no_listed_photo_are_counted(tmp_path):
         tmp_path, {"train": named("abcd"), "val": ["images/zz.png", "val/a.png"], "test": named("ef")}
     )
     assert found == {"train": "abcd", "val": "ef", "test": "ef"}
-    assert notes[0] == "2 names in the list of val photos in transforms.json are no listed photos."
+    assert notes[0] == "The list of val photos in transforms.json has 2 names of no photo."
 
 
 def test_a_bare_name_in_two_folders_means_neither(tmp_path):
