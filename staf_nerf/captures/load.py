@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from staf_nerf.captures import blender, colmap, transforms
 from staf_nerf.captures.capture import Camera, Capture, CaptureError, Kind, ListedPhoto, Listing, Photo
+from staf_nerf.captures.images import read_header
 
 
 class Reader(Protocol):
@@ -78,7 +78,7 @@ def load(data: Path) -> Capture:
 
 
 def _checked(listed: Sequence[ListedPhoto], source: Path) -> tuple[Photo, ...]:
-    """Returns the photos with their poses and cameras. All poses are checked first, because images take long."""
+    """Returns the photos with their poses and cameras. Poses are checked first: images take longer."""
     poses = [_pose(photo) for photo in listed]
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(_size_and_alpha, listed))
@@ -104,23 +104,13 @@ def _pose(photo: ListedPhoto) -> np.ndarray:
 
 
 def _size_and_alpha(photo: ListedPhoto) -> tuple[tuple[int, int], bool]:
-    """Reads a whole image. Returns its size (width, height), and whether it has transparency."""
-    try:
-        with Image.open(photo.image) as image:
-            width, height = image.size
-            image.load()
-            has_alpha = is_transparent(image)
-    except OSError as error:
-        raise CaptureError(f"the image {photo.image} cannot be read: {error}") from error
+    """Returns the size (width, height) of an image, and whether it has transparency. `prepare` reads the pixels."""
+    header = read_header(photo.image)
+    width, height = header.size
     listed = int(photo.camera.get("w", width)), int(photo.camera.get("h", height))
     if listed != (width, height):
         raise CaptureError(f"the image {photo.image} has size {width}x{height}, but {listed[0]}x{listed[1]} is listed")
-    return (width, height), has_alpha
-
-
-def is_transparent(image: Image.Image) -> bool:
-    """Returns whether an image has an alpha channel or a transparent colour."""
-    return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    return header.size, header.has_alpha
 
 
 def _camera(photo: ListedPhoto, size: tuple[int, int], source: Path) -> Camera:
