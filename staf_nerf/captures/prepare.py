@@ -8,23 +8,19 @@ into the user's data.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
-import shutil
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import platformdirs
 from PIL import Image
 
+from staf_nerf.captures.cache import folder_of, kept, write_whole, writing
 from staf_nerf.captures.capture import Camera, Capture, CaptureError, Kind, Photo
 from staf_nerf.captures.images import check_pixels, read_header, read_pixels, resize_image, to_srgb
 from staf_nerf.captures.load import load
@@ -34,14 +30,10 @@ Masks = Literal["background", "ignore"]
 
 VERSION = 2
 """Version of the cache. Another one is prepared anew."""
-RECORD = "prepared.json"
-"""The file that says what a folder of the cache holds."""
 MOST_THREADS = 4
 """Most images that are in memory at a time. One of 100 megapixels takes up to 2 GB while it is reduced."""
 PATIENCE = 2.0
 """Seconds after which the progress is shown."""
-ABANDONED = 24 * 3600
-"""Age in seconds after which an unfinished folder of the cache is removed."""
 
 
 @dataclass(frozen=True)
@@ -88,18 +80,6 @@ class Plan:
     def merges(self) -> bool:
         """Whether the photo's mask becomes transparency."""
         return self.masks == "background" and self.photo.mask is not None
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a folder of the cache holds."""
-
-    images: tuple[str | None, ...]
-    """Names of the images. None: the photo is used as it is."""
-    masks: tuple[str | None, ...]
-    """Names of the masks. None: the photo has none."""
-    notes: tuple[str, ...]
-    """What the user should know: a sentence each."""
 
 
 def prepare(
@@ -157,15 +137,13 @@ def prepare_capture(
         CaptureError: If an image or a mask cannot be used, or the cache not be written.
     """
     plans = _plans(capture.photos, masks, downscale_factor, max_image_size)
-    folder = _folder(cache, name, plans)
-    record = _recorded(folder) or _made(folder, plans)
-    photos = tuple(
-        _photo(plan, folder, image, mask) for plan, image, mask in zip(plans, record.images, record.masks, strict=True)
-    )
-    ready = dataclasses.replace(capture, photos=photos, notes=(*capture.notes, *record.notes))
+    folder = folder_of(cache, name, _key(plans))
+    content = kept(folder, lambda target: _make(plans, target))
+    photos = tuple(_photo(plan, folder, *names) for plan, names in zip(plans, content["photos"], strict=True))
+    ready = dataclasses.replace(capture, photos=photos, notes=(*capture.notes, *content["notes"]))
     path = folder / "transforms.json"
-    with _writing(folder):
-        _write_whole(path, json.dumps(_transforms(capture, photos), indent=1))
+    with writing(folder):
+        write_whole(path, json.dumps(_transforms(capture, photos), indent=1))
     return Prepared(
         ready,
         capture.photos,
@@ -242,78 +220,20 @@ def _photo(plan: Plan, folder: Path, image: str | None, mask: str | None) -> Pho
     )
 
 
-# --- the cache -------------------------------------------------------------------------------------------------------
+def _key(plans: Sequence[Plan]) -> list[Any]:
+    """Returns what the prepared images depend on. A file is known by its path, its size and when it was changed."""
+    return [VERSION, [[_stamp(plan.photo.image), _stamp(plan.photo.mask), *_settings(plan)] for plan in plans]]
 
 
-def _folder(cache: Path | None, name: str, plans: Sequence[Plan]) -> Path:
-    """Returns the folder of a capture in the cache: another one for each change of its files or of the settings."""
-    key = hashlib.sha256(json.dumps([VERSION, [_stamp(plan) for plan in plans]]).encode()).hexdigest()[:16]
-    return (cache or Path(platformdirs.user_cache_dir("staf_nerf"))) / "captures" / f"{name}-{key}"
+def _stamp(file: Path | None) -> list[Any]:
+    if file is None or not file.is_file():
+        return [str(file)]
+    stat = file.stat()
+    return [str(file), stat.st_size, stat.st_mtime_ns]
 
 
-def _stamp(plan: Plan) -> list[Any]:
-    """Returns what the prepared image depends on. A file is known by its path, its size and when it was changed."""
-    photo = plan.photo
-    files = [file for file in (photo.image, photo.mask) if file is not None and file.is_file()]
-    stats = [(str(file), file.stat()) for file in files]
-    stamps = [[file, stat.st_size, stat.st_mtime_ns] for file, stat in stats]
-    return [*stamps, photo.orientation, plan.size, plan.covered, plan.masks, plan.has_alpha, plan.has_mask]
-
-
-def _recorded(folder: Path) -> Record | None:
-    """Returns what a folder of the cache holds, or None if it is absent or has lost a file."""
-    try:
-        record = Record(**{name: tuple(value) for name, value in json.loads((folder / RECORD).read_text()).items()})
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
-    names = [name for name in (*record.images, *record.masks) if name is not None]
-    return record if all((folder / name).is_file() for name in names) else None
-
-
-def _made(folder: Path, plans: Sequence[Plan]) -> Record:
-    """Prepares all photos in a folder of the cache, which appears when it is whole."""
-    partial = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
-    try:
-        with _writing(folder):
-            partial.mkdir(parents=True)
-            record = _prepared(plans, partial)
-            (partial / RECORD).write_text(json.dumps(dataclasses.asdict(record)))
-            _move(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return record
-
-
-def _move(partial: Path, folder: Path) -> None:
-    """Moves a folder into its place, unless another process was first. Removes others that nobody finished."""
-    for other in folder.parent.glob(f".{folder.name}-*"):
-        if other != partial and time.time() - other.stat().st_mtime > ABANDONED:
-            shutil.rmtree(other, ignore_errors=True)
-    if _recorded(folder) is None:
-        shutil.rmtree(folder, ignore_errors=True)
-    try:
-        os.rename(partial, folder)
-    except OSError:
-        if _recorded(folder) is None:
-            raise
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Context in which errors of the system come from writing into the cache."""
-    try:
-        yield
-    except OSError as error:
-        raise CaptureError(
-            f"the prepared images cannot be written into {folder.parent}: {error.strerror or error}.\n"
-            "Make room there, or name another folder for caches: XDG_CACHE_HOME=/path/to/folder (on Linux)."
-        ) from error
-
-
-def _write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+def _settings(plan: Plan) -> list[Any]:
+    return [plan.photo.orientation, plan.size, plan.covered, plan.masks, plan.has_alpha, plan.has_mask]
 
 
 # --- images and masks ------------------------------------------------------------------------------------------------
@@ -324,24 +244,26 @@ class _Done:
     """What was done to a photo."""
 
     image: str | None
+    """Name of the image. None: the photo is used as it is."""
     mask: str | None
+    """Name of the mask. None: there is none."""
     profile: str | None
     """Name of a colour profile that was converted."""
     mask_is_empty: bool
 
 
-def _prepared(plans: Sequence[Plan], folder: Path) -> Record:
-    """Prepares all photos, a few at a time."""
+def _make(plans: Sequence[Plan], folder: Path) -> dict[str, Any]:
+    """Prepares all photos, a few at a time. Returns the names of their images and masks in the folder, and notes."""
     masks = [plan.photo.mask for plan in plans if plan.photo.mask is not None]
     least = threshold(masks) if masks else WHITE_ENOUGH
     pool = ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1))
     try:
-        names = [f"{i:05d}.png" for i in range(len(plans))]
-        results = pool.map(lambda plan, name: _one(plan, folder / name, least), plans, names)
+        targets = [folder / f"{i:05d}.png" for i in range(len(plans))]
+        results = pool.map(lambda plan, target: _one(plan, target, least), plans, targets)
         done = list(_with_progress(results, len(plans)))
     finally:
         pool.shutdown(cancel_futures=True)
-    return Record(tuple(one.image for one in done), tuple(one.mask for one in done), tuple(_notes(plans, done)))
+    return {"photos": [(one.image, one.mask) for one in done], "notes": list(_notes(plans, done))}
 
 
 def _one(plan: Plan, target: Path, least: float) -> _Done:

@@ -9,8 +9,8 @@ from PIL import Image
 pytest.importorskip("platformdirs")
 
 from staf_nerf.captures.capture import CaptureError
-from staf_nerf.captures.load import find
 from staf_nerf.captures.images import reduce_image
+from staf_nerf.captures.load import find
 from staf_nerf.captures.prepare import prepare
 from tests.conftest import data, pose, write_blender, write_capture
 
