@@ -251,8 +251,9 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return reduce_image(image, factor)
     if channels < 4:
         return _averaged(image, size).reshape(size[1], size[0], channels)
-    mean = _averaged(_premultiplied(image), size)
-    return _unpremultiplied(mean)
+    *colors, alpha = _averaged_premultiplied(image, size)
+    colors = [color * (255 / np.maximum(alpha, 1)) for color in colors]
+    return np.dstack([*colors, alpha / 255]).round().clip(0, 255).astype(np.uint8)
 
 
 def reduce_image(image: np.ndarray, factor: int) -> np.ndarray:
@@ -265,12 +266,23 @@ def reduce_image(image: np.ndarray, factor: int) -> np.ndarray:
     height, width, channels = image.shape[0] // factor, image.shape[1] // factor, image.shape[2]
     blocks = image[: height * factor, : width * factor]
     if channels == 4:
-        blocks = _premultiplied(blocks).reshape(height, factor, width, factor, channels)
-        return _unpremultiplied(blocks.mean((1, 3)))
+        return _reduced_rgba(blocks.reshape(height, factor, width, factor, channels))
     # Two sums in turn, since NumPy's over both axes at once takes eight times as long.
     rows = blocks.reshape(height, factor, -1).sum(1, dtype=np.uint32).reshape(height, width, factor, channels)
     sums = np.stack([rows[:, :, i] for i in range(factor)]).sum(0)
     return (sums.astype(np.float32) / np.float32(factor * factor)).round().astype(np.uint8)
+
+
+def _reduced_rgba(blocks: np.ndarray) -> np.ndarray:
+    """Returns the means of blocks (height, factor, width, factor, 4) in float32, with premultiplied alpha."""
+    reduced = np.empty((blocks.shape[0], blocks.shape[2], 4), dtype=np.uint8)
+    for row, values in zip(reduced, blocks, strict=True):
+        premultiplied = values.astype(np.float32)
+        premultiplied[..., :3] *= premultiplied[..., 3:] / 255.0
+        mean = premultiplied.mean((0, 2))
+        mean[..., :3] /= np.maximum(mean[..., 3:] / 255.0, 1e-6)
+        row[:] = mean.round().clip(0, 255)
+    return reduced
 
 
 def _averaged(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -280,12 +292,13 @@ def _averaged(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _premultiplied(image: np.ndarray) -> np.ndarray:
-    values = image.astype(np.float32)
-    values[..., :3] *= values[..., 3:] / 255.0
-    return values
+def _averaged_premultiplied(image: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
+    """Returns the means of colour times alpha for the three colours, and of 255 times alpha: (height, width) float32.
 
+    The products are kept in 16 bits, plane by plane, which takes a quarter of the time of floating point.
+    """
+    import cv2
 
-def _unpremultiplied(mean: np.ndarray) -> np.ndarray:
-    mean[..., :3] /= np.maximum(mean[..., 3:] / 255.0, 1e-6)
-    return mean.round().clip(0, 255).astype(np.uint8)
+    *colors, alpha = cv2.split(image)
+    products = [cv2.multiply(plane, alpha, dtype=cv2.CV_16U) for plane in (*colors, np.full_like(alpha, 255))]
+    return [_averaged(product, size).astype(np.float32) for product in products]

@@ -53,7 +53,7 @@ def read_mask(path: Path, size: tuple[int, int], *, least: float = WHITE_ENOUGH,
     Raises:
         CaptureError: If the file cannot be read, or has another shape.
     """
-    counts = np.where(_values(path) >= least, 255, 0).astype(np.uint8)
+    counts = _white(_values(path) >= least)
     if not _same_shape(counts, size) and orientation in TRANSPOSITIONS:
         counts = np.asarray(Image.fromarray(counts).transpose(TRANSPOSITIONS[orientation]))
     if not _same_shape(counts, size):
@@ -74,7 +74,12 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return mask
     smaller = size[0] <= width and size[1] <= height
     share = cv2.resize(mask, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-    return np.where(share >= WHITE_ENOUGH, 255, 0).astype(np.uint8)
+    return _white(share >= WHITE_ENOUGH)
+
+
+def _white(counts: np.ndarray) -> np.ndarray:
+    """Returns 255 where something is true, and 0 elsewhere."""
+    return counts.view(np.uint8) * np.uint8(255)
 
 
 def _same_shape(mask: np.ndarray, size: tuple[int, int]) -> bool:
@@ -95,6 +100,8 @@ def _values(path: Path) -> np.ndarray:
             return pixels[..., :3].max(-1) if alpha.min() == 255 else alpha
         if image.mode == "F" or image.mode.startswith("I"):
             return _of_eight_bits(np.asarray(image).astype(np.float64), 1.0 if image.mode == "F" else 65535.0)
+        if image.mode in ("1", "L"):
+            return np.asarray(image.convert("L"))
         return _labels(image) if image.mode == "P" else np.asarray(image.convert("RGB")).max(-1)
 
 
@@ -109,4 +116,4 @@ def _labels(image: Image.Image) -> np.ndarray:
     """Returns the values of a palette image. In a palette of colours, all but black are objects."""
     pixels = np.asarray(image.convert("RGB"))
     is_grey = (pixels == pixels[..., :1]).all()
-    return pixels[..., 0] if is_grey else np.where(pixels.any(-1), 255, 0).astype(np.uint8)
+    return pixels[..., 0] if is_grey else _white(pixels.any(-1))

@@ -297,12 +297,18 @@ def _image(plan: Plan, mask: np.ndarray | None) -> np.ndarray:
     pixels, profile = read_pixels(plan.photo.image, orientation=plan.photo.orientation)
     width, height = plan.covered
     pixels = pixels[:height, :width]
-    if plan.has_alpha and pixels.shape[2] == 3:
-        pixels = np.concatenate([pixels, np.full_like(pixels[..., :1], 255)], -1)
-    if mask is not None:
-        alpha = np.minimum(pixels[..., 3], mask[:height, :width])
-        pixels = np.concatenate([pixels[..., :3], alpha[..., None]], -1)
+    if plan.has_alpha:
+        pixels = _with_alpha(pixels, None if mask is None else mask[:height, :width])
     return to_srgb(resize_image(pixels, plan.size), profile)
+
+
+def _with_alpha(pixels: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """Returns pixels (H, W, 3 or 4) as RGBA, where masked pixels are transparent."""
+    result = np.full((*pixels.shape[:2], 4), 255, dtype=np.uint8)
+    result[..., : pixels.shape[2]] = pixels
+    if mask is not None:
+        np.minimum(result[..., 3], mask, out=result[..., 3])
+    return result
 
 
 def _mask(plan: Plan, least: float) -> np.ndarray:
