@@ -72,7 +72,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
     """Returns the record of a folder, or None if it is absent or has lost a file."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
     return record if all((folder / name).is_file() for name in record["files"]) else None
 
