@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from staf_nerf.captures.capture import Photo, SparsePoints
+from staf_nerf.captures.images import as_rgb, opened
 
 SHOWN_POINTS = 20_000
 """Number of sparse points in a picture. Others are left out evenly."""
@@ -151,9 +152,9 @@ def _rounded(values: np.ndarray, radius: float) -> list[Any]:
 
 def _thumbnail(path: Path) -> str:
     """Returns a small copy of a photo as text: a JPEG in base64."""
-    with Image.open(path) as image:
+    with opened(path) as image:
         image.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
-        small = image.convert("RGB")
+        small = as_rgb(image, path).convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX)
     held = io.BytesIO()
     small.save(held, format="JPEG", quality=70)

@@ -11,7 +11,6 @@ from pathlib import Path, PureWindowsPath
 from typing import Protocol
 
 import numpy as np
-from PIL import ExifTags, Image
 
 from staf_nerf.captures import (
     blender,
@@ -31,6 +30,7 @@ from staf_nerf.captures import (
 )
 from staf_nerf.captures.capture import Capture, CaptureError, Kind, ListedPhoto, Listing, Photo, SparsePoints
 from staf_nerf.captures.files import check_content, counted
+from staf_nerf.captures.images import Header, read_header
 from staf_nerf.captures.lenses import NERFSTUDIO_NAMES, camera_of, fits, lens_of, size_of
 from staf_nerf.captures.locate import MASK_FOLDERS, locate, masks_beside, was_mended
 from staf_nerf.captures.poses import ROUNDED, rigid_pose
@@ -301,22 +301,21 @@ def _with_masks(photos: Sequence[ListedPhoto], root: Path, source: Path) -> tupl
 
 
 def _photos(listed: Sequence[ListedPhoto], source: Path) -> tuple[tuple[Photo, ...], list[str]]:
-    """Returns the photos with their poses and cameras, and notes on them. Poses are checked first: images take long."""
+    """Returns the photos with their poses and cameras, and notes on them. Poses are checked first."""
     poses = [rigid_pose(photo.pose, str(photo.image)) for photo in listed]
     for photo in listed:
         lens_of(photo.camera, _named(photo, source))
         size_of(photo.camera, _named(photo, source))
     with ThreadPoolExecutor() as pool:
-        images = list(pool.map(_size_and_alpha, listed))
+        headers = list(pool.map(read_header, [photo.image for photo in listed]))
     photos = tuple(
-        _photo(photo, pose, size, has_alpha, tag, source)
-        for photo, (pose, _), (size, has_alpha, tag) in zip(listed, poses, images, strict=True)
+        _photo(photo, pose, header, source) for photo, (pose, _), header in zip(listed, poses, headers, strict=True)
     )
     scales = [scale for _, scale in poses if abs(scale - 1) > ROUNDED]
     notes = [
         *([f"{counted(len(scales), 'pose')} with axes of length {scales[0]:.4g}: made rotations."] if scales else []),
         *_notes_on_sizes(listed, photos, source),
-        *_notes_on_tags(listed, photos, [tag for _, _, tag in images], source),
+        *_notes_on_tags(listed, photos, [header.orientation for header in headers], source),
     ]
     return photos, notes
 
@@ -359,11 +358,9 @@ def _notes_on_tags(
     return notes
 
 
-def _photo(
-    listed: ListedPhoto, pose: np.ndarray, size: tuple[int, int], has_alpha: bool, tag: int, source: Path
-) -> Photo:
+def _photo(listed: ListedPhoto, pose: np.ndarray, header: Header, source: Path) -> Photo:
     """Returns a photo with the camera that fits its pixels, or its pixels turned as the EXIF tag says."""
-    named = _named(listed, source)
+    named, size, tag, has_alpha = _named(listed, source), header.size, header.orientation, header.has_alpha
     wanted = size_of(listed.camera, named) or size
     if fits(wanted, size):
         return Photo(listed.image, pose, camera_of(listed.camera, size, named), has_alpha, listed.mask)
@@ -389,21 +386,3 @@ def _of_other_size(image: Path, size: tuple[int, int], listed: tuple[int, int], 
 def _named(photo: ListedPhoto, source: Path) -> str:
     """Returns a photo for messages."""
     return f"{photo.image} (listed in {source})"
-
-
-def _size_and_alpha(photo: ListedPhoto) -> tuple[tuple[int, int], bool, int]:
-    """Reads a whole image. Returns its size (width, height), whether it has transparency, and its EXIF orientation."""
-    check_content(photo.image)
-    try:
-        with Image.open(photo.image) as image:
-            size = image.size
-            tag = image.getexif().get(ExifTags.Base.Orientation, 1)
-            image.load()
-            return size, is_transparent(image), tag if tag in range(1, 9) else 1
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CaptureError(f"the image {photo.image} cannot be read: {error}") from error
-
-
-def is_transparent(image: Image.Image) -> bool:
-    """Returns whether an image has an alpha channel or a transparent colour."""
-    return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info

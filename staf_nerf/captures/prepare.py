@@ -1,30 +1,39 @@
-"""Prepares a capture for training: reduced images in a cache, and one `transforms.json` in nerfstudio's format.
+"""Prepares a capture for training: images and masks in a cache, as nerfstudio's data set reads them.
 
-A reduction by an integer factor f divides the intrinsics by f exactly and does not change the distortion. Nothing is
-written into the user's data.
+An image that is not plainly 8-bit grey, RGB or RGBA is converted, and a large one is reduced. The intrinsics follow the
+ratio of the sizes exactly, with the image's corner as origin, and the distortion does not change. Nothing is written
+into the user's data.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import math
 import os
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import platformdirs
-from PIL import Image, ImageOps
+from PIL import Image
 
+from staf_nerf.captures.cache import folder_of, kept, write_whole, writing
 from staf_nerf.captures.capture import Camera, Capture, CaptureError, Kind, Photo
-from staf_nerf.captures.load import is_transparent, load
+from staf_nerf.captures.images import check_pixels, read_header, read_pixels, resize_image, to_srgb
+from staf_nerf.captures.load import load
+from staf_nerf.captures.masks import WHITE_ENOUGH, read_mask, resize_mask, threshold
 
 Masks = Literal["background", "ignore"]
+
+VERSION = 2
+"""Version of the cache. Another one is prepared anew."""
+MOST_THREADS = 4
+"""Most images that are in memory at a time. One of 100 megapixels takes up to 2 GB while it is reduced."""
+PATIENCE = 2.0
+"""Seconds after which the progress is shown."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,8 @@ class Prepared:
     """A capture that is ready for training."""
 
     capture: Capture
-    """The capture whose photos are those to train on: converted, reduced, with the cameras that belong to them."""
+    """The capture whose photos are those to train on: converted, reduced, with the cameras that belong to them. Either
+    all of them have a mask or none has, and either all have transparency or none has."""
     originals: tuple[Photo, ...]
     """The same photos as they are in the user's data, in the same order. `capture.splits` names their images."""
     transforms: Path
@@ -45,10 +55,31 @@ class Prepared:
     """Whether the images have transparency."""
     has_splits: bool
     """Whether the capture lists its own images for training and evaluation."""
-    factor: int
-    """Factor by which the images were reduced."""
+    factor: float
+    """Factor by which the largest image was reduced, with two decimals. 1: none was."""
     dropped: tuple[Path, ...]
     """Listed images that do not exist."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done to a photo."""
+
+    photo: Photo
+    size: tuple[int, int]
+    """Width and height of the image to train on."""
+    covered: tuple[int, int]
+    """Width and height of the part of the photo that this image shows, from the upper left corner."""
+    masks: Masks
+    has_alpha: bool
+    """Whether the image gets an alpha channel."""
+    has_mask: bool
+    """Whether the image gets a mask."""
+
+    @property
+    def merges(self) -> bool:
+        """Whether the photo's mask becomes transparency."""
+        return self.masks == "background" and self.photo.mask is not None
 
 
 def prepare(
@@ -59,61 +90,286 @@ def prepare(
     masks: Masks = "background",
     cache: Path | None = None,
 ) -> Prepared:
-    """Reads and checks a capture, and reduces its images if asked for or needed.
+    """Reads and checks a capture, and converts and reduces its images if asked for or needed.
 
     Args:
         data: Folder or transforms file.
-        downscale_factor: Integer factor by which images are reduced. None: the smallest that meets `max_image_size`.
-        max_image_size: Largest allowed side length in pixels, for the automatic factor. None: no limit.
+        downscale_factor: Integer factor by which images are reduced. None: as `max_image_size` says.
+        max_image_size: Largest allowed side length in pixels, for each image by itself. None: no limit.
         masks: "background": masked pixels become transparent and are trained as empty space. "ignore": masked pixels
             are excluded from training, as in nerfstudio.
         cache: Output folder. None: the user's cache folder.
 
     Raises:
-        CaptureError: If the capture cannot be used.
+        CaptureError: If the capture cannot be used, or the cache not be written.
     """
     data = Path(data).expanduser().absolute()
-    capture = load(data)
-    factor = _factor(capture.photos, downscale_factor, max_image_size)
-    merge = masks == "background" and any(photo.mask is not None for photo in capture.photos)
-    folder = _folder(cache, data, [factor, masks, _stamp(capture.photos)])
-    folder.mkdir(parents=True, exist_ok=True)
-    photos = capture.photos
-    if factor > 1 or merge:
-        targets = [folder / f"{i:05d}.png" for i in range(len(photos))]
-        with ThreadPoolExecutor() as pool:
-            photos = tuple(pool.map(lambda photo, target: _reduced(photo, target, factor, merge), photos, targets))
-    path = folder / "transforms.json"
-    _write_whole(path, json.dumps(_transforms(capture, photos), indent=1).encode())
-    has_alpha = merge or any(photo.has_alpha for photo in photos)
-    ready = dataclasses.replace(capture, photos=photos)
-    has_splits = bool(capture.splits)
-    return Prepared(
-        ready, capture.photos, path, capture.kind, len(photos), has_alpha, has_splits, factor, capture.dropped
+    return prepare_capture(
+        load(data),
+        data.name,
+        downscale_factor=downscale_factor,
+        max_image_size=max_image_size,
+        masks=masks,
+        cache=cache,
     )
 
 
-def _factor(photos: Sequence[Photo], wanted: int | None, max_image_size: int | None) -> int:
-    """Returns the factor of the reduction: the wanted one, or the smallest that meets the largest size."""
-    longest = max(max(photo.camera.width, photo.camera.height) for photo in photos)
+def prepare_capture(
+    capture: Capture,
+    name: str,
+    *,
+    downscale_factor: int | None = None,
+    max_image_size: int | None = None,
+    masks: Masks = "background",
+    cache: Path | None = None,
+) -> Prepared:
+    """Converts and reduces the images of a capture, as `prepare` does.
+
+    Args:
+        capture: The capture.
+        name: Its name in the cache.
+        downscale_factor: See `prepare`.
+        max_image_size: See `prepare`.
+        masks: See `prepare`.
+        cache: See `prepare`.
+
+    Raises:
+        CaptureError: If an image or a mask cannot be used, or the cache not be written.
+    """
+    plans = _plans(capture.photos, masks, downscale_factor, max_image_size)
+    folder = folder_of(cache, name, _key(plans))
+    content = kept(folder, lambda target: _make(plans, target))
+    photos = tuple(_photo(plan, folder, *names) for plan, names in zip(plans, content["photos"], strict=True))
+    ready = dataclasses.replace(capture, photos=photos, notes=(*capture.notes, *content["notes"]))
+    path = folder / "transforms.json"
+    with writing(folder):
+        write_whole(path, json.dumps(_transforms(capture, photos), indent=1))
+    return Prepared(
+        ready,
+        capture.photos,
+        path,
+        capture.kind,
+        len(photos),
+        plans[0].has_alpha,
+        bool(capture.splits),
+        max(round(plan.covered[0] / plan.size[0], 2) for plan in plans),
+        capture.dropped,
+    )
+
+
+# --- what is to be done ----------------------------------------------------------------------------------------------
+
+
+def _plans(photos: Sequence[Photo], masks: Masks, factor: int | None, limit: int | None) -> list[Plan]:
+    """Returns what is to be done to each photo."""
+    _check(photos, factor, limit)
+    any_mask = any(photo.mask is not None for photo in photos)
+    has_alpha = any(photo.has_alpha for photo in photos) or (any_mask and masks == "background")
+    has_mask = any_mask and masks == "ignore"
+    return [
+        Plan(photo, *_sizes(photo.camera, factor, limit), masks, has_alpha=has_alpha, has_mask=has_mask)
+        for photo in photos
+    ]
+
+
+def _check(photos: Sequence[Photo], factor: int | None, limit: int | None) -> None:
     shortest = min(min(photo.camera.width, photo.camera.height) for photo in photos)
-    factor = wanted or (math.ceil(longest / max_image_size) if max_image_size else 1)
-    if factor < 1 or factor > shortest:
+    if factor is not None and not 1 <= factor <= shortest:
         raise CaptureError(f"downscale_factor must be between 1 and the images' side length in pixels, got {factor}")
-    return factor
+    if limit is not None and limit < 1:
+        raise CaptureError(f"max_image_size must be >= 1, got {limit}")
 
 
-def _folder(cache: Path | None, data: Path, settings: list[Any]) -> Path:
-    """Returns the folder of a capture in the cache: another one for each change of its files or of the settings."""
-    key = hashlib.sha256(json.dumps([str(data), *settings]).encode()).hexdigest()[:16]
-    return (cache or Path(platformdirs.user_cache_dir("staf_nerf"))) / "captures" / f"{data.name}-{key}"
+def _sizes(camera: Camera, factor: int | None, limit: int | None) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns the size of a reduced image, and that of the part of the photo that it shows.
+
+    A factor cuts off what does not fill a pixel. A limit keeps the whole photo, and the sides are rounded.
+    """
+    whole = camera.width, camera.height
+    if factor is not None:
+        size = whole[0] // factor, whole[1] // factor
+        return size, (size[0] * factor, size[1] * factor)
+    ratio = min(1.0, limit / max(whole)) if limit is not None else 1.0
+    return (max(round(whole[0] * ratio), 1), max(round(whole[1] * ratio), 1)), whole
 
 
-def _stamp(photos: Iterable[Photo]) -> list[list[Any]]:
-    """Returns path, size in bytes and modification time of each image and mask, to detect changes."""
-    files = [file for photo in photos for file in (photo.image, photo.mask) if file is not None]
-    stats = [(str(file), file.stat()) for file in files if file.is_file()]
-    return [[file, stat.st_size, stat.st_mtime_ns] for file, stat in stats]
+def _reduced_camera(camera: Camera, plan: Plan) -> Camera:
+    """Returns the camera of a reduced image: lengths across by the ratio of the widths, down by that of the heights."""
+    (width, height), (whole_width, whole_height) = plan.size, plan.covered
+    across, down = whole_width / width, whole_height / height
+    return dataclasses.replace(
+        camera,
+        width=width,
+        height=height,
+        fx=camera.fx / across,
+        fy=camera.fy / down,
+        cx=camera.cx / across,
+        cy=camera.cy / down,
+    )
+
+
+def _photo(plan: Plan, folder: Path, image: str | None, mask: str | None) -> Photo:
+    """Returns a photo as it is prepared."""
+    return dataclasses.replace(
+        plan.photo,
+        image=plan.photo.image if image is None else folder / image,
+        mask=None if mask is None else folder / mask,
+        camera=_reduced_camera(plan.photo.camera, plan),
+        has_alpha=plan.has_alpha,
+        orientation=1,
+    )
+
+
+def _key(plans: Sequence[Plan]) -> list[Any]:
+    """Returns what the prepared images depend on. A file is known by its path, its size and when it was changed."""
+    return [VERSION, [[_stamp(plan.photo.image), _stamp(plan.photo.mask), *_settings(plan)] for plan in plans]]
+
+
+def _stamp(file: Path | None) -> list[Any]:
+    if file is None or not file.is_file():
+        return [str(file)]
+    stat = file.stat()
+    return [str(file), stat.st_size, stat.st_mtime_ns]
+
+
+def _settings(plan: Plan) -> list[Any]:
+    return [plan.photo.orientation, plan.size, plan.covered, plan.masks, plan.has_alpha, plan.has_mask]
+
+
+# --- images and masks ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What was done to a photo."""
+
+    image: str | None
+    """Name of the image. None: the photo is used as it is."""
+    mask: str | None
+    """Name of the mask. None: there is none."""
+    profile: str | None
+    """Name of a colour profile that was converted."""
+    mask_is_empty: bool
+
+
+def _make(plans: Sequence[Plan], folder: Path) -> dict[str, Any]:
+    """Prepares all photos, a few at a time. Returns the names of their images and masks in the folder, and notes."""
+    masks = [plan.photo.mask for plan in plans if plan.photo.mask is not None]
+    least = threshold(masks) if masks else WHITE_ENOUGH
+    pool = ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1))
+    try:
+        targets = [folder / f"{i:05d}.png" for i in range(len(plans))]
+        results = pool.map(lambda plan, target: _one(plan, target, least), plans, targets)
+        done = list(_with_progress(results, len(plans)))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return {"photos": [(one.image, one.mask) for one in done], "notes": list(_notes(plans, done))}
+
+
+def _one(plan: Plan, target: Path, least: float) -> _Done:
+    """Writes the image and the mask of a photo, as far as the photo's own cannot be used."""
+    photo, header = plan.photo, read_header(plan.photo.image)
+    mask = None if photo.mask is None else _mask(plan, least)
+    as_it_is = (
+        header.is_plain
+        and plan.size == (photo.camera.width, photo.camera.height)
+        and photo.orientation == 1
+        and photo.has_alpha == plan.has_alpha
+        and not plan.merges
+    )
+    if as_it_is:
+        check_pixels(photo.image)
+    else:
+        _save(target, _image(plan, mask if plan.merges else None))
+    beside = target.with_suffix(".mask.png")
+    if plan.has_mask:
+        _save(beside, _reduced_mask(plan, mask))
+    return _Done(
+        None if as_it_is else target.name,
+        beside.name if plan.has_mask else None,
+        header.profile,
+        mask is not None and not mask.any(),
+    )
+
+
+def _image(plan: Plan, mask: np.ndarray | None) -> np.ndarray:
+    """Returns the image to train on. Its colours are converted last, because that takes longest."""
+    pixels, profile = read_pixels(plan.photo.image, orientation=plan.photo.orientation)
+    width, height = plan.covered
+    pixels = pixels[:height, :width]
+    if plan.has_alpha:
+        pixels = _with_alpha(pixels, None if mask is None else mask[:height, :width])
+    return to_srgb(resize_image(pixels, plan.size), profile)
+
+
+def _with_alpha(pixels: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """Returns pixels (H, W, 3 or 4) as RGBA, where masked pixels are transparent."""
+    result = np.full((*pixels.shape[:2], 4), 255, dtype=np.uint8)
+    result[..., : pixels.shape[2]] = pixels
+    if mask is not None:
+        np.minimum(result[..., 3], mask, out=result[..., 3])
+    return result
+
+
+def _mask(plan: Plan, least: float) -> np.ndarray:
+    """Returns the photo's own mask, in the size of the photo."""
+    photo = plan.photo
+    assert photo.mask is not None
+    size = photo.camera.width, photo.camera.height
+    return read_mask(photo.mask, size, least=least, orientation=photo.orientation)
+
+
+def _reduced_mask(plan: Plan, mask: np.ndarray | None) -> np.ndarray:
+    """Returns the mask of the image to train on. A photo without one counts whole."""
+    width, height = plan.covered
+    if mask is None:
+        return np.full((plan.size[1], plan.size[0]), 255, dtype=np.uint8)
+    return resize_mask(mask[:height, :width], plan.size)
+
+
+def _save(path: Path, image: np.ndarray) -> None:
+    Image.fromarray(image).save(path, format="PNG", compress_level=1)
+
+
+def _with_progress(results: Iterable[_Done], count: int) -> Iterator[_Done]:
+    """Passes results on, and shows a progress bar if they take long."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("preparing images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task, start, shown = progress.add_task("", total=count), time.monotonic(), False
+    try:
+        for result in results:
+            progress.advance(task)
+            if not shown and time.monotonic() - start > PATIENCE:
+                progress.start()
+                shown = True
+            yield result
+    finally:
+        progress.stop()
+
+
+# --- notes -----------------------------------------------------------------------------------------------------------
+
+
+def _notes(plans: Sequence[Plan], done: Sequence[_Done]) -> Iterator[str]:
+    """Returns what the user should know of how images and masks were prepared."""
+    if profiles := [one.profile for one in done if one.profile is not None]:
+        yield f"{_images(len(profiles))} with another colour profile than sRGB, {profiles[0]}: converted."
+    masked = [plan.photo for plan in plans if plan.photo.mask is not None]
+    if masked and len(masked) < len(plans):
+        yield f"{_images(len(plans) - len(masked))} of {len(plans)} without a mask: used whole."
+    if empty := [plan.photo for plan, one in zip(plans, done, strict=True) if one.mask_is_empty]:
+        yield f"{_images(len(empty))} with a mask that is black everywhere, {empty[0].image.name} for example."
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+# --- transforms.json -------------------------------------------------------------------------------------------------
 
 
 def _transforms(capture: Capture, photos: Sequence[Photo]) -> dict[str, Any]:
@@ -137,90 +393,3 @@ def _frame(photo: Photo) -> dict[str, Any]:
         **camera.distortion,
     }
     return frame if photo.mask is None else {**frame, "mask_path": str(photo.mask)}
-
-
-# --- reduced images ------------------------------------------------------------------------------------------------
-
-
-def reduce_image(image: np.ndarray, factor: int) -> np.ndarray:
-    """Averages blocks of factor x factor pixels, with premultiplied alpha: (H, W, C) uint8 -> (H//f, W//f, C) uint8.
-
-    Rows and columns that do not fill a block are cut off, which keeps the intrinsics exact.
-    """
-    height, width, channels = image.shape[0] // factor, image.shape[1] // factor, image.shape[2]
-    blocks = image[: height * factor, : width * factor].astype(np.float32)
-    if channels == 4:
-        blocks[..., :3] *= blocks[..., 3:] / 255.0
-    mean = blocks.reshape(height, factor, width, factor, channels).mean((1, 3))
-    if channels == 4:
-        mean[..., :3] /= np.maximum(mean[..., 3:] / 255.0, 1e-6)
-    return mean.round().clip(0, 255).astype(np.uint8)
-
-
-def _reduced(photo: Photo, target: Path, factor: int, merge: bool) -> Photo:
-    """Writes a reduced image and mask, unless they exist, and returns the photo that has them.
-
-    Args:
-        photo: The photo.
-        target: File of the reduced image.
-        factor: Factor of the reduction.
-        merge: Whether masked pixels become transparent. Otherwise the mask stays a file.
-    """
-    if not target.is_file():
-        image = np.asarray(_colour(photo.image))
-        if merge and photo.mask is not None:
-            image = _with_mask(image, _read_mask(photo.mask, photo.camera))
-        _save_whole(target, reduce_image(image, factor))
-    mask = None if merge or photo.mask is None else _reduced_mask(photo.mask, photo.camera, target, factor)
-    return dataclasses.replace(photo, image=target, mask=mask, camera=_reduced_camera(photo.camera, factor))
-
-
-def _reduced_camera(camera: Camera, factor: int) -> Camera:
-    intrinsics = (value / factor for value in (camera.fx, camera.fy, camera.cx, camera.cy))
-    return Camera(camera.width // factor, camera.height // factor, *intrinsics, distortion=camera.distortion)
-
-
-def _reduced_mask(mask: Path, camera: Camera, image: Path, factor: int) -> Path:
-    """Writes a reduced mask beside a reduced image, unless it exists, and returns its path."""
-    target = image.with_suffix(".mask.png")
-    if not target.is_file():
-        share = reduce_image(_read_mask(mask, camera)[..., None], factor)[..., 0]
-        _save_whole(target, np.where(share >= 128, 255, 0).astype(np.uint8))
-    return target
-
-
-def _with_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Returns an image (H, W, 3 or 4) whose masked pixels are transparent, (H, W, 4)."""
-    alpha = image[..., 3:] if image.shape[2] == 4 else np.full_like(image[..., :1], 255)
-    return np.concatenate([image[..., :3], np.minimum(alpha, mask[..., None])], -1)
-
-
-def _colour(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGBA" if is_transparent(image) else "RGB")
-
-
-def _read_mask(path: Path, camera: Camera) -> np.ndarray:
-    """Returns a mask (H, W) of 0 and 255."""
-    try:
-        with Image.open(path) as image:
-            mask = np.asarray(ImageOps.grayscale(image))
-    except OSError as error:
-        raise CaptureError(f"the mask {path} cannot be read: {error}") from error
-    if mask.shape != (camera.height, camera.width):
-        raise CaptureError(
-            f"the mask {path} has size {mask.shape[1]}x{mask.shape[0]}, its image {camera.width}x{camera.height}"
-        )
-    return np.where(mask > 0, 255, 0).astype(np.uint8)
-
-
-def _save_whole(path: Path, image: np.ndarray) -> None:
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
-    Image.fromarray(image).save(partial, format="PNG", compress_level=1)
-    os.replace(partial, path)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
-    partial.write_bytes(content)
-    os.replace(partial, path)

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from staf_nerf.captures.capture import CaptureError, Photo
+from staf_nerf.captures.capture import Photo
+from staf_nerf.captures.images import as_rgb, opened
 
 LONGEST_SIDE = 640
 """Longest side, in pixels, of the copies on which sharpness is measured."""
@@ -72,12 +73,9 @@ def measure_quality(photos: Sequence[Photo]) -> Quality:
 
 
 def _measure(path: Path) -> _Measured:
-    try:
-        with Image.open(path) as image:
-            image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))  # JPEG: decoded at a smaller size, which is quicker
-            grey = image.convert("L")
-    except OSError as error:
-        raise CaptureError(f"the image {path} cannot be read: {error}") from error
+    with opened(path) as image:
+        image.draft("RGB", (LONGEST_SIDE, LONGEST_SIDE))  # JPEG: decoded at a smaller size, which is quicker
+        grey = as_rgb(image, path).convert("L")
     grey.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BOX)
     small = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), np.float64) / 255
     return _Measured(sharpness(np.asarray(grey)), float((small**2.2).mean()), small)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from staf_nerf.captures.capture import CaptureError
 from staf_nerf.captures.load import READERS, load
+from staf_nerf.captures.prepare import prepare
 from tests.conftest import pose, write_blender, write_capture
 
 
@@ -207,7 +208,7 @@ def test_reduced_images_have_their_intrinsics_scaled_with_a_note(tmp_path):
     ("content", "message"),
     [
         (b"version https://git-lfs.github.com/spec/v1\n", "002.png is a Git LFS pointer.*git lfs pull"),
-        (b"", "002.png is empty"),
+        (b"", "002.png cannot be read: it is empty"),
         (b"\x89PNG\r\n\x1a\n", "the image .*002.png cannot be read"),
         (b"<html>", "the image .*002.png cannot be read"),
     ],
@@ -226,7 +227,7 @@ def test_a_damaged_stream_of_pixels_is_named(tmp_path):
     content[100:140] = bytes(40)
     path.write_bytes(content)
     with pytest.raises(CaptureError, match=r"the image .*002.png cannot be read"):
-        load(tmp_path)
+        prepare(tmp_path, cache=tmp_path / "cache")  # which reads the pixels
 
 
 @pytest.mark.parametrize(
