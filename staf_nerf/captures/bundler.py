@@ -21,7 +21,6 @@ from staf_nerf.captures.folders import (
     find_file,
     folder_of,
     left_out,
-    listed_world,
     readable,
 )
 
@@ -58,7 +57,7 @@ def read(path: Path, data: Path) -> Listing:
     observations = np.array([(place[i], point) for i, point in seen if i in place], dtype=np.int64).reshape(-1, 2)
     sparse = SparsePoints(sparse[:, :3], sparse[:, 3:].astype(np.uint8), observations)
     notes = left_out(count - len(kept), count, f"have no pose in {path.name}")
-    return Listing(path, photos, world=listed_world(photos), points=sparse if points else None, notes=notes)
+    return Listing(path, photos, points=sparse if points else None, notes=notes)
 
 
 def _take(numbers: Iterator[str], count: int) -> list[str]:

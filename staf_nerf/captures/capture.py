@@ -77,7 +77,7 @@ class Listing:
     splits: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     """The images of each split. Empty if the capture has no splits of its own."""
     world: Mapping[str, Any] = field(default_factory=dict)
-    """What is said of all photos, by the names of `transforms.json`: camera_model, applied_transform …"""
+    """What is said of all photos, by the names of `transforms.json`: orientation_override, applied_transform …"""
     points: SparsePoints | None = None
     """Sparse points. `observations` counts the photos as they are listed here."""
     upright: np.ndarray | None = None

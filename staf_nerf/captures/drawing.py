@@ -95,7 +95,8 @@ def draw(scene: Scene, path: Path, *, marked: frozenset[str] = frozenset()) -> N
 
     figure = Figure(figsize=(12, 6), dpi=110, layout="constrained")
     low, high = _limits(scene)
-    for axis, (a, b, title) in zip(figure.subplots(1, 2), ((0, 1, "from above"), (0, 2, "from the side")), strict=True):
+    axes = figure.subplots(1, 2)
+    for axis, (a, b, title) in zip(axes, ((0, 1, "from above"), (0, 2, "from the side")), strict=True):
         order = np.argsort(scene.points[:, 3 - a - b]) if a + b == 1 else np.argsort(-scene.points[:, 1])
         axis.scatter(*scene.points[order][:, [a, b]].T, s=1.5, c=scene.colors[order] / 255.0, linewidths=0)
         lines = scene.frustums[:, [0, 1, 2, 0, 3, 4, 0, 1, 4, 3, 2]][:, :, [a, b]]
@@ -106,7 +107,7 @@ def draw(scene: Scene, path: Path, *, marked: frozenset[str] = frozenset()) -> N
         axis.plot(*circle, color="#208040", linewidth=1.2, linestyle="--", label="region of interest")
         axis.set(xlim=(low[a], high[a]), ylim=(low[b], high[b]), aspect="equal", title=title)
         axis.set(xlabel="xyz"[a], ylabel="xyz"[b])
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", frameon=False)
     figure.savefig(path, bbox_inches="tight")
 
 

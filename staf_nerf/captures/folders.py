@@ -6,7 +6,7 @@ import json
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -152,12 +152,6 @@ def left_out(count: int, of: int, why: str) -> tuple[str, ...]:
     if count == 0:
         return ()
     return (f"{count} of {of} images {why}, and {'is' if count == 1 else 'are'} left out.",)
-
-
-def listed_world(photos: Iterable[ListedPhoto]) -> dict[str, Any]:
-    """Returns what holds for all photos: the camera model, if all have the same."""
-    models = {photo.camera["camera_model"] for photo in photos}
-    return {"camera_model": models.pop()} if len(models) == 1 else {}
 
 
 def read_json(path: Path) -> Any:

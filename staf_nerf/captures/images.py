@@ -177,7 +177,7 @@ def _register_heif(path: Path) -> None:
 
 
 def as_rgb(image: Image.Image, path: Path) -> Image.Image:
-    """Returns an open image of any mode as RGB or RGBA, in the file's colours. Pillow reads 16-bit RGB as its high bytes."""
+    """Returns an open image of any mode as RGB or RGBA. Pillow itself reads 16-bit RGB as its high bytes."""
     if image.mode == "F" or image.mode.startswith("I"):
         return _scaled(image, path).convert("RGB")
     if image.mode == "La":

@@ -16,7 +16,7 @@ import numpy as np
 from staf_nerf.captures.capture import CaptureError, ListedPhoto, Listing, SparsePoints
 from staf_nerf.captures.colmap import MODELS
 from staf_nerf.captures.conventions import UNDISTORT, inverse, opengl_pose
-from staf_nerf.captures.folders import check_photos, left_out, listed_world, readable
+from staf_nerf.captures.folders import check_photos, left_out, readable
 
 FILES = "sensors/trajectories.txt (kapture)"
 
@@ -50,7 +50,7 @@ def read(folder: Path, data: Path) -> Listing:
     check_photos(photos, folder, "Export the capture again, with its trajectories.")
     points = _points(folder.parent / "reconstruction", [image for image, _, _ in posed])
     notes = left_out(len(records) - len(posed), len(records), "have no pose in trajectories.txt")
-    return Listing(folder, photos, world=listed_world(photos), points=points, notes=notes)
+    return Listing(folder, photos, points=points, notes=notes)
 
 
 def _table(folder: Path, name: str, parse: Callable[[list[str]], T], needed: bool = True) -> list[T]:

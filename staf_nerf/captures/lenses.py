@@ -87,13 +87,6 @@ FLAGS: dict[str, Lens] = {"is_fisheye": "fisheye", "latlong": "equirectangular"}
 
 UNDISTORT = "Undistort the images first, for example with COLMAP's image_undistorter."
 
-NERFSTUDIO_NAMES: dict[Lens, str] = {
-    "perspective": "OPENCV",
-    "fisheye": "OPENCV_FISHEYE",
-    "equirectangular": "EQUIRECTANGULAR",
-}
-"""What nerfstudio calls each lens in `camera_model`."""
-
 
 def lens_of(listed: Mapping[str, Any], of: str) -> Lens:
     """Returns the kind of projection of a camera. Without a camera_model it is perspective.

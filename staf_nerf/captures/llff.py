@@ -13,7 +13,7 @@ import numpy as np
 
 from staf_nerf.captures.capture import CaptureError, ListedPhoto, Listing
 from staf_nerf.captures.conventions import PERSPECTIVE
-from staf_nerf.captures.folders import find_file, folder_of, images_in, listed_world, readable, size_of
+from staf_nerf.captures.folders import find_file, folder_of, images_in, readable, size_of
 
 FILES = "poses_bounds.npy (LLFF)"
 
@@ -39,7 +39,7 @@ def read(path: Path, data: Path) -> Listing:
             raise ValueError(f"its shape must be (images, {COLUMNS}), got {rows.shape}")
     images = _images(folder_of(path), path, len(rows))
     photos = tuple(_photo(image, row[:15].reshape(3, 5)) for image, row in zip(images, rows, strict=True))
-    return Listing(path, photos, world=listed_world(photos))
+    return Listing(path, photos)
 
 
 def _images(data: Path, path: Path, count: int) -> list[Path]:

@@ -31,7 +31,7 @@ from staf_nerf.captures import (
 from staf_nerf.captures.capture import Capture, CaptureError, Kind, ListedPhoto, Listing, Photo, SparsePoints
 from staf_nerf.captures.files import check_content, counted
 from staf_nerf.captures.images import Header, read_header
-from staf_nerf.captures.lenses import NERFSTUDIO_NAMES, camera_of, fits, lens_of, size_of
+from staf_nerf.captures.lenses import camera_of, fits, lens_of, size_of
 from staf_nerf.captures.locate import MASK_FOLDERS, locate, masks_beside, was_mended
 from staf_nerf.captures.poses import ROUNDED, rigid_pose
 from staf_nerf.captures.refusal import refusal
@@ -192,15 +192,12 @@ def _checked(found: Found, listing: Listing, root: Path) -> Capture:
     listed, notes_on_masks = _with_masks(listed, root, source)
     photos, notes_on_photos = _photos(listed, source)
     splits, notes_on_splits = complete_splits(listing.splits, files, absent, source)
-    world = dict(listing.world)
-    if len({photo.camera.lens for photo in photos}) == 1:
-        world["camera_model"] = NERFSTUDIO_NAMES[photos[0].camera.lens]
     return Capture(
         found.kind,
         photos,
         absent,
         splits,
-        world,
+        listing.world,
         None if listing.points is None else _with_indices(listing.points, indices),
         listing.upright,
         tuple(dict.fromkeys([*notes, *notes_on_masks, *notes_on_photos, *notes_on_splits])),

@@ -33,7 +33,6 @@ from staf_nerf.captures.folders import (
     find_file,
     folder_of,
     left_out,
-    listed_world,
     readable,
 )
 
@@ -70,7 +69,7 @@ def read(path: Path, data: Path) -> Listing:
     check_photos(photos, path, "Align the photos in Metashape, and export the cameras again.")
     notes = left_out(len(cameras) - len(aligned), len(cameras), f"are not aligned in {path.name}")
     notes += left_out(len(aligned) - len(chosen), len(cameras), "belong to another component than most")
-    return Listing(path, photos, world=listed_world(photos), upright=_upright(photos), notes=notes)
+    return Listing(path, photos, upright=_upright(photos), notes=notes)
 
 
 def _chosen(

@@ -19,7 +19,6 @@ from staf_nerf.captures.folders import (
     check_photos,
     find_file,
     folder_of,
-    listed_world,
     readable,
     size_of,
 )
@@ -47,7 +46,7 @@ def read(path: Path, data: Path) -> Listing:
         images = Images(folder_of(path), (".", *IMAGE_FOLDERS))
         photos = tuple(_photo(line, images, path) for line in lines)
     check_photos(photos, path, "Download it again.")
-    return Listing(path, photos, world=listed_world(photos))
+    return Listing(path, photos)
 
 
 def _photo(line: str, images: Images, path: Path) -> ListedPhoto:

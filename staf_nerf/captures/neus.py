@@ -13,7 +13,7 @@ import numpy as np
 
 from staf_nerf.captures.capture import CaptureError, ListedPhoto, Listing
 from staf_nerf.captures.conventions import PERSPECTIVE, check_shear, from_pixel_centers, intrinsics, opengl_pose
-from staf_nerf.captures.folders import find_file, folder_of, images_in, listed_world, readable, size_of
+from staf_nerf.captures.folders import find_file, folder_of, images_in, readable, size_of
 
 FILES = "cameras_sphere.npz (NeuS, IDR)"
 
@@ -42,7 +42,7 @@ def read(path: Path, data: Path) -> Listing:
     photos = tuple(
         _photo(image, *cameras[number], masks.get(image), path) for image, number in zip(images, numbers, strict=True)
     )
-    return Listing(path, photos, world={**listed_world(photos), **_region(matrices)})
+    return Listing(path, photos, world=_region(matrices))
 
 
 def _projections(matrices: Mapping[str, np.ndarray]) -> dict[int, np.ndarray]:

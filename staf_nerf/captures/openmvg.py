@@ -27,7 +27,6 @@ from staf_nerf.captures.folders import (
     find_file,
     folder_of,
     left_out,
-    listed_world,
     read_json,
     readable,
 )
@@ -76,7 +75,7 @@ def read(path: Path, data: Path) -> Listing:
         points = _points(meta.get("structure") or [], {view["id_view"]: i for i, view in enumerate(posed)})
     check_photos(photos, path, "Export the scene after the reconstruction, with its extrinsics.")
     notes = left_out(len(views) - len(posed), len(views), f"have no pose in {path.name}")
-    return Listing(path, photos, world=listed_world(photos), points=points, notes=notes)
+    return Listing(path, photos, points=points, notes=notes)
 
 
 def _content(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from staf_nerf.captures.folders import (
     find_file,
     folder_of,
     left_out,
-    listed_world,
     read_json,
     readable,
 )
@@ -71,7 +70,7 @@ def read(path: Path, data: Path) -> Listing:
             points = SparsePoints(points.positions, points.colors, seen)
     count = sum(len(one["shots"]) for one in reconstructions)
     notes = left_out(count - len(shots), count, f"are in {len(others)} smaller reconstructions of {path.name}")
-    return Listing(path, photos, world=listed_world(photos), points=points, notes=notes)
+    return Listing(path, photos, points=points, notes=notes)
 
 
 def _photo(image: Path, shot: Mapping[str, Any], cameras: Mapping[str, dict[str, Any]]) -> ListedPhoto:

@@ -18,7 +18,6 @@ from staf_nerf.captures.folders import (
     check_photos,
     images_in,
     left_out,
-    listed_world,
     read_json,
     readable,
 )
@@ -53,7 +52,7 @@ def read(folder: Path, data: Path) -> Listing:
     named = {path.stem for path in cameras}
     all_images = images_in(images)
     notes = left_out(sum(image.stem not in named for image in all_images), len(all_images), f"have no file in {folder}")
-    return Listing(folder, photos, world=listed_world(photos), upright=Y_UP, notes=notes)
+    return Listing(folder, photos, upright=Y_UP, notes=notes)
 
 
 def _photo(path: Path, images: Images) -> ListedPhoto:

@@ -8,7 +8,6 @@ into the user's data.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,8 +19,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from staf_nerf.captures.cache import folder_of, kept, write_whole, writing
-from staf_nerf.captures.capture import Camera, Capture, CaptureError, Kind, Photo
+from staf_nerf.captures.cache import folder_of, kept
+from staf_nerf.captures.capture import Camera, Capture, CaptureError, Photo
 from staf_nerf.captures.images import check_pixels, read_header, read_pixels, resize_image, to_srgb
 from staf_nerf.captures.load import load
 from staf_nerf.captures.masks import WHITE_ENOUGH, read_mask, resize_mask, threshold
@@ -45,20 +44,10 @@ class Prepared:
     all of them have a mask or none has, and either all have transparency or none has."""
     originals: tuple[Photo, ...]
     """The same photos as they are in the user's data, in the same order. `capture.splits` names their images."""
-    transforms: Path
-    """A transforms.json file in nerfstudio's format, with absolute paths."""
-    kind: Kind
-    """Format of the capture."""
-    count: int
-    """Number of images."""
     has_alpha: bool
     """Whether the images have transparency."""
-    has_splits: bool
-    """Whether the capture lists its own images for training and evaluation."""
     factor: float
     """Factor by which the largest image was reduced, with two decimals. 1: none was."""
-    dropped: tuple[Path, ...]
-    """Listed images that do not exist."""
 
 
 @dataclass(frozen=True)
@@ -141,20 +130,8 @@ def prepare_capture(
     content = kept(folder, lambda target: _make(plans, target))
     photos = tuple(_photo(plan, folder, *names) for plan, names in zip(plans, content["photos"], strict=True))
     ready = dataclasses.replace(capture, photos=photos, notes=(*capture.notes, *content["notes"]))
-    path = folder / "transforms.json"
-    with writing(folder):
-        write_whole(path, json.dumps(_transforms(capture, photos), indent=1))
-    return Prepared(
-        ready,
-        capture.photos,
-        path,
-        capture.kind,
-        len(photos),
-        plans[0].has_alpha,
-        bool(capture.splits),
-        max(round(plan.covered[0] / plan.size[0], 2) for plan in plans),
-        capture.dropped,
-    )
+    factor = max(round(plan.covered[0] / plan.size[0], 2) for plan in plans)
+    return Prepared(ready, capture.photos, plans[0].has_alpha, factor)
 
 
 # --- what is to be done ----------------------------------------------------------------------------------------------
@@ -367,29 +344,3 @@ def _notes(plans: Sequence[Plan], done: Sequence[_Done]) -> Iterator[str]:
 
 def _images(count: int) -> str:
     return "1 image" if count == 1 else f"{count} images"
-
-
-# --- transforms.json -------------------------------------------------------------------------------------------------
-
-
-def _transforms(capture: Capture, photos: Sequence[Photo]) -> dict[str, Any]:
-    """Returns the content of `transforms.json` for the photos as they are prepared."""
-    prepared = {before.image: str(now.image) for before, now in zip(capture.photos, photos, strict=True)}
-    splits = {f"{split}_filenames": [prepared[image] for image in images] for split, images in capture.splits.items()}
-    return {**capture.world, **splits, "frames": [_frame(photo) for photo in photos]}
-
-
-def _frame(photo: Photo) -> dict[str, Any]:
-    camera = photo.camera
-    frame = {
-        "file_path": str(photo.image),
-        "transform_matrix": photo.pose.tolist(),
-        "w": camera.width,
-        "h": camera.height,
-        "fl_x": camera.fx,
-        "fl_y": camera.fy,
-        "cx": camera.cx,
-        "cy": camera.cy,
-        **camera.distortion,
-    }
-    return frame if photo.mask is None else {**frame, "mask_path": str(photo.mask)}

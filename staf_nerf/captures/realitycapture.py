@@ -22,7 +22,6 @@ from staf_nerf.captures.folders import (
     check_photos,
     find_file,
     folder_of,
-    listed_world,
     readable,
     size_of,
 )
@@ -63,7 +62,7 @@ def read(path: Path, data: Path) -> Listing:
         photo.camera[name] for photo in photos for name in ("k2", "k3", "k4", "p1", "p2")
     )
     notes = (f"{path.name} is read as Brown's distortion. If it was the division model: {AGAIN}",) if only_k1 else ()
-    return Listing(path, photos, world=listed_world(photos), notes=notes)
+    return Listing(path, photos, notes=notes)
 
 
 def _photo(row: Mapping[str, str], images: Images) -> ListedPhoto:

@@ -16,7 +16,7 @@ import numpy as np
 
 from staf_nerf.captures.capture import ListedPhoto, Listing
 from staf_nerf.captures.conventions import PERSPECTIVE, Y_UP, intrinsics
-from staf_nerf.captures.folders import check_photos, find_file, images_in, left_out, listed_world, read_json, readable
+from staf_nerf.captures.folders import check_photos, find_file, images_in, left_out, read_json, readable
 
 FILES = "metadata.json with rgb or rgbd (Record3D)"
 
@@ -52,7 +52,7 @@ def read(path: Path, data: Path) -> Listing:
         photos = tuple(_photo(image, poses[int(image.stem)], meta) for image in posed)
     check_photos(photos, path, "Export the recording again.")
     notes = left_out(len(images) - len(posed), len(images), f"have no pose in {path.name}")
-    return Listing(path, photos, world=listed_world(photos), upright=Y_UP, notes=notes)
+    return Listing(path, photos, upright=Y_UP, notes=notes)
 
 
 def _photo(image: Path, numbers: np.ndarray, meta: Mapping[str, Any]) -> ListedPhoto:

@@ -244,10 +244,10 @@ def summary(prepared: Prepared, scene: Scene, data: Path) -> list[str]:
         f"{describe(scene.region.moved(np.linalg.inv(scene.matrix)))}",
         *([NO_DEPTH] if scene.region.cameras == "one place" else []),
     ]
-    if prepared.dropped:
-        names = ", ".join(path.name for path in prepared.dropped[:3])
-        more = ", …" if len(prepared.dropped) > 3 else ""
-        missing, listed = len(prepared.dropped), len(capture.photos) + len(prepared.dropped)
+    if capture.dropped:
+        names = ", ".join(path.name for path in capture.dropped[:3])
+        more = ", …" if len(capture.dropped) > 3 else ""
+        missing, listed = len(capture.dropped), len(capture.photos) + len(capture.dropped)
         lines.append(
             f"{len(capture.photos)} of {listed} listed images are used. "
             f"{missing} do not exist and are skipped: {names}{more}"

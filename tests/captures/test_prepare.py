@@ -25,30 +25,27 @@ def edit(folder, change, name="transforms.json"):
     path.write_text(json.dumps(meta))
 
 
-def listing(prepared):
-    return json.loads(prepared.transforms.read_text())
-
-
 # --- what is accepted ------------------------------------------------------------------------------------------------
 
 
 def test_intrinsics_follow_a_reduction_exactly(tmp_path):
     write_capture(tmp_path, size=(24, 16))
     prepared = prepare(tmp_path, downscale_factor=3)
-    for frame in listing(prepared)["frames"]:
-        assert (frame["w"], frame["h"]) == (8, 5)
-        assert (frame["fl_x"], frame["fl_y"]) == (20.0 / 3, 21.0 / 3)
-        assert (frame["cx"], frame["cy"]) == (12.5 / 3, 8.0 / 3)
-        assert frame["k1"] == 0.01  # of normalised coordinates: it does not change
-        with Image.open(frame["file_path"]) as image:
+    for photo in prepared.capture.photos:
+        camera = photo.camera
+        assert (camera.width, camera.height) == (8, 5)
+        assert (camera.fx, camera.fy) == (20.0 / 3, 21.0 / 3)
+        assert (camera.cx, camera.cy) == (12.5 / 3, 8.0 / 3)
+        assert camera.distortion["k1"] == 0.01  # of normalised coordinates: it does not change
+        with Image.open(photo.image) as image:
             assert image.size == (8, 5)
 
 
 def test_reduced_pixels_are_means_of_blocks(tmp_path):
     write_capture(tmp_path, size=(24, 16))
     original = np.asarray(Image.open(tmp_path / "images" / "002.png")).astype(float)
-    frame = listing(prepare(tmp_path, downscale_factor=4))["frames"][2]
-    reduced = np.asarray(Image.open(frame["file_path"])).astype(float)
+    photo = prepare(tmp_path, downscale_factor=4).capture.photos[2]
+    reduced = np.asarray(Image.open(photo.image)).astype(float)
     for row, column in np.ndindex(4, 6):
         block = original[4 * row : 4 * row + 4, 4 * column : 4 * column + 4].reshape(-1, 3)
         np.testing.assert_allclose(reduced[row, column], block.mean(0), atol=0.5)  # rounding to eight bits
@@ -180,11 +177,11 @@ def test_nothing_is_written_beside_the_data_and_a_second_call_reuses_the_images(
     folder = tmp_path / "scene"
     write_capture(folder)
     before = sorted(folder.rglob("*"))
-    frame = listing(prepare(folder, downscale_factor=2))["frames"][0]
-    stamp = (folder.parent, frame["file_path"]), _mtime(frame["file_path"])
-    again = listing(prepare(folder, downscale_factor=2))["frames"][0]
+    first = prepare(folder, downscale_factor=2).capture.photos[0].image
+    stamp = first.stat().st_mtime_ns
+    again = prepare(folder, downscale_factor=2).capture.photos[0].image
     assert sorted(folder.rglob("*")) == before
-    assert ((folder.parent, again["file_path"]), _mtime(again["file_path"])) == stamp
+    assert (again, again.stat().st_mtime_ns) == (first, stamp)
 
 
 def test_a_second_start_reads_no_pixels(tmp_path, monkeypatch):
@@ -208,17 +205,11 @@ def test_a_changed_mask_is_merged_again(tmp_path):
 
 def test_a_changed_image_is_reduced_again(tmp_path):
     write_capture(tmp_path)
-    first = listing(prepare(tmp_path, downscale_factor=2))["frames"][0]["file_path"]
+    first = prepare(tmp_path, downscale_factor=2).capture.photos[0].image
     Image.fromarray(np.zeros((16, 24, 3), dtype=np.uint8)).save(tmp_path / "images" / "000.png")
-    second = listing(prepare(tmp_path, downscale_factor=2))["frames"][0]["file_path"]
+    second = prepare(tmp_path, downscale_factor=2).capture.photos[0].image
     assert second != first
     assert not np.asarray(Image.open(second)).any()
-
-
-def _mtime(path):
-    from pathlib import Path
-
-    return Path(path).stat().st_mtime_ns
 
 
 def test_camera_angles_stand_in_for_focal_lengths(tmp_path):
@@ -230,9 +221,9 @@ def test_camera_angles_stand_in_for_focal_lengths(tmp_path):
         meta["camera_angle_x"] = 1.0
 
     edit(tmp_path, change)
-    frame = listing(prepare(tmp_path))["frames"][0]
-    assert frame["fl_x"] == frame["fl_y"] == pytest.approx(12.0 / math.tan(0.5))
-    assert (frame["cx"], frame["cy"]) == (12.0, 8.0)
+    camera = prepare(tmp_path).capture.photos[0].camera
+    assert camera.fx == camera.fy == pytest.approx(12.0 / math.tan(0.5))
+    assert (camera.cx, camera.cy) == (12.0, 8.0)
 
 
 # --- masks -----------------------------------------------------------------------------------------------------------
@@ -344,9 +335,8 @@ def test_a_mask_that_is_black_everywhere_is_noted_and_masks_that_all_are_is_refu
 def test_blender_files_keep_their_splits_and_find_images_without_suffix(tmp_path):
     write_blender(tmp_path, train=4, test=2)
     prepared = prepare(tmp_path)
-    assert (prepared.kind, prepared.has_alpha, prepared.has_splits) == ("blender", True, True)
-    result = listing(prepared)
-    assert [len(result[f"{split}_filenames"]) for split in ("train", "val", "test")] == [4, 2, 2]
+    assert (prepared.capture.kind, prepared.has_alpha) == ("blender", True)
+    assert [len(prepared.capture.splits[split]) for split in ("train", "val", "test")] == [4, 2, 2]
 
 
 def test_colmap_text_models_are_read(tmp_path):
@@ -358,19 +348,20 @@ def test_colmap_text_models_are_read(tmp_path):
     lines = [f"{i + 1} 1 0 0 0 0 0 {i} 1 {i:03d}.png\n\n" for i in range(3)]
     (model / "images.txt").write_text("".join(lines))
     prepared = prepare(tmp_path)
-    assert prepared.kind == "colmap"
-    frame = listing(prepared)["frames"][1]
-    assert (frame["fl_x"], frame["fl_y"], frame["cx"], frame["k1"]) == (20.0, 21.0, 12.5, 0.01)
+    assert prepared.capture.kind == "colmap"
+    photo = prepared.capture.photos[1]
+    assert (photo.camera.fx, photo.camera.fy, photo.camera.cx) == (20.0, 21.0, 12.5)
+    assert photo.camera.distortion["k1"] == 0.01
     # The camera is at -Rᵀt of COLMAP's own coordinates.
-    assert np.array(frame["transform_matrix"])[:3, 3].tolist() == pytest.approx([0.0, 0.0, -1.0])
+    assert photo.pose[:3, 3].tolist() == pytest.approx([0.0, 0.0, -1.0])
 
 
 def test_fox_has_fifty_of_its_sixty_seven_images():
     prepared = prepare(data("fox"), downscale_factor=8)
-    frames = listing(prepared)["frames"]
-    assert (len(frames), len(prepared.dropped)) == (50, 17)
-    assert (frames[0]["w"], frames[0]["h"]) == (135, 240)
-    assert frames[0]["fl_x"] == 1375.52 / 8
+    capture = prepared.capture
+    assert (len(capture.photos), len(capture.dropped)) == (50, 17)
+    camera = capture.photos[0].camera
+    assert (camera.width, camera.height, camera.fx) == (135, 240, 1375.52 / 8)
 
 
 def test_chair_is_a_blender_scene_with_transparency():
