@@ -75,7 +75,7 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
             run.train(trainer, on_step)
     except KeyboardInterrupt:
         console.print(
-            f"Stopped and saved at step {trainer.step}. To continue:\n  {trainer.resume_command()}", soft_wrap=True
+            f"Stopped and saved at step {trainer.last_step}. To continue:\n  {trainer.resume_command()}", soft_wrap=True
         )
         raise
     seconds = time.perf_counter() - start
@@ -247,7 +247,7 @@ def _show_commands(console: Console, folder: Path, trainer: StafTrainer) -> None
     config = shlex.quote(str(folder / "config.yml"))
     commands = {
         "view it": f"ns-viewer --load-config {config}",
-        "train on": trainer.resume_command(),
+        "train on": trainer.resume_command(2 * trainer.config.max_num_iterations),
         "evaluate": f"ns-eval --load-config {config} --output-path {shlex.quote(str(folder / 'eval.json'))}",
         "render": f"ns-render interpolate --load-config {config} --output-path {shlex.quote(str(folder / 'path.mp4'))}",
     }

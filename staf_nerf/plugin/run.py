@@ -53,7 +53,8 @@ def set_up(config: TrainerConfig, *, seed: int, test_mode: Literal["test", "val"
     as_configured = copy.deepcopy(config)  # the setup below adds to it
     trainer = config.setup(local_rank=0, world_size=1)
     trainer.setup(test_mode=test_mode)
-    as_configured.save_config()  # only now: a capture that cannot be read leaves no folder behind
+    if not isinstance(config, StafTrainerConfig):  # our own trainer has written it
+        as_configured.save_config()
     return trainer
 
 
