@@ -128,12 +128,13 @@ def _value_of(option: str, arguments: Sequence[str]) -> str | None:
 
 
 def evaluate(job: OmitArgPrefixes[evaluate_job.Evaluate]) -> None:
-    """Compares a fitted field with its file again, and prints the metrics of the fit.
+    """Compares a fitted field with its file again, or a run with its held-out views, and prints the metrics.
 
     Args:
-        job: The field and its file.
+        job: The field and its file, or the run.
     """
-    found = evaluate_job.evaluate_field(job)
+    with _without_warnings():
+        found = evaluate_job.evaluate(job)
     if job.output is not None:
         write_json(found, job.output)
 

@@ -25,6 +25,7 @@ from staf_nerf.machine.cores import shared_cores
 from staf_nerf.machine.device import detect_device
 from staf_nerf.plugin import run
 from staf_nerf.plugin.cameras import turntable
+from staf_nerf.plugin.held_out import spread
 from staf_nerf.plugin.mesh_source import source_of
 from staf_nerf.plugin.methods import trainer_config
 from staf_nerf.plugin.model import StafModel
@@ -137,7 +138,7 @@ def _test(model: StafModel, manager: Any, console: Console) -> tuple[dict[str, A
         task = progress.add_task("", total=total)
 
         def on_view(i: int, outputs: dict[str, Any], batch: dict[str, Any]) -> None:
-            if i in _spread(total, 4):
+            if i in spread(total, 4):
                 shown[i] = panels(batch["image"], outputs["rgb"], outputs["depth"])
             progress.advance(task)
 
@@ -148,11 +149,6 @@ def _test(model: StafModel, manager: Any, console: Console) -> tuple[dict[str, A
     pixels = sum(int(camera.height) * int(camera.width) for camera in manager.eval_dataset.cameras)
     speed = {"test_views": total, "rendering_rays_per_second": round(pixels / seconds)}
     return {**scores, **speed}, list(shown.values())
-
-
-def _spread(total: int, count: int) -> list[int]:
-    """Returns up to `count` indices, spread evenly over `total`."""
-    return sorted({round(i) for i in np.linspace(0, total - 1, min(count, total))})
 
 
 @contextmanager
