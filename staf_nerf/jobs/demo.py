@@ -52,8 +52,11 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
     Raises:
         KeyboardInterrupt: If the user interrupts the training, after a checkpoint was saved.
         FileNotFoundError: If no capture is given and this installation does not contain the scene.
+        ValueError: If a number is out of range.
         IncompleteError: At the end, if a stage failed.
     """
+    if frames < 0:
+        raise ValueError(f"frames must be >= 0, got {frames}")
     console = Console()
     attempts = Attempts(console)
     device = detect_device()

@@ -26,7 +26,8 @@ class Evaluate:
     """Computes the metrics of a fitted field again, those of metrics.json. Or those of a run, on its held-out views."""
 
     checkpoint: Annotated[Positional[Path], arg(metavar="FIELD|RUN")]
-    """The field.safetensors of `staf fit`, the config.yml of a run (`ns-train`, `staf demo`), or the folder of either."""
+    """The field.safetensors of `staf fit`, or the config.yml of a run (`ns-train`, `staf demo`).
+    Or the folder that contains it."""
     file: Path | None = None
     """Fields only: file that the field was fitted to. Defaults to the path stored in the checkpoint."""
     resolution: int | None = None

@@ -22,7 +22,7 @@ from staf_nerf.plugin.field import StafField
 from staf_nerf.plugin.model import StafModel
 from staf_nerf.plugin.run import open_saved
 from staf_nerf.plugin.surface_field import StafSurfaceField
-from staf_nerf.plugin.views import views
+from staf_nerf.plugin.views import view_pixel, views
 
 OPAQUE = 50.0
 """Density that counts as a surface, per model unit. At this density light is halved over 1/70 of a unit."""
@@ -67,6 +67,7 @@ def source_of(model: StafModel, manager: Any, *, most_pixels: int = 256) -> Mesh
         color=color_function(field, model.device),
         views=lambda: views(model, cameras, most_pixels=most_pixels),
         view_count=len(cameras),
+        view_pixel=lambda box: view_pixel(model, cameras, box, most_pixels=most_pixels),
         rays=rays(cameras),
         method="fusion",
         to_world=to_world(outputs),

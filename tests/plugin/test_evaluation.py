@@ -65,7 +65,8 @@ def test_some_views_are_measured_as_they_are_among_all(saved):
 
 
 @pytest.mark.parametrize(
-    ("options", "named"), [({"resolution": 3}, "--resolution"), ({"device": "cpu"}, "--device"), ({"file": "x"}, "--file")]
+    ("options", "named"),
+    [({"resolution": 3}, "--resolution"), ({"device": "cpu"}, "--device"), ({"file": "x"}, "--file")],
 )
 def test_options_of_fields_are_refused_for_a_run(saved, options, named):
     with pytest.raises(ValueError, match=f"{named} has no effect on a run"):
