@@ -131,7 +131,7 @@ class StafTrainerConfig(TrainerConfig):
     def save_config(self) -> None:
         """Writes nothing yet. `ns-train` calls this first, and a capture that cannot be read shall leave no folder.
 
-        The trainer calls `write` once it is set up.
+        The trainer calls `write` once the capture is read.
         """
         self.make_paths_absolute()
 
@@ -230,21 +230,26 @@ class StafTrainer(Trainer):
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         if self.config.machine.device_type == "cpu":
             keep_freed_memory()
-        as_configured = copy.deepcopy(self.config)  # what follows adds to it
+        self.as_configured = copy.deepcopy(self.config)  # what follows adds to it
         self._choose_checkpoint()
         super().setup(test_mode=test_mode)
-        if self.local_rank == 0:
-            as_configured.write()
 
     def setup_optimizers(self) -> Optimizers:
-        """Returns the optimisers of all groups. The rate of "first_layer" is per frequency, as for signals."""
+        """Returns the optimisers of all groups. The rate of "first_layer" is per frequency, as for signals.
+
+        nerfstudio calls this when the capture is read, and before the viewer, which needs the folder of the run. So
+        config.yml is written here.
+        """
         groups = self.pipeline.get_param_groups()
         config = present_groups(self.config.optimizers)
         if "first_layer" in groups:
             field: Any = self.pipeline.model.field
             (scale,) = set(first_layer_scales(field))
             config["first_layer"] = _slower(config.get("first_layer", config["network"]), scale)
-        return StafOptimizers(config, groups)
+        optimizers = StafOptimizers(config, groups)
+        if self.local_rank == 0:
+            self.as_configured.write()
+        return optimizers
 
     def train_iteration(self, step: int):
         loss, losses, metrics = super().train_iteration(step)

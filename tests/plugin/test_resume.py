@@ -19,9 +19,11 @@ from tests.plugin.conftest import command
 from tests.plugin.test_checkpoints import checkpoints, trainer
 
 SMALL = (
-    "--vis", "tensorboard", "--experiment-name", "small", "--pipeline.datamanager.train-num-rays-per-batch", "32",
+    "--experiment-name", "small", "--pipeline.datamanager.train-num-rays-per-batch", "32",
     "--pipeline.model.field.encoding", "hash:num_levels=2,log2_table_size=8",
 )  # fmt: skip
+
+QUIET = (*SMALL, "--vis", "tensorboard")
 
 
 def steps(total: int) -> dict:
@@ -171,7 +173,7 @@ def test_the_options_of_ns_train_are_kept_except_those_that_are_replaced(monkeyp
 def test_the_command_that_ctrl_c_prints_ends_where_the_run_would_have(tmp_path):
     write_capture(tmp_path / "my capture")
     line = [str(Path(sys.executable).parent / "ns-train"), "staf-nerf", "--data", "my capture"]
-    line += ["--max-num-iterations", "400", *SMALL, "staf-capture", "--downscale-factor", "2"]
+    line += ["--max-num-iterations", "400", *QUIET, "staf-capture", "--downscale-factor", "2"]
     process = subprocess.Popen(
         line, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -197,9 +199,20 @@ def test_the_command_that_ctrl_c_prints_ends_where_the_run_would_have(tmp_path):
     assert not re.search(r"\d+ h, ", result.stdout)
 
 
+def test_ns_train_with_the_viewer_has_its_folder_in_time(tmp_path):
+    write_capture(tmp_path / "capture")
+    command(
+        "ns-train", "staf-nerf", "--data", "capture", *SMALL, "--vis", "viewer+tensorboard",
+        "--viewer.quit-on-train-completion", True, "--max-num-iterations", 2, "--timestamp", "now", cwd=tmp_path,
+    )  # fmt: skip
+    folder = tmp_path / "outputs" / "small" / "staf-nerf" / "now"
+    assert (folder / "config.yml").is_file()
+    assert (folder / "nerfstudio_models" / "step-000000001.ckpt").is_file()
+
+
 def test_ns_train_on_a_folder_without_a_capture_leaves_no_folder(tmp_path):
     (tmp_path / "wrong").mkdir()
-    result = command("ns-train", "staf-nerf", "--data", "wrong", *SMALL, cwd=tmp_path, check=False)
+    result = command("ns-train", "staf-nerf", "--data", "wrong", *QUIET, cwd=tmp_path, check=False)
     assert result.returncode != 0
     assert "Traceback" not in result.stdout
     assert str(tmp_path / "wrong") in result.stdout.replace("\n", "")
@@ -210,7 +223,7 @@ def test_ns_train_on_a_capture_that_cannot_be_read_leaves_no_folder(tmp_path):
     write_capture(tmp_path / "capture")
     (tmp_path / "capture" / "transforms.json").write_text("{")
     before = sorted(tmp_path.rglob("*"))
-    result = command("ns-train", "staf-nerf", "--data", "capture", *SMALL, cwd=tmp_path, check=False)
+    result = command("ns-train", "staf-nerf", "--data", "capture", *QUIET, cwd=tmp_path, check=False)
     assert result.returncode != 0
     assert "transforms.json" in result.stdout
     assert sorted(tmp_path.rglob("*")) == before
