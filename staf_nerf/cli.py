@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import io
 import itertools
 import operator
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -78,7 +81,9 @@ def fit() -> None:
         )
     kinds = [_fit_of(task, configs[name]) for name, task in tasks().items()]
     job = _choose("staf fit", fit, kinds, arguments)
-    fit_job.fit_files(dataclasses.replace(job, config=resolved(job.config, configs[job.task.name])))
+    config = resolved(job.config, configs[job.task.name])
+    fit_job.refuse_without_effect(config, [name for name in vars(config) if _is_given(name, arguments)])
+    fit_job.fit_files(dataclasses.replace(job, config=config))
 
 
 def _fit_of(task: Task, config: Any) -> Any:
@@ -115,7 +120,13 @@ def bench() -> None:
 def _choose(prog: str, command: Callable[[], None], kinds: Sequence[Any], arguments: Sequence[str]) -> Any:
     """Returns the settings that the arguments give, of one of several kinds."""
     union = OmitSubcommandPrefixes[OmitArgPrefixes[functools.reduce(operator.or_, kinds)]]
-    return tyro.cli(union, prog=prog, description=command.__doc__, args=arguments, config=STYLE)  # pyright: ignore
+    with _plain_errors():
+        return tyro.cli(union, prog=prog, description=command.__doc__, args=arguments, config=STYLE)  # pyright: ignore
+
+
+def _is_given(key: str, arguments: Sequence[str]) -> bool:
+    """Returns whether the arguments give a value of a setting."""
+    return _value_of(f"--{key.replace('_', '-')}", arguments) is not None
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:
@@ -129,12 +140,13 @@ def _value_of(option: str, arguments: Sequence[str]) -> str | None:
 
 
 def evaluate(job: OmitArgPrefixes[evaluate_job.Evaluate]) -> None:
-    """Compares a fitted field with its file again, and prints the metrics of the fit.
+    """Compares a fitted field with its file again, or a run with its held-out views, and prints the metrics.
 
     Args:
-        job: The field and its file.
+        job: The field and its file, or the run.
     """
-    found = evaluate_job.evaluate_field(job)
+    with _without_warnings():
+        found = evaluate_job.evaluate(job)
     if job.output is not None:
         write_json(found, job.output)
 
@@ -216,6 +228,36 @@ def doctor() -> None:
 
 
 @contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Raises the error of settings that refuse a value, as other errors are raised.
+
+    tyro shows it in a box, with a name of its own for the settings, and exits. What tyro says of arguments that it
+    cannot read stays as it is.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    except SystemExit as end:
+        if (refusal := _refusal(end)) is not None:
+            raise refusal from None
+        print(said.getvalue(), end="", file=sys.stderr)
+        raise
+    print(said.getvalue(), end="", file=sys.stderr)
+
+
+def _refusal(error: BaseException | None) -> ValueError | None:
+    """Returns the error of our settings among those that led to an error, or None if there is none."""
+    while error is not None:
+        if isinstance(error, ValueError):
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            if frame.f_globals.get("__name__", "").startswith("staf_nerf."):
+                return error
+        error = error.__context__
+    return None
+
+
+@contextmanager
 def _without_warnings() -> Iterator[None]:
     """Hides warnings that libraries give about each other."""
     if (reason := library.why_absent()) is not None:  # its own warning would be hidden too
@@ -273,19 +315,30 @@ def main() -> None:
     if name in OF_SEVERAL_KINDS:
         OF_SEVERAL_KINDS[name]()
         return
-    tyro.extras.subcommand_cli_from_dict(
-        {
-            "demo": demo,
-            "check": check,
-            "fit": fit,
-            "eval": evaluate,
-            "export": export,
-            "mesh": mesh,
-            "compare": compare,
-            "bench": bench,
-            "ntk": ntk,
-            "doctor": doctor,
-        },
-        prog="staf",
-        config=STYLE,
-    )
+    commands: dict[str, Callable[..., None]] = {
+        "demo": demo,
+        "check": check,
+        "fit": fit,
+        "eval": evaluate,
+        "export": export,
+        "mesh": mesh,
+        "compare": compare,
+        "bench": bench,
+        "ntk": ntk,
+        "doctor": doctor,
+    }
+    with _plain_errors():
+        run = tyro.extras.subcommand_cli_from_dict(
+            {name: _prepared(command) for name, command in commands.items()}, prog="staf", config=STYLE
+        )
+    run()
+
+
+def _prepared(command: Callable[..., None]) -> Callable[..., Callable[[], None]]:
+    """Returns a function with the arguments of a command. It returns the call of the command, and does not run it."""
+
+    @functools.wraps(command)
+    def prepared(*arguments: Any, **options: Any) -> Callable[[], None]:
+        return functools.partial(command, *arguments, **options)
+
+    return prepared

@@ -109,6 +109,56 @@ def test_an_import_that_our_own_code_gets_wrong_is_a_bug():
     assert explain(caught.value) is None
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fit", "image", "a.png", "--minutes", "0"), "minutes must be positive, got 0.0"),
+        (("fit", "shape", "a.ply", "--steps", "-3"), "steps must be positive, got -3"),
+        (("fit", "audio", "a.wav", "--hidden-layers", "-1"), "hidden_layers must be >= 0, got -1"),
+        (("fit", "image"), "at least one file is needed"),
+        (("mesh", "run", "--resolution", "0"), "resolution must be >= 1, got 0"),
+        (("eval", "run", "--views", "0"), "views must be >= 1, got 0"),
+        (
+            ("fit", "image", "a.png", "--activation", "relu", "--bandwidth=0.2"),
+            "bandwidth has no effect with the activation 'relu', which has no frequency to scale, got 0.2",
+        ),
+        (
+            ("fit", "video", "a.mp4", "--encoding", "hash", "--bandwidth", "0.2"),
+            "bandwidth has no effect with the encoding 'hash', which has no frequency to scale, got 0.2",
+        ),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_in_one_line(arguments, message, monkeypatch, capsys):
+    from staf_nerf.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["staf", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == f"staf: {message}"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_argument_that_cannot_be_read_is_shown_with_its_help(monkeypatch, capsys):
+    from staf_nerf.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["staf", "fit", "image", "a.png", "--steps", "many"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    said = capsys.readouterr().err
+    assert "'many'" in said
+    assert "Number of training steps" in said
+
+
+@pytest.mark.parametrize("arguments", [("--activation", "relu"), ("--activation", "relu", "--bandwidth", "0")])
+def test_a_preset_s_bandwidth_does_not_keep_an_activation_from_being_chosen(arguments, monkeypatch):
+    from staf_nerf.__main__ import main
+
+    monkeypatch.setattr(sys, "argv", ["staf", "fit", "denoise", "nothing.png", *arguments])
+    with pytest.raises(SystemExit, match=r"no file nothing.png"):
+        main()
+
+
 @pytest.mark.parametrize("end", ["| head -c 1 > /dev/null", "> /dev/full"])
 def test_a_fit_is_written_whole_when_nobody_can_read_what_it_prints(tmp_path, end):
     if end.endswith("full") and not os.path.exists("/dev/full"):

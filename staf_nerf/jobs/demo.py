@@ -25,6 +25,7 @@ from staf_nerf.machine.cores import shared_cores
 from staf_nerf.machine.device import detect_device
 from staf_nerf.plugin import run
 from staf_nerf.plugin.cameras import turntable
+from staf_nerf.plugin.held_out import spread
 from staf_nerf.plugin.mesh_source import source_of
 from staf_nerf.plugin.methods import trainer_config
 from staf_nerf.plugin.model import StafModel
@@ -51,8 +52,11 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
     Raises:
         KeyboardInterrupt: If the user interrupts the training, after a checkpoint was saved.
         FileNotFoundError: If no capture is given and this installation does not contain the scene.
+        ValueError: If a number is out of range.
         IncompleteError: At the end, if a stage failed.
     """
+    if frames < 0:
+        raise ValueError(f"frames must be >= 0, got {frames}")
     console = Console()
     attempts = Attempts(console)
     device = detect_device()
@@ -75,7 +79,7 @@ def demo(*, method: str, data: Path | None, steps: int, output: Path, seed: int,
             run.train(trainer, on_step)
     except KeyboardInterrupt:
         console.print(
-            f"Stopped and saved at step {trainer.step}. To continue:\n  {trainer.resume_command()}", soft_wrap=True
+            f"Stopped and saved at step {trainer.last_step}. To continue:\n  {trainer.resume_command()}", soft_wrap=True
         )
         raise
     seconds = time.perf_counter() - start
@@ -138,7 +142,7 @@ def _test(model: StafModel, manager: Any, console: Console) -> tuple[dict[str, A
         task = progress.add_task("", total=total)
 
         def on_view(i: int, outputs: dict[str, Any], batch: dict[str, Any]) -> None:
-            if i in _spread(total, 4):
+            if i in spread(total, 4):
                 shown[i] = panels(batch["image"], outputs["rgb"], outputs["depth"])
             progress.advance(task)
 
@@ -149,11 +153,6 @@ def _test(model: StafModel, manager: Any, console: Console) -> tuple[dict[str, A
     pixels = sum(int(camera.height) * int(camera.width) for camera in manager.eval_dataset.cameras)
     speed = {"test_views": total, "rendering_rays_per_second": round(pixels / seconds)}
     return {**scores, **speed}, list(shown.values())
-
-
-def _spread(total: int, count: int) -> list[int]:
-    """Returns up to `count` indices, spread evenly over `total`."""
-    return sorted({round(i) for i in np.linspace(0, total - 1, min(count, total))})
 
 
 @contextmanager
@@ -248,7 +247,7 @@ def _show_commands(console: Console, folder: Path, trainer: StafTrainer) -> None
     config = shlex.quote(str(folder / "config.yml"))
     commands = {
         "view it": f"ns-viewer --load-config {config}",
-        "train on": trainer.resume_command(),
+        "train on": trainer.resume_command(2 * trainer.config.max_num_iterations),
         "evaluate": f"ns-eval --load-config {config} --output-path {shlex.quote(str(folder / 'eval.json'))}",
         "render": f"ns-render interpolate --load-config {config} --output-path {shlex.quote(str(folder / 'path.mp4'))}",
     }

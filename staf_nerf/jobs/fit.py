@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -21,6 +21,7 @@ from staf_nerf.jobs.output import check_folder, metrics_table, prepare_folder, s
 from staf_nerf.jobs.processes import Processes, processes
 from staf_nerf.machine.memory import keep_freed_memory
 from staf_nerf.progress import Stages, peak_memory
+from staf_nerf.signals.sampling import refuse_unused_bandwidth
 from staf_nerf.signals.signal import Signal
 from staf_nerf.tasks import Problem, Task, find_task
 from staf_nerf.tasks.task import Figure
@@ -102,6 +103,20 @@ class Fit(Generic[ConfigT, OptionsT]):
     def where(self) -> torch.device:
         """The device of the computation."""
         return choose_device(self.advanced.device)
+
+
+def refuse_without_effect(config: Any, given: Collection[str]) -> None:
+    """Refuses options of the command line without effect, whose values may be those of a preset.
+
+    Args:
+        config: The configuration of a fit, with the options of the command line.
+        given: Names of the options that the command line gives.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if "bandwidth" in given and hasattr(config, "bandwidth"):
+        refuse_unused_bandwidth(config.field, bandwidth=config.bandwidth)
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -217,18 +232,19 @@ def _read(job: Fit[Any, Any], file: Path, output: Path, mine: Processes) -> _Wor
     """Reads a file, and creates its output folder."""
     console = mine.console
     problem = job.task.read(file, job.config, seed=job.seed)
+    model = problem.field(Generator().manual_seed(job.seed)).to(job.where)
+    warnings = problem.check(model, job.options)
     if job.advanced.epoch_metrics:
         problem.epoch_metrics(job.where)  # before any work, so that it is refused if there are none
     first, *others = problem.lines
     console.print(f"{file}: {first}", markup=False)
-    for line in others:
+    for line in [*others, *warnings]:
         console.print(f"  {line}", markup=False)
     if mine.writes:
         prepare_folder(output, overwrite=True)
         if not job.resume:
             (output / STATE).unlink(missing_ok=True)
     signal = problem.signal(job.where)
-    model = problem.field(Generator().manual_seed(job.seed)).to(job.where)
     trace = SinusoidTrace(model)
     if job.resume and (output / TRACE).is_file():
         trace.load(output / TRACE)

@@ -29,13 +29,11 @@ from staf_nerf.mesh.clean import (
 from staf_nerf.mesh.export import check_output, check_writable, write_mesh
 from staf_nerf.mesh.fuse import fuse
 from staf_nerf.mesh.preview import save_preview
-from staf_nerf.mesh.source import MeshSource, Method
+from staf_nerf.mesh.source import FINER, MeshSource, Method, too_fine
 from staf_nerf.mesh.texture import LARGEST, SMALLEST, bake, with_vertex_colors
 from staf_nerf.mesh.triangles import Floats, TriangleMesh, box_around, moved
 from staf_nerf.progress import Stages, peak_memory
 
-FINER = 2
-"""How much finer than useful a resolution may be before the user is told."""
 TRIANGLES = 3.5
 """Triangles of a surface, per square of the resolution: 3.6 million at 1024 (docs/benchmarks/extraction.md)."""
 CUT = 0.1
@@ -241,24 +239,26 @@ def _found(source: MeshSource, job: MakeMesh, bounds: Floats, stages: Stages) ->
     if (job.method or source.method) == "fusion":
         assert source.views is not None
         with stages("views") as progress:
-            mesh, finest = fuse(
+            _warn_of_small_voxels(source, job, bounds, stages.console)
+            return fuse(
                 source.views(), bounds=bounds, resolution=job.resolution, count=source.view_count, progress=progress
             )
-        if job.resolution > 2 * finest:
-            stages.console.print(
-                f"warning: at resolution {job.resolution} the voxels are much finer than the views' pixels, which "
-                f"leaves gaps and loose bits. Use --resolution {finest}, or larger views (--view-pixels)"
-            )
-        return mesh
-    finest, reason = _finest(source, job, bounds)
-    if job.resolution > FINER * finest:
-        stages.console.print(
-            f"warning: resolution {job.resolution} is much finer than {reason}, which costs time and memory only. "
-            f"Use --resolution {finest}"
-        )
+    for line in too_fine(job.resolution, *_finest(source, job, bounds)):
+        stages.console.print(line)
     with stages("surface") as progress:
         return source.surface(
             bounds=bounds, level=job.level, resolution=job.resolution, memory=job.memory, progress=progress
+        )
+
+
+def _warn_of_small_voxels(source: MeshSource, job: MakeMesh, bounds: Floats, console: Console) -> None:
+    """Prints a warning if the voxels of a fusion are much smaller than the views' pixels, before these are rendered."""
+    pixel = math.inf if source.view_pixel is None else source.view_pixel(bounds)
+    finest = max(round(float(np.ptp(bounds, axis=0).max()) / pixel), 1)
+    if math.isfinite(pixel) and job.resolution > FINER * finest:
+        console.print(
+            f"warning: at resolution {job.resolution} the voxels are much finer than the views' pixels, which "
+            f"leaves gaps and loose bits. Use --resolution {finest}, or larger views (--view-pixels)"
         )
 
 
@@ -267,11 +267,9 @@ def _finest(source: MeshSource, job: MakeMesh, bounds: Floats) -> tuple[float, s
 
     A field without a grid has no finest detail. There the triangles that are kept are the limit.
     """
-    if source.detail is not None:
-        return max(round(float(np.ptp(bounds, axis=0).max()) / source.detail), 1), "the details that the field can hold"
-    if job.triangles:
+    if source.detail is None and job.triangles:
         return round(math.sqrt(DECIMATION * job.triangles / TRIANGLES)), f"{job.triangles} triangles (--triangles) show"
-    return math.inf, ""
+    return source.finest(bounds), "the details that the field can hold"
 
 
 def report(mesh: TriangleMesh) -> dict[str, Any]:

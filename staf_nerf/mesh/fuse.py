@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -38,8 +39,8 @@ def fuse(
     resolution: int = 256,
     count: int | None = None,
     progress: Callable[[float], None] | None = None,
-) -> tuple[TriangleMesh, int]:
-    """Fuses views to a coloured mesh, and returns it with the finest resolution that their pixels support.
+) -> TriangleMesh:
+    """Fuses views to a coloured mesh.
 
     Args:
         views: Depth maps with colours, in the coordinates of `bounds`.
@@ -65,11 +66,10 @@ def fuse(
         block_resolution=8,
         block_count=4096,  # initial size, it grows
     )
-    seen, pixel = False, np.inf
+    seen = False
     for done, view in enumerate(views, 1):
         depth = _within(view, bounds)
-        if (depth > 0).any() and _integrate(volume, view, depth):
-            seen, pixel = True, min(pixel, float(np.median(depth[depth > 0])) / max(view.intrinsics[:2]))
+        seen |= bool((depth > 0).any()) and _integrate(volume, view, depth)
         if progress is not None and count:
             progress(done / count)
     surface = volume.extract_triangle_mesh(weight_threshold=LEAST_WEIGHT) if seen else None
@@ -80,8 +80,17 @@ def fuse(
         )
     vertices, colors = (surface.vertex[name].numpy().astype(np.float64) for name in ("positions", "colors"))
     triangles = surface.triangle.indices.numpy().astype(np.int64)
-    mesh = weld(TriangleMesh(vertices, triangles, colors.clip(0.0, 1.0)))
-    return mesh, max(round(resolution * voxel / pixel), 1)
+    return weld(TriangleMesh(vertices, triangles, colors.clip(0.0, 1.0)))
+
+
+def pixel_size(view: View, bounds: Floats) -> float:
+    """Returns the size of a view's pixels at the surfaces in a box (2, 3), in its coordinates: at their median depth.
+
+    Infinity if the view shows no surface there.
+    """
+    depth = _within(view, bounds)
+    seen = depth[depth > 0]
+    return float(np.median(seen)) / max(view.intrinsics[:2]) if len(seen) else math.inf
 
 
 def _integrate(volume: Any, view: View, depth: NDArray[np.float32]) -> bool:

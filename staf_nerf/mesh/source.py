@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -16,6 +17,24 @@ from staf_nerf.mesh.texture import ColorFunction
 from staf_nerf.mesh.triangles import Floats, TriangleMesh
 
 Method = Literal["surface", "fusion"]
+FINER = 2
+"""How much finer than useful a resolution may be before the user is told."""
+
+
+def too_fine(resolution: int, finest: float, reason: str) -> list[str]:
+    """Returns a warning if a resolution of a level set is much finer than useful, and nothing otherwise.
+
+    Args:
+        resolution: Number of cells along the longest side of the box.
+        finest: The finest useful resolution.
+        reason: What limits it.
+    """
+    if resolution <= FINER * finest:
+        return []
+    return [
+        f"warning: resolution {resolution} is much finer than {reason}, which costs time and memory only. "
+        f"Use --resolution {finest}"
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +63,9 @@ class MeshSource:
     """Renders the depth maps, in model coordinates."""
     view_count: int = 0
     """Number of views."""
+    view_pixel: Callable[[Floats], float] | None = None
+    """Returns the size of the smallest pixel of the views at the surfaces in a box (2, 3), in model coordinates.
+    It renders far fewer pixels than `views`. Infinity if no surface is seen there."""
     rays: tuple[Floats, Floats] | None = None
     """Origins and directions (N, 3) of rays from the cameras, in model coordinates. Parts that they hit are visible."""
     method: Method = "surface"
@@ -52,6 +74,13 @@ class MeshSource:
     """(4, 4): from model coordinates to the original ones, by a rotation, a uniform scale and a translation."""
     up: Literal["y", "z"] = "y"
     """Axis of the model that points up, for preview images."""
+
+    def finest(self, bounds: Floats | None = None) -> float:
+        """Returns the finest resolution of the level set that shows more details. Infinity if it is not known."""
+        if self.detail is None:
+            return math.inf
+        extent = float(np.ptp(self.bounds if bounds is None else bounds, axis=0).max())
+        return max(round(extent / self.detail), 1)
 
     def surface(
         self,

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
-from nerfstudio.engine.trainer import TrainerConfig
-from nerfstudio.utils.eval_utils import eval_setup
 from torch import nn
 
 from staf_nerf.encodings import finest_cell
@@ -24,10 +20,9 @@ from staf_nerf.mesh.triangles import Floats
 from staf_nerf.plugin.cameras import pinhole, refuse_one_place
 from staf_nerf.plugin.field import StafField
 from staf_nerf.plugin.model import StafModel
+from staf_nerf.plugin.run import open_saved
 from staf_nerf.plugin.surface_field import StafSurfaceField
-from staf_nerf.plugin.trainer import StafTrainerConfig
-from staf_nerf.plugin.views import views
-from staf_nerf.plugin.workarounds import unreadable_run
+from staf_nerf.plugin.views import view_pixel, views
 
 OPAQUE = 50.0
 """Density that counts as a surface, per model unit. At this density light is halved over 1/70 of a unit."""
@@ -49,29 +44,8 @@ def open_run(config: Path, *, most_pixels: int = 256) -> MeshSource:
         ValueError: If it is not a run of one of our methods.
         CaptureError: If no depth can be found from the cameras of its capture.
     """
-    if config.is_dir():
-        config = config / "config.yml"
-    if not config.is_file():
-        raise FileNotFoundError(f"the run {config} does not exist: name the config.yml of a run")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            _, pipeline, _, _ = eval_setup(
-                config, test_mode="test", update_config_callback=lambda read: _located(read, config)
-            )
-        except (AssertionError, AttributeError, LookupError, UnicodeError, yaml.YAMLError) as error:
-            raise ValueError(unreadable_run(error) or f"cannot load the run {config}: {error}") from error
-    model = pipeline.model
-    if not isinstance(model, StafModel):
-        raise ValueError(f"{config} is a run of {type(model).__name__}; a run of a method of staf_nerf is needed")
-    return source_of(model, pipeline.datamanager, most_pixels=most_pixels)
-
-
-def _located(config: TrainerConfig, file: Path) -> TrainerConfig:
-    """Returns the configuration of a run, which knows the file that it was read from."""
-    if isinstance(config, StafTrainerConfig):
-        config.config_file = file.absolute()
-    return config
+    saved = open_saved(config)
+    return source_of(saved.model, saved.manager, most_pixels=most_pixels)
 
 
 def source_of(model: StafModel, manager: Any, *, most_pixels: int = 256) -> MeshSource:
@@ -99,6 +73,7 @@ def source_of(model: StafModel, manager: Any, *, most_pixels: int = 256) -> Mesh
         color=color_function(field, model.device),
         views=lambda: views(model, cameras, most_pixels=most_pixels),
         view_count=len(cameras),
+        view_pixel=lambda box: view_pixel(model, cameras, box, most_pixels=most_pixels),
         rays=rays(cameras),
         method="fusion",
         to_world=to_world(outputs),

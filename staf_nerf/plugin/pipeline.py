@@ -1,15 +1,18 @@
-"""The nerfstudio pipeline: the standard one with checks of checkpoints and a lower initial viewer resolution."""
+"""The nerfstudio pipeline: the standard one with checks of checkpoints, and settings of evaluation and viewer."""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from nerfstudio.viewer.viewer_elements import ViewerControl
 
 from staf_nerf.migrations import parameter_name
+from staf_nerf.plugin.held_out import HeldOutViews
 from staf_nerf.plugin.model import FORMAT_VERSION
 
 
@@ -20,6 +23,8 @@ class StafPipelineConfig(VanillaPipelineConfig):
     _target: type = dataclasses.field(default_factory=lambda: StafPipeline)
     viewer_resolution: int = 512
     """Longest side of the viewer's images in pixels when it opens (64 to 2048). A slider in the viewer changes it."""
+    eval_views: int | None = None
+    """Largest number of held-out views that `ns-eval` measures, spread evenly over all. Defaults to all."""
 
 
 class StafPipeline(VanillaPipeline):
@@ -30,6 +35,13 @@ class StafPipeline(VanillaPipeline):
     def __init__(self, config: StafPipelineConfig, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         self.viewer_start = _ViewerStart(config.viewer_resolution)
+
+    def get_average_eval_image_metrics(
+        self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
+    ) -> dict[str, float]:
+        """Returns the metrics of the held-out views, at most `eval_views` of them."""
+        views = HeldOutViews(self.datamanager.fixed_indices_eval_dataloader, self.config.eval_views, say_progress)
+        return self.get_average_image_metrics(views, "eval", step, output_path, get_std)
 
     def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
         """Loads a checkpoint's weights.
@@ -58,6 +70,12 @@ class StafPipeline(VanillaPipeline):
                 f"another capture, or with other sizes?): {len(odd)} parameters differ, for example {names}"
             )
         super().load_pipeline(state, step)
+
+
+def say_progress(done: int, total: int) -> None:
+    """Prints about ten lines, where there is no terminal. In a terminal nerfstudio shows a progress bar."""
+    if not sys.stdout.isatty() and (done % max(total // 10, 1) == 0 or done == total):
+        print(f"evaluated {done} of {total} views", flush=True)
 
 
 class _ViewerStart(ViewerControl):

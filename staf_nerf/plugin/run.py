@@ -1,4 +1,4 @@
-"""Training, evaluation and views of a method in this process, without `ns-train`, for the demo and the benchmarks."""
+"""Training, evaluation and views of a method in this process, without `ns-train`; and the runs that were saved."""
 
 from __future__ import annotations
 
@@ -8,24 +8,76 @@ import random
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import yaml
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.datamanagers.base_datamanager import DataManager
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.models.base_model import Model
 from nerfstudio.utils import writer
+from nerfstudio.utils.eval_utils import eval_setup
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from staf_nerf.plugin.held_out import HeldOutViews
+from staf_nerf.plugin.model import StafModel
 from staf_nerf.plugin.trainer import StafTrainerConfig
-from staf_nerf.plugin.workarounds import without_library_warnings
+from staf_nerf.plugin.workarounds import unreadable_run, without_library_warnings
 
 OnStep = Callable[[Trainer, int], None]
 OnView = Callable[[int, dict[str, Any], dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """A run that was read from its folder."""
+
+    config: TrainerConfig
+    model: StafModel
+    manager: Any
+    """The data manager, with the training cameras and the held-out views."""
+    checkpoint: Path
+    """The checkpoint that was loaded."""
+
+
+def open_saved(config: Path) -> SavedRun:
+    """Reads a run of `ns-train`, with its last checkpoint.
+
+    Args:
+        config: The run's config.yml, or the folder of the run.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not a run of one of our methods.
+    """
+    if config.is_dir():
+        config = config / "config.yml"
+    if not config.is_file():
+        raise FileNotFoundError(f"the run {config} does not exist: name the config.yml of a run")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found, pipeline, checkpoint, _ = eval_setup(
+                config, test_mode="test", update_config_callback=lambda read: _located(read, config)
+            )
+        except (AssertionError, AttributeError, LookupError, UnicodeError, yaml.YAMLError) as error:
+            raise ValueError(unreadable_run(error) or f"cannot load the run {config}: {error}") from error
+    if not isinstance(model := pipeline.model, StafModel):
+        raise ValueError(f"{config} is a run of {type(model).__name__}; a run of a method of staf_nerf is needed")
+    return SavedRun(found, model, pipeline.datamanager, checkpoint)
+
+
+def _located(config: TrainerConfig, file: Path) -> TrainerConfig:
+    """Returns the configuration of a run, which knows the file that it was read from."""
+    if isinstance(config, StafTrainerConfig):
+        config.config_file = file.absolute()
+    return config
 
 
 @without_library_warnings()
@@ -53,7 +105,8 @@ def set_up(config: TrainerConfig, *, seed: int, test_mode: Literal["test", "val"
     as_configured = copy.deepcopy(config)  # the setup below adds to it
     trainer = config.setup(local_rank=0, world_size=1)
     trainer.setup(test_mode=test_mode)
-    as_configured.save_config()  # only now: a capture that cannot be read leaves no folder behind
+    if not isinstance(config, StafTrainerConfig):  # our own trainer has written it
+        as_configured.save_config()
     return trainer
 
 
@@ -97,20 +150,23 @@ def _call_back(trainer: Trainer, number: int, location: TrainingCallbackLocation
 
 @without_library_warnings()
 @torch.no_grad()
-def evaluate(model: Model, manager: DataManager, on_view: OnView | None = None) -> dict[str, Any]:
-    """Evaluates PSNR and SSIM over all held-out views. Training can continue unchanged afterwards.
+def evaluate(
+    model: Model, manager: DataManager, on_view: OnView | None = None, *, count: int | None = None
+) -> dict[str, Any]:
+    """Evaluates PSNR and SSIM over the held-out views. Training can continue unchanged afterwards.
 
     Args:
         model: The model, with its present weights.
         manager: The data manager with the held-out views.
-        on_view: Called with the index, outputs and batch of each view.
+        on_view: Called with the number (from 0), outputs and batch of each view.
+        count: Largest number of views, spread evenly over all. Defaults to all.
 
     Returns:
         The means "psnr" and "ssim", and "views", a list with the metrics of each view.
     """
     model.eval()
     views = []
-    held_out: Any = manager.fixed_indices_eval_dataloader
+    held_out = HeldOutViews(manager.fixed_indices_eval_dataloader, count)
     sampler: Any = getattr(model, "proposal_sampler", None)
     since_update = getattr(sampler, "_steps_since_update", 0)
     with torch.random.fork_rng():

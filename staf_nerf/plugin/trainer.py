@@ -1,15 +1,20 @@
 """The trainer: nerfstudio's loop, with checkpoints that survive a full disk, a move of the folder and an interrupt.
 
-Besides tensors a checkpoint contains plain Python numbers only, so that torch's safe loading accepts it.
+Steps are counted from the start of the first run: `max_num_iterations` is the number of all steps, also of a run that
+continues from a checkpoint. Besides tensors a checkpoint contains plain Python numbers only, so that torch's safe
+loading accepts it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import os
+import re
+import shlex
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +35,9 @@ from staf_nerf.machine.memory import keep_freed_memory
 from staf_nerf.migrations import present_groups
 from staf_nerf.plugin import workarounds
 from staf_nerf.presets import load_preset, resolved
+
+REPLACED = ("data", "load-dir", "load-step", "load-checkpoint", "load-scheduler", "max-num-iterations")
+"""Options of `ns-train` that a command to continue gives anew, or does without."""
 
 
 @dataclass
@@ -121,7 +129,14 @@ class StafTrainerConfig(TrainerConfig):
         return folder
 
     def save_config(self) -> None:
+        """Writes nothing yet. `ns-train` calls this first, and a capture that cannot be read shall leave no folder.
+
+        The trainer calls `write` once the capture is read.
+        """
         self.make_paths_absolute()
+
+    def write(self) -> None:
+        """Writes config.yml into the folder of the run."""
         super().save_config()
 
     def make_paths_absolute(self) -> None:
@@ -141,6 +156,47 @@ def _slower(options: dict[str, Any], factor: float) -> dict[str, Any]:
         "optimizer": dataclasses.replace(optimizer, lr=optimizer.lr / factor),
         "scheduler": dataclasses.replace(scheduler, lr_final=scheduler.lr_final / factor),
     }
+
+
+def chosen_checkpoint(config: TrainerConfig) -> Path | None:
+    """Returns the checkpoint from which a run continues, or None for a new run.
+
+    Raises:
+        ValueError: If it is truncated, not a checkpoint, or a file is given in place of a folder.
+        FileNotFoundError: If it does not exist.
+    """
+    checkpoint = config.load_checkpoint
+    if config.load_dir is not None:
+        checkpoint = _checkpoint_in(config.load_dir, config.relative_model_dir, config.load_step)
+    if checkpoint is not None:
+        if not checkpoint.is_file():
+            raise FileNotFoundError(f"no checkpoint {checkpoint}")
+        check_readable(checkpoint)
+    return checkpoint
+
+
+def _checkpoint_in(folder: Path, relative_model_dir: Path, step: int | None) -> Path:
+    """Returns a checkpoint of a run's folder, or of its folder of checkpoints: of that step, or the last one."""
+    if folder.is_file():
+        raise ValueError(f"--load-dir must be a folder, {folder} is a file; --load-checkpoint takes one checkpoint")
+    folders = (folder, folder / relative_model_dir)
+    checkpoints = next(filter(None, (sorted(place.glob("step-*.ckpt")) for place in folders)), [])
+    if not checkpoints:
+        raise FileNotFoundError(f"no checkpoint (step-*.ckpt) in {folder}")
+    return checkpoints[-1] if step is None else checkpoints[-1].with_name(f"step-{step:09d}.ckpt")
+
+
+def refuse_finished(checkpoint: Path, done: int, total: int) -> None:
+    """Refuses to continue from a checkpoint that has all steps.
+
+    Raises:
+        ValueError: If that is so. The message says which number of steps to give.
+    """
+    if done >= total:
+        raise ValueError(
+            f"nothing is left to train: {checkpoint} has {done} steps, and --max-num-iterations is {total}, which "
+            f"counts them\nTo train for {total} steps more: --max-num-iterations {done + total}"
+        )
 
 
 def check_readable(checkpoint: Path) -> None:
@@ -168,37 +224,62 @@ class StafTrainer(Trainer):
     config: StafTrainerConfig
     latest_loss = float("nan")
     """The loss of the last step."""
+    last_step = -1
+    """The last step that was done whole. -1: none yet."""
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         if self.config.machine.device_type == "cpu":
             keep_freed_memory()
+        self.as_configured = copy.deepcopy(self.config)  # what follows adds to it
+        self._choose_checkpoint()
         super().setup(test_mode=test_mode)
 
     def setup_optimizers(self) -> Optimizers:
-        """Returns the optimisers of all groups. The rate of "first_layer" is per frequency, as for signals."""
+        """Returns the optimisers of all groups. The rate of "first_layer" is per frequency, as for signals.
+
+        nerfstudio calls this when the capture is read, and before the viewer, which needs the folder of the run. So
+        config.yml is written here.
+        """
         groups = self.pipeline.get_param_groups()
         config = present_groups(self.config.optimizers)
         if "first_layer" in groups:
             field: Any = self.pipeline.model.field
             (scale,) = set(first_layer_scales(field))
             config["first_layer"] = _slower(config.get("first_layer", config["network"]), scale)
-        return StafOptimizers(config, groups)
+        optimizers = StafOptimizers(config, groups)
+        if self.local_rank == 0:
+            self.as_configured.write()
+        return optimizers
 
     def train_iteration(self, step: int):
         loss, losses, metrics = super().train_iteration(step)
         self.latest_loss = float(loss.detach())
+        self.last_step = step
         return loss, losses, metrics
 
     @shared_cores()
     def train(self) -> None:
         try:
-            super().train()
+            with self._steps_left():
+                super().train()
         except KeyboardInterrupt:
-            self.save_checkpoint(self.step)
-            CONSOLE.print(
-                f"Interrupted and saved at step {self.step}. To continue:\n{self.resume_command()}", soft_wrap=True
-            )
+            if self.last_step >= 0:
+                self.save_checkpoint(self.last_step)
+                CONSOLE.print(
+                    f"Interrupted and saved at step {self.last_step}. To continue:\n{self.resume_command()}",
+                    soft_wrap=True,
+                )
             raise
+
+    @contextlib.contextmanager
+    def _steps_left(self) -> Iterator[None]:
+        """Context in which `max_num_iterations` is the number of steps that are left: nerfstudio's loop adds it."""
+        total = self.config.max_num_iterations
+        self.config.max_num_iterations = total - self._start_step
+        try:
+            yield
+        finally:
+            self.config.max_num_iterations = total
 
     def _train_complete_viewer(self) -> None:
         """Says what comes next. With a viewer, nerfstudio then waits for Ctrl-C, which here is no interruption."""
@@ -207,20 +288,41 @@ class StafTrainer(Trainer):
         with contextlib.suppress(KeyboardInterrupt):
             super()._train_complete_viewer()
 
-    def resume_command(self) -> str:
-        """Returns the command that continues from the last checkpoint."""
+    def resume_command(self, total: int | None = None) -> str:
+        """Returns the command that continues from the last checkpoint, with the options of this run.
+
+        Args:
+            total: Number of all steps. Defaults to that of this run.
+        """
         data = self.config.pipeline.datamanager.dataparser.data  # pyright: ignore[reportAttributeAccessIssue]
-        return f"ns-train {self.config.method_name} --data {data} --load-dir {self.checkpoint_dir}"
+        words = ["ns-train", self.config.method_name, "--data", data, "--load-dir", self.checkpoint_dir]
+        words += ["--max-num-iterations", total or self.config.max_num_iterations]
+        given = workarounds.options_of_ns_train(but=REPLACED)
+        return shlex.join(map(str, words + (self._schedule_options() if given is None else given)))
+
+    def _schedule_options(self) -> list[str]:
+        """Returns the options for the schedules of the learning rates, if they do not last as long as the method's."""
+        usual = load_preset(str(self.config.method_name), detect_device()).training.steps
+        steps = {name: options["scheduler"].max_steps for name, options in self.config.optimizers.items()}
+        pairs = [(f"--optimizers.{name}.scheduler.max-steps", str(n)) for name, n in steps.items() if n != usual]
+        return [word for pair in pairs for word in pair]
+
+    def _choose_checkpoint(self) -> None:
+        """Looks for the checkpoint to continue from, before anything is read or written."""
+        checkpoint = chosen_checkpoint(self.config)
+        if checkpoint is None:
+            return
+        if step := re.fullmatch(r"step-(\d+)", checkpoint.stem):
+            refuse_finished(checkpoint, int(step[1]) + 1, self.config.max_num_iterations)
+        self.config.load_dir, self.config.load_step, self.config.load_checkpoint = None, None, checkpoint
 
     def _load_checkpoint(self) -> None:
-        candidates = [self.config.load_checkpoint] if self.config.load_checkpoint is not None else []
-        if (folder := self.config.load_dir) is not None:
-            candidates = sorted(folder.glob("step-*.ckpt"))[-1:]
-            if not candidates:
-                raise FileNotFoundError(f"no checkpoint (step-*.ckpt) in {folder}")
-        for checkpoint in candidates:
-            check_readable(checkpoint)
         super()._load_checkpoint()
+        if (checkpoint := self.config.load_checkpoint) is not None:
+            done, total = self._start_step, self.config.max_num_iterations
+            refuse_finished(checkpoint, done, total)
+            CONSOLE.print(f"{done} of {total} steps are done")
+            self.last_step = done - 1
 
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:

@@ -8,12 +8,24 @@ import numpy as np
 import torch
 from nerfstudio.cameras.cameras import Cameras
 
-from staf_nerf.mesh.fuse import View
+from staf_nerf.mesh.fuse import View, pixel_size
+from staf_nerf.mesh.triangles import Floats
 from staf_nerf.plugin.cameras import pinhole
 from staf_nerf.plugin.model import StafModel
 
 SEEN = 0.5
 """Minimum accumulated opacity at which a ray counts as having met a surface."""
+
+
+COARSE = 16
+"""Longest side, in pixels, of the views that tell how fine larger ones are."""
+
+
+def view_pixel(model: StafModel, cameras: Cameras, bounds: Floats, *, most_pixels: int) -> float:
+    """Returns the size of the smallest pixel of `views` at the surfaces in a box (2, 3); see `pixel_size`."""
+    sizes = torch.maximum(cameras.height, cameras.width).flatten().tolist()
+    pixels = [pixel_size(view, bounds) for view in views(model, cameras, most_pixels=COARSE)]
+    return min(p * min(COARSE, size) / min(most_pixels, size) for p, size in zip(pixels, sizes, strict=True))
 
 
 @torch.no_grad()

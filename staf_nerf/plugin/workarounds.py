@@ -10,7 +10,7 @@ import inspect
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +43,32 @@ def config_being_read() -> Path | None:
             return path.absolute()
         frame = frame.f_back
     return None
+
+
+def options_of_ns_train(*, but: Collection[str]) -> list[str] | None:
+    """Returns the words that followed the method in the command line of `ns-train`, without the options in `but`.
+
+    A configuration does not tell which of its values the command line set. So a command that repeats a run can only be
+    made of the words.
+
+    Returns:
+        The words, or None if this is not `ns-train`, or a file gave all settings (`--load-config`).
+    """
+    words = sys.argv[2:]
+    if Path(sys.argv[0]).stem != "ns-train" or any(_option(word) == "load-config" for word in words):
+        return None
+    kept, is_value = [], False
+    for word in words:
+        is_left_out = _option(word) in but
+        if not (is_left_out or is_value):
+            kept.append(word)
+        is_value = is_left_out and "=" not in word
+    return kept
+
+
+def _option(word: str) -> str | None:
+    """Returns the name of an option, or None for another word."""
+    return word.removeprefix("--").partition("=")[0].replace("_", "-") if word.startswith("--") else None
 
 
 def local_unless_named(viewer: ViewerConfig) -> ViewerConfig:

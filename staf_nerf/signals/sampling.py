@@ -52,6 +52,20 @@ def refuse_unused_frequency(config: FieldConfig, *, bandwidth: float) -> None:
         raise ValueError(f"first_omega has no effect unless bandwidth is 0, got {found} and bandwidth {bandwidth}")
 
 
+def refuse_unused_bandwidth(config: FieldConfig, *, bandwidth: float) -> None:
+    """Refuses a bandwidth that was asked for, and that the first layer has no frequency for.
+
+    Raises:
+        ValueError: If the bandwidth has no effect.
+    """
+    if bandwidth and not has_first_omega(config):
+        kind = config.activation if isinstance(config.encoding, IdentityConfig) else config.encoding
+        what = "activation" if kind is config.activation else "encoding"
+        raise ValueError(
+            f"bandwidth has no effect with the {what} {kind.name!r}, which has no frequency to scale, got {bandwidth}"
+        )
+
+
 class Sampler:
     """Draws indices of samples: with replacement, or in epochs, each of which has every sample once.
 

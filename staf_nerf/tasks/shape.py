@@ -20,9 +20,9 @@ from staf_nerf.mesh.export import write_mesh
 from staf_nerf.mesh.extract import distance_bound
 from staf_nerf.mesh.points import SUFFIXES, PointCloud, read_points
 from staf_nerf.mesh.preview import save_preview
-from staf_nerf.mesh.source import MeshSource
+from staf_nerf.mesh.source import MeshSource, too_fine
 from staf_nerf.mesh.surface import Surface
-from staf_nerf.mesh.triangles import TriangleMesh, read_mesh
+from staf_nerf.mesh.triangles import Floats, TriangleMesh, read_mesh
 from staf_nerf.metrics.shape import measure_cells, measure_points, measure_shape
 from staf_nerf.signals.shape import (
     Frame,
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 FOR_MESHES = ("surface_part", "near_part", "near", "grid", "cached_points", "softness", "eikonal_weight")
 """Options of a `ShapeConfig` without effect on point clouds, which have points on the surface only."""
+FOR_DISTANCES = ("softness", "eikonal_weight")
+"""Options of a `ShapeConfig` without effect on an occupancy."""
 MISSING = {
     "iou": "- (a surface is open)",
     "field_iou": "- (the file has no inside)",
@@ -77,7 +79,7 @@ class ShapeProblem(Problem):
         if isinstance(shape, TriangleMesh):
             return [f"{len(shape.vertices)} vertices, {len(shape.triangles)} triangles", *self.notes]
         normals = " with normals" if shape.normals is not None else ""
-        return [f"{len(shape.points)} points{normals}", *self.notes, *without_effect(self.config)]
+        return [f"{len(shape.points)} points{normals}", *self.notes]
 
     def signal(self, device: torch.device | str) -> ShapeSignal | PointCloudSignal:
         if isinstance(self.shape, PointCloud):
@@ -86,6 +88,11 @@ class ShapeProblem(Problem):
 
     def field(self, generator: Generator | None = None) -> nn.Module:
         return make_field(self.config, start_as_sphere=isinstance(self.shape, PointCloud), generator=generator)
+
+    def check(self, field: nn.Module, options: ShapeOptions) -> list[str]:
+        refuse_without_effect(self.config, is_cloud=isinstance(self.shape, PointCloud))
+        source = MeshSource(field, bounds_of(self.config, self.frame), detail=finest_cell(field))
+        return too_fine(options.resolution, source.finest(), "the details that the field can hold")
 
     def epoch_metrics(self, device: torch.device | str) -> Callable[[nn.Module], dict[str, float]]:
         if isinstance(self.shape, PointCloud) or self.config.quantity != "occupancy" or not self.config.grid:
@@ -213,10 +220,20 @@ def _has_faces(path: Path) -> bool:
     return any(count != b"0" for count in counts)
 
 
-def without_effect(config: ShapeConfig) -> list[str]:
-    """Returns a message that names changed options that have no effect on a point cloud."""
-    changed = [name for name in FOR_MESHES if getattr(config, name) != getattr(ShapeConfig(), name)]
-    return [f"warning: options without effect on a point cloud: {', '.join(changed)}"] if changed else []
+def refuse_without_effect(config: ShapeConfig, *, is_cloud: bool) -> None:
+    """Refuses settings that differ from the defaults, and have no effect on this kind of shape or quantity.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    names, where = ((), "")
+    if is_cloud:
+        names, where = FOR_MESHES, "a point cloud"
+    elif config.quantity == "occupancy":
+        names, where = FOR_DISTANCES, "an occupancy"
+    changed = [name for name in names if getattr(config, name) != getattr(ShapeConfig(), name)]
+    if changed:
+        raise ValueError(f"options without effect on {where}: {', '.join(changed)}; leave them at their defaults")
 
 
 def shape_mesh(
@@ -239,18 +256,23 @@ def shape_mesh(
     return TriangleMesh(frame.denormalize(found.vertices), found.triangles)
 
 
+def bounds_of(config: ShapeConfig, frame: Frame) -> Floats:
+    """Returns the box (2, 3) of a fitted shape's surface, in the network's coordinates."""
+    if not config.grid:
+        return CUBE
+    half = np.array(frame.size) / 2.0
+    return np.stack([-half, half]) + 0.01 * CUBE  # a margin closes the surface where it touches the box
+
+
 def shape_source(field: nn.Module, config: ShapeConfig, frame: Frame) -> MeshSource:
     """Returns the source for a mesh of a fitted shape, with the transform to the shape's own coordinates."""
     where, inside = level(config)
     to_world = np.diag([frame.scale] * 3 + [1.0])
     to_world[:3, 3] = frame.center
-    bounds, known, device = CUBE, known_everywhere(field, config, frame), next(field.parameters()).device
-    if config.grid:
-        half = np.array(frame.size) / 2.0
-        bounds = np.stack([-half, half]) + 0.01 * CUBE  # a margin closes the surface where it touches the box
+    known, device = known_everywhere(field, config, frame), next(field.parameters()).device
     return MeshSource(
         field=known,
-        bounds=bounds,
+        bounds=bounds_of(config, frame),
         level=where,
         inside=inside,
         lipschitz=None if config.quantity == "occupancy" else distance_bound(known, CUBE, device),

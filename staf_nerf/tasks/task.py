@@ -74,6 +74,17 @@ class Problem(ABC):
         """
         raise ValueError(f"{self.file} has no metrics after each epoch")
 
+    def check(self, field: nn.Module, options: Any) -> list[str]:
+        """Checks the settings of a fit, before any work. `options` are those of the results.
+
+        Returns:
+            Warnings, one line each.
+
+        Raises:
+            ValueError: If a setting has no effect on this file.
+        """
+        return []
+
     @abstractmethod
     def evaluate(self, field: nn.Module, options: Any, *, device: torch.device | str) -> Metrics:
         """Compares a field with the file. `options` are the settings of the results."""

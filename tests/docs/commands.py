@@ -99,6 +99,8 @@ def needs_nerfstudio(words: list[str]) -> bool:
 def shortened(words: list[str]) -> list[str]:
     """The command with the options of `SHORTER`: in the place of those it has, else before its other options."""
     options = next((short for prefix, short in SHORTER.items() if _starts(words, prefix)), {})
+    if "--load-dir" in words:  # the number of steps counts those of the run that goes on
+        options = options | {"--max-num-iterations": "10"}
     found = list(words)
     if "--steps" in options:  # in the place of another budget
         found = _without(found, "--minutes", "--epochs")
@@ -128,7 +130,8 @@ def expanded(words: list[str], folder: Path) -> list[str]:
     """The words with "…" and "*" replaced by what the folder holds: by the newest path, or by all."""
     found: list[str] = []
     for word in words:
-        pattern = str(folder / word.replace("…", "**"))
+        end = "/" if word.endswith("…") else ""  # the folder of a run, and not a file in it
+        pattern = str(folder / word.replace("…", "**")) + end
         paths = glob.glob(pattern, recursive=True) if "…" in word or "*" in word else []
         if "…" in word and paths:
             found.append(os.path.relpath(max(paths, key=os.path.getmtime), folder))

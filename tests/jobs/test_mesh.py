@@ -12,7 +12,7 @@ from rich.console import Console
 from staf_nerf.errors import IncompleteError
 from staf_nerf.jobs.mesh import MakeMesh, make_mesh, report
 from staf_nerf.mesh.compare import compare
-from staf_nerf.mesh.fuse import fuse
+from staf_nerf.mesh.fuse import fuse, pixel_size
 from staf_nerf.mesh.preview import AXES
 from staf_nerf.mesh.source import MeshSource
 from staf_nerf.mesh.triangles import TriangleMesh, moved, read_mesh, weld
@@ -104,12 +104,40 @@ def test_decimation_leaves_no_box_and_counts_no_part(tmp_path):
     assert found["parts_left_out"] == 0
 
 
-def test_voxels_finer_than_the_views_are_said(tmp_path, capsys):
-    ball = sphere(0.8)
-    made = dataclasses.replace(source(), views=lambda: views_of(ball), view_count=24, method="fusion")
-    for resolution, said in ((60, False), (300, True)):
-        make_mesh(made, MakeMesh(tmp_path / "ball.ply", resolution=resolution))
-        assert ("finer than the views' pixels" in capsys.readouterr().out.replace("\n", " ")) == said
+def test_voxels_finer_than_the_views_are_said_before_these_are_rendered(tmp_path):
+    ball, console = sphere(0.8), Console(record=True, width=1000)
+    said: list[str] = []
+
+    def rendered():
+        said.append(console.export_text(clear=True))
+        return views_of(ball)
+
+    made = dataclasses.replace(
+        source(), views=rendered, view_count=24, method="fusion",
+        view_pixel=lambda box: float(np.ptp(box, axis=0).max()) / 100,
+    )  # fmt: skip
+    for resolution in (200, 201):
+        make_mesh(made, MakeMesh(tmp_path / "ball.ply", resolution=resolution), console)
+    assert "finer than" not in said[0]
+    assert "at resolution 201 the voxels are much finer than the views' pixels" in said[1]
+    assert "Use --resolution 100, or larger views" in said[1]
+
+
+def test_views_that_show_no_surface_get_no_advice_on_the_resolution(tmp_path, capsys):
+    empty = dataclasses.replace(source(), views=lambda: iter(()), view_pixel=lambda box: np.inf, method="fusion")
+    with pytest.raises(ValueError, match="no view shows a surface"):
+        make_mesh(empty, MakeMesh(tmp_path / "ball.ply"))
+    assert "--resolution" not in capsys.readouterr().out
+
+
+def test_the_pixel_of_a_view_is_as_large_as_what_it_shows_of_the_box():
+    view = next(iter(views_of(sphere(0.8))))
+    bounds = np.array([[-1.0] * 3, [1.0] * 3])
+    depths = [depth for depth in view.depth.ravel().tolist() if depth > 0]
+    expected = sorted(depths)[len(depths) // 2] / view.intrinsics[0]
+    # The median of an even number of depths lies between two neighbours.
+    assert pixel_size(view, bounds) == pytest.approx(expected, rel=1e-3)
+    assert pixel_size(view, bounds + 10.0) == np.inf
 
 
 @pytest.mark.parametrize(
@@ -276,8 +304,7 @@ def test_views_of_a_ball_become_the_ball_with_its_colors():
     ball = sphere(0.8, (0.2, -0.1, 0.3))
     bounds = np.array([[-1.0] * 3, [1.3] * 3])
     parts: list[float] = []
-    made, finest = fuse(views_of(ball), bounds=bounds, resolution=100, count=24, progress=parts.append)
-    assert finest == pytest.approx(2.3 / (2.4 / 120), rel=0.15)  # 120 pixels see one unit from one unit away
+    made = fuse(views_of(ball), bounds=bounds, resolution=100, count=24, progress=parts.append)
     voxel = 2.3 / 100
     found = compare(made, ball, points=20_000)
     assert found.chamfer_l1 < voxel
@@ -290,7 +317,7 @@ def test_views_of_a_ball_become_the_ball_with_its_colors():
 
 def test_fusion_sees_only_what_lies_in_the_box():
     ball = sphere(0.8)
-    made, _ = fuse(views_of(ball), bounds=np.array([[-1.0, -1.0, 0.0], [1.0, 1.0, 1.0]]), resolution=60)
+    made = fuse(views_of(ball), bounds=np.array([[-1.0, -1.0, 0.0], [1.0, 1.0, 1.0]]), resolution=60)
     assert made.bounds[0, 2] > -5 * 2 / 60
     with pytest.raises(ValueError, match="no view shows a surface in the box"):
         fuse(views_of(ball, 2), bounds=np.array([[5.0] * 3, [6.0] * 3]), resolution=10)
@@ -342,7 +369,7 @@ def test_a_view_that_shows_one_pixel_of_the_box_does_not_stop_the_fusion():
     seen[61, 61] = first.depth[61, 61]  # not one of those that Open3D looks at
     assert seen.any()
     bounds = np.array([[-1.2] * 3, [1.2] * 3])
-    mesh, _ = fuse([dataclasses.replace(first, depth=seen), *others], bounds=bounds, resolution=32)
+    mesh = fuse([dataclasses.replace(first, depth=seen), *others], bounds=bounds, resolution=32)
     assert len(mesh.triangles) > 100
     with pytest.raises(ValueError, match="no view shows a surface in the box"):
         fuse([dataclasses.replace(first, depth=seen)], bounds=bounds, resolution=32)

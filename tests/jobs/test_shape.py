@@ -13,14 +13,15 @@ from staf_nerf.errors import IncompleteError
 from staf_nerf.fields import NeuralField
 from staf_nerf.jobs.fit import fit_files
 from staf_nerf.mesh.clean import without_floaters
+from staf_nerf.mesh.export import write_mesh
 from staf_nerf.mesh.points import PointCloud
 from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import TriangleMesh, read_mesh
 from staf_nerf.metrics.shape import measure_points, measure_shape
-from staf_nerf.presets import load_preset
+from staf_nerf.presets import load_preset, preset_names
 from staf_nerf.signals.shape import Frame
 from staf_nerf.tasks import shape
-from staf_nerf.tasks.shape import read_shape, shape_mesh, without_effect
+from staf_nerf.tasks.shape import read_shape, refuse_without_effect, shape_mesh
 from tests.fits import fit_job
 from tests.mesh.shapes import sphere, square
 from tests.plugin.conftest import command
@@ -289,8 +290,38 @@ def test_the_command_fits_makes_a_mesh_and_refuses_what_is_wrong(ring, tmp_path)
         assert "Traceback" not in result.stdout
 
 
-def test_options_that_only_meshes_need_are_named_for_a_cloud():
+@pytest.mark.parametrize(
+    ("is_cloud", "changes", "message"),
+    [
+        (True, {"softness": 0.5, "near_part": 0.1}, "on a point cloud: near_part, softness; leave them"),
+        (False, {"quantity": "occupancy", "eikonal_weight": 0.1}, "on an occupancy: eikonal_weight; leave them"),
+    ],
+)
+def test_options_without_effect_on_the_shape_are_refused(is_cloud, changes, message):
     usual = load_preset("shape", "cpu", ShapeConfig())
-    assert without_effect(usual) == []
-    changed = dataclasses.replace(usual, softness=0.5, near_part=0.1)
-    assert without_effect(changed) == ["warning: options without effect on a point cloud: near_part, softness"]
+    refuse_without_effect(usual, is_cloud=is_cloud)
+    with pytest.raises(ValueError, match=message):
+        refuse_without_effect(dataclasses.replace(usual, **changes), is_cloud=is_cloud)
+
+
+def test_the_shipped_presets_have_no_option_without_effect():
+    for name in preset_names("shape"):
+        refuse_without_effect(load_preset(name, "cpu", ShapeConfig()), is_cloud=False)
+
+
+def test_what_a_fit_of_a_shape_cannot_use_is_said_before_it_starts(tmp_path):
+    write_mesh(tmp_path / "ball.ply", sphere(subdivisions=2))
+    np.savetxt(tmp_path / "cloud.xyz", sphere(subdivisions=2).vertices)
+    coarse = ("--encoding", "hash:num_levels=2,max_resolution=16", "--resolution", 64)
+    done = command(
+        "staf", "fit", "shape", "ball.ply", *coarse, "--steps", 2, "--hidden-features", 8, "--points", 64,
+        "--cached-points", 64, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    said = " ".join(done.stdout.split())
+    assert "warning: resolution 64 is much finer than the details that the field can hold" in said
+    assert said.index("--resolution 16") < said.index("fitting")
+    refused = command("staf", "fit", "shape", "cloud.xyz", "--softness", 0.5, "-o", "out", cwd=tmp_path, check=False)
+    assert refused.stdout.strip() == (
+        "staf: options without effect on a point cloud: softness; leave them at their defaults"
+    )
+    assert not (tmp_path / "out").exists()

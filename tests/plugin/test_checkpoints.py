@@ -90,22 +90,6 @@ def test_only_the_latest_checkpoint_is_kept_and_it_is_whole(tmp_path):
     check_readable(kept)
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys):
-    made = trainer(tmp_path, changes={"training": {"steps": 50}})
-
-    def interrupt(_, step):
-        if step == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run.train(made, interrupt)
-    assert [path.name for path in checkpoints(made)] == ["step-000000004.ckpt"]
-    printed = capsys.readouterr().out
-    assert f"ns-train staf-nerf --data {tmp_path / 'capture'} --load-dir {made.checkpoint_dir}" in printed
-    resumed = trainer(tmp_path, load_dir=made.checkpoint_dir)
-    assert resumed._start_step == 5
-
-
 def test_a_truncated_checkpoint_is_named(tmp_path):
     made = trainer(tmp_path)
     made.save_checkpoint(1)
@@ -153,9 +137,3 @@ def test_a_checkpoint_of_another_of_our_methods_is_refused(tmp_path):
     siren.save_checkpoint(1)
     with pytest.raises(ValueError, match="does not match this method and its configuration"):
         trainer(tmp_path, "staf-nerf-mlp", load_dir=siren.checkpoint_dir)
-
-
-def test_a_folder_without_checkpoints_is_named(tmp_path):
-    (tmp_path / "nothing").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint \(step-\*.ckpt\) in .*nothing"):
-        trainer(tmp_path, load_dir=tmp_path / "nothing")

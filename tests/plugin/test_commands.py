@@ -50,8 +50,8 @@ def test_a_moved_run_is_evaluated_from_another_folder(trained, tmp_path):
 
 def test_ns_train_resumes_where_it_stopped(trained, tmp_path):
     command(
-        "ns-train", "staf-nerf", "--data", SCENE, "--vis", "tensorboard", "--max-num-iterations", 5,
-        "--load-dir", trained.folder / "nerfstudio_models", "--output-dir", tmp_path, "--timestamp", "second",
+        "ns-train", "staf-nerf", "--data", SCENE, "--vis", "tensorboard", "--max-num-iterations", STEPS + 5,
+        "--load-dir", trained.folder, "--output-dir", tmp_path, "--timestamp", "second",
         "staf-capture", "--downscale-factor", 4,
         cwd=tmp_path,
     )  # fmt: skip

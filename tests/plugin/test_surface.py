@@ -7,11 +7,11 @@ from nerfstudio.cameras.cameras import Cameras
 
 from staf_nerf.encodings import HashGrid
 from staf_nerf.mesh.compare import compare
-from staf_nerf.mesh.fuse import fuse
+from staf_nerf.mesh.fuse import fuse, pixel_size
 from staf_nerf.mesh.surface import Surface
 from staf_nerf.mesh.triangles import read_mesh
 from staf_nerf.plugin.dataparser import CaptureDataParserConfig
-from staf_nerf.plugin.mesh_source import detail, to_world, views
+from staf_nerf.plugin.mesh_source import detail, to_world, view_pixel, views
 from tests.conftest import write_capture
 from tests.plugin.conftest import SCENE, command
 
@@ -49,7 +49,7 @@ def test_a_perfect_model_s_views_fuse_to_the_scene_s_mesh_in_the_scene_s_coordin
     inverse = np.linalg.inv(world)
     corners = truth.vertices @ inverse[:3, :3].T + inverse[:3, 3]
     box = np.stack([corners.min(0) - 0.02, corners.max(0) + 0.02])
-    made, _ = fuse(seen, bounds=box, resolution=150)
+    made = fuse(seen, bounds=box, resolution=150)
     placed = type(made)(made.vertices @ world[:3, :3].T + world[:3, 3], made.triangles)
     found = compare(placed, truth, points=30_000)
     voxel = np.ptp(box, axis=0).max() / 150 * np.linalg.norm(world[0, :3])
@@ -57,6 +57,19 @@ def test_a_perfect_model_s_views_fuse_to_the_scene_s_mesh_in_the_scene_s_coordin
     assert found.precision[0] > 0.9  # within a voxel
     assert found.precision[1] > 0.97
     assert np.median(np.linalg.norm(placed.vertices - Surface(truth).closest(placed.vertices)[0], axis=-1)) < voxel / 2
+
+
+def test_few_pixels_tell_how_large_those_of_the_views_are():
+    parsed = CaptureDataParserConfig(data=SCENE).setup().get_dataparser_outputs("train")
+    model, cameras = TrueScene(read_mesh(SCENE / "tin_robot.ply"), to_world(parsed)), parsed.cameras[:4]
+    box = np.array([[-1.0] * 3, [1.0] * 3])
+    expected = min(pixel_size(view, box) for view in views(model, cameras, most_pixels=128))
+    # 256 pixels see the median depth less exactly than 16384 do: within a tenth of the distance, by the robot's size.
+    assert view_pixel(model, cameras, box, most_pixels=128) == pytest.approx(expected, rel=0.1)
+    photo = max(int(cameras.width[0]), int(cameras.height[0]))
+    assert view_pixel(model, cameras, box, most_pixels=10 * photo) == view_pixel(
+        model, cameras, box, most_pixels=photo
+    )  # views are not larger than the photos
 
 
 @pytest.mark.parametrize("applied", [{}, {"applied_transform": APPLIED, "applied_scale": 0.5}])
