@@ -51,7 +51,7 @@ def sequential(count: int) -> list[Pair]:
 
 
 def most_similar(signatures: np.ndarray, count: int) -> list[Pair]:
-    """Returns each photo with the photos whose signatures (N, D), of length 1, have the largest products with its own."""
+    """Returns each photo with the most similar ones: signatures (N, D) of length 1 whose products are largest."""
     products = signatures @ signatures.T
     np.fill_diagonal(products, -np.inf)
     nearest = np.argsort(-products, axis=1)[:, : min(count, len(signatures) - 1)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import importlib.util
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -141,7 +142,7 @@ def _files(folder: Path) -> list[Path]:
         if (folder / name).is_dir() and not any(file.suffix.lower() in PHOTOS for file in folder.iterdir()):
             return _files(folder / name)
     found: list[Path] = []
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+    for entry in sorted(folder.iterdir(), key=lambda entry: _natural(entry.name)):
         if entry.name.startswith("."):
             continue
         if entry.is_file():
@@ -149,6 +150,11 @@ def _files(folder: Path) -> list[Path]:
         elif entry.is_dir() and entry.name.lower() not in MASK_FOLDERS and not entry.name.startswith(REDUCED):
             found += _files(entry)
     return found
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Returns a key that sorts names as people do: photo 9 before photo 10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part.lower()) for part in re.split(r"(\d+)", name)]
 
 
 def _mask(photo: Path, folder: Path | None) -> Path | None:

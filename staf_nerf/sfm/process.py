@@ -1,7 +1,7 @@
 """Runs structure from motion in a process of its own, and follows its progress.
 
-pycolmap brings its own zlib. In one process with Pillow, writing a PNG after importing pycolmap 4.2.1 crashed. A process
-of its own can also be ended at once.
+pycolmap brings its own zlib. In one process with Pillow, writing a PNG after importing pycolmap 4.2.1 crashed. A
+process of its own can also be ended at once.
 """
 
 from __future__ import annotations

@@ -322,8 +322,8 @@ def reconstruct(job: Job, work: Path, report: Report) -> None:
             break
     if best is None:
         raise CaptureError(
-            f"no two of the {len(job.images)} photos could be connected. Each must show more than half of what the next "
-            "one shows, from another place, sharp and with details"
+            f"no two of the {len(job.images)} photos could be connected. Each must show more than half of what the "
+            "next one shows, from another place, sharp and with details"
         )
     attempt, models = best
     report("refining", 0.0, "")

@@ -21,7 +21,7 @@ TEXELS = 320
 
 @functools.cache
 def pattern(number: int) -> np.ndarray:
-    """A pattern of a wall, (3 units, 3 units, RGB): noise of several grain sizes, which has details at all distances."""
+    """A pattern of a wall, 3 units by 3: noise of several grain sizes, which has details at all distances."""
     generator = np.random.default_rng(number)
     side = 3 * TEXELS
     layers = [cv2.resize(generator.random((side // grain, side // grain, 3)), (side, side)) for grain in (4, 12, 40)]
