@@ -28,6 +28,8 @@ CUT = 0.25
 """Motion between two examined frames that counts at most: a cut of the film is not worth many frames."""
 INNER = 0.6
 """Share of a stretch of motion, in its middle, from which its frame is taken."""
+TRACKED = 0.25
+"""Share of the points that must be found again. With fewer, two frames show different things."""
 POINTS = 200
 """Number of tracked points."""
 
@@ -114,9 +116,11 @@ def motion(before: np.ndarray, after: np.ndarray) -> float:
         return 0.0
     moved, found, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, np.zeros_like(corners))
     kept = found[:, 0] == 1
-    if kept.mean() < 0.25:
+    if kept.mean() < TRACKED:
         return CUT
-    return float(np.median(np.linalg.norm(moved - corners, axis=-1)[kept]) / np.hypot(*before.shape))
+    pixels = np.median(np.linalg.norm(moved - corners, axis=-1)[kept])
+    height, width = before.shape
+    return float(pixels / np.hypot(height, width))
 
 
 def write_frames(

@@ -292,19 +292,18 @@ def _write_mask(source: Source, image: Image.Image, stored: tuple[int, int], exi
 
 
 def _alpha_mask(image: Image.Image) -> Image.Image | None:
+    """Returns where an image is not transparent, or None if it is nowhere."""
     if image.mode != "RGBA":
         return None
-    alpha = image.getchannel("A")
-    return alpha.point(lambda value: 255 if value >= 128 else 0) if alpha.getextrema()[0] < 128 else None  # pyright: ignore
+    alpha = np.asarray(image.getchannel("A"))
+    return _black_and_white(alpha) if alpha.min() < 128 else None
 
 
 def _read_mask(path: Path, size: tuple[int, int], stored: tuple[int, int], exif: Any) -> Image.Image:
     """Returns a mask of 0 and 255 at a photo's size. One that lies as the photo is stored is turned with it."""
     try:
         with Image.open(path) as opened:
-            mask = ImageOps.exif_transpose(opened)
-            mask = mask.getchannel("A") if mask.mode == "RGBA" and mask.getchannel("A").getextrema()[0] < 128 else mask  # pyright: ignore
-            mask = mask.convert("L")
+            mask = colours(ImageOps.exif_transpose(opened))
     except (OSError, ValueError, SyntaxError) as error:
         raise CaptureError(f"the mask {path} cannot be read: {error}") from error
     if mask.size == stored != size:
@@ -313,8 +312,14 @@ def _read_mask(path: Path, size: tuple[int, int], stored: tuple[int, int], exif:
     ratios = [width / height for width, height in (mask.size, size)]
     if abs(ratios[0] / ratios[1] - 1) > SAME_RATIO:
         raise CaptureError(f"the mask {path} has size {mask.size[0]}x{mask.size[1]}, its photo {size[0]}x{size[1]}")
-    threshold = 128 if mask.getextrema()[1] > 1 else 1  # some programs write 0 and 1  # pyright: ignore
-    return mask.point(lambda value: 255 if value >= threshold else 0).resize(size, Image.Resampling.NEAREST)
+    found = _alpha_mask(mask) or _black_and_white(np.asarray(mask.convert("L")))
+    return found.resize(size, Image.Resampling.NEAREST)
+
+
+def _black_and_white(grey: np.ndarray) -> Image.Image:
+    """Returns a mask (H, W) as 0 and 255. Some programs write 0 and 1."""
+    threshold = 128 if grey.max() > 1 else 1
+    return Image.fromarray(np.where(grey >= threshold, 255, 0).astype(np.uint8))
 
 
 # --- EXIF ------------------------------------------------------------------------------------------------------------
