@@ -21,6 +21,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
 
 from staf_nerf.config import BUDGETS
+from staf_nerf.jobs import capture as capture_job
 from staf_nerf.jobs import check as check_job
 from staf_nerf.jobs import compare as compare_job
 from staf_nerf.jobs import evaluate as evaluate_job
@@ -68,6 +69,15 @@ def demo(
         from staf_nerf.jobs import demo as module
 
     module.demo(method=method, data=data, steps=steps, output=output, seed=seed, frames=frames)
+
+
+def capture(job: OmitArgPrefixes[capture_job.CapturePhotos]) -> None:
+    """Finds the cameras of photos or of a video, and writes a capture to train on.
+
+    Args:
+        job: The photos, and how their cameras are found.
+    """
+    capture_job.capture_photos(job)
 
 
 def fit() -> None:
@@ -317,6 +327,7 @@ def main() -> None:
         return
     commands: dict[str, Callable[..., None]] = {
         "demo": demo,
+        "capture": capture,
         "check": check,
         "fit": fit,
         "eval": evaluate,

@@ -21,6 +21,7 @@ EXTRAS = {
     "open3d": "mesh",
     "PIL": "signals",
     "platformdirs": "nerf",
+    "pycolmap": "nerf",
     "rich": "signals",
     "scipy": "signals",
     "soundfile": "signals",

@@ -20,7 +20,7 @@ ORDER = [
     {"signals", "theory"},
     {"fitting", "export", "files", "metrics"},
     {"figures"},
-    {"tasks"},
+    {"sfm", "tasks"},
     {"checkpoint"},
     {"plugin"},
     {"jobs"},

@@ -248,17 +248,18 @@ def _try_sound() -> str:
 
 
 def _colmap() -> Finding:
-    if (binary := shutil.which("colmap")) is not None:
-        return _program(binary, "help")
-    if (bindings := _installed("pycolmap")) is not None:
-        return Finding("good", f"pycolmap {bindings}; ns-process-data needs the program: sudo apt install colmap")
-    return Finding("absent", "ns-process-data needs COLMAP to compute camera poses: sudo apt install colmap")
+    """Tries pycolmap in a process of its own, as `staf capture` uses it. The program COLMAP is not needed."""
+    if (bindings := _installed("pycolmap")) is None:
+        remedy = f'pip install "staf-nerf[{EXTRAS["pycolmap"]}]"'
+        return Finding("absent", f"pycolmap, by which staf capture finds the poses of photos: {remedy}")
+    found = _program(sys.executable, "-c", "import pycolmap; pycolmap.incremental_mapping")
+    return Finding("good", f"pycolmap {bindings}, for staf capture") if found.state == "good" else found
 
 
 def _ffmpeg() -> Finding:
     if (binary := shutil.which("ffmpeg")) is not None:
         return _program(binary, "-version")
-    return Finding("absent", "needed by ns-render and ns-process-data: sudo apt install ffmpeg")
+    return Finding("absent", "needed by ns-render: sudo apt install ffmpeg")
 
 
 def _display() -> Finding:

@@ -43,7 +43,7 @@ SHORTER: dict[str, dict[str, str]] = {
 
 ONLY_READ: dict[str, str] = {
     "staf bench": "it takes minutes to hours",
-    "ns-process-data": "it needs COLMAP and ffmpeg",
+    "staf capture": "it takes minutes, and photos that overlap",
     "ns-viewer": "it runs until it is stopped",
     "torchrun": "it starts several processes",
 }
