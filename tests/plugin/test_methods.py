@@ -89,13 +89,17 @@ def test_the_viewer_of_other_commands_is_held_to_this_machine_unless_told_otherw
     assert config.viewer.websocket_host == "0.0.0.0"
 
 
-def parsed(*arguments):
+def configured(*arguments):
     """The configuration that `ns-train` makes of arguments: its parser, with our methods alone."""
     found = {
         name: getattr(methods, name.replace("-", "_")).config for name in ("staf-nerf", "staf-nerf-sdf", "paper-nerf")
     }
     kinds = tyro.extras.subcommand_type_from_defaults(defaults=found, descriptions=dict.fromkeys(found, ""))
-    return tyro.cli(tyro.conf.SuppressFixed[tyro.conf.FlagConversionOff[kinds]], args=arguments).pipeline.model
+    return tyro.cli(tyro.conf.SuppressFixed[tyro.conf.FlagConversionOff[kinds]], args=arguments)
+
+
+def parsed(*arguments):
+    return configured(*arguments).pipeline.model
 
 
 def test_one_flag_of_ns_train_changes_the_options_of_the_method_s_preset():

@@ -17,6 +17,7 @@ from staf_nerf.plugin.workarounds import options_of_ns_train
 from tests.conftest import write_capture
 from tests.plugin.conftest import command
 from tests.plugin.test_checkpoints import checkpoints, trainer
+from tests.plugin.test_methods import configured
 
 SMALL = (
     "--experiment-name", "small", "--pipeline.datamanager.train-num-rays-per-batch", "32",
@@ -154,8 +155,16 @@ def test_a_run_as_long_as_the_method_s_needs_no_options_for_its_schedule(tmp_pat
     monkeypatch.setattr("staf_nerf.plugin.trainer.detect_device", lambda: "cpu")
     assert made.resume_command().endswith("--max-num-iterations 3800")
     assert "--max-num-iterations 7600" in made.resume_command(7600)
-    short = trainer(tmp_path, changes=steps(20)).resume_command()
-    assert "--optimizers.network.scheduler.max-steps 20" in short
+
+
+def test_the_command_of_a_run_with_another_schedule_brings_it_to_ns_train(tmp_path):
+    made = trainer(tmp_path, changes=steps(20))
+    _, *arguments = shlex.split(made.resume_command())
+    config = configured(*arguments)
+    assert config.max_num_iterations == 20
+    assert config.load_dir == made.checkpoint_dir
+    schedules = {name: options["scheduler"].max_steps for name, options in config.optimizers.items()}
+    assert schedules == dict.fromkeys(made.config.optimizers, 20)
 
 
 def test_the_options_of_ns_train_are_kept_except_those_that_are_replaced(monkeypatch):
