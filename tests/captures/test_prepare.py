@@ -197,6 +197,15 @@ def test_a_second_start_reads_no_pixels(tmp_path, monkeypatch):
         assert [photo.image for photo in second.capture.photos] == [photo.image for photo in first.capture.photos]
 
 
+@pytest.mark.parametrize("patience", [0.0, 1000.0])
+def test_progress_is_shown_only_if_it_takes_long(tmp_path, monkeypatch, capfd, patience):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+    monkeypatch.setattr("staf_nerf.captures.prepare.PATIENCE", patience)
+    write_capture(tmp_path)
+    prepare(tmp_path, downscale_factor=2)
+    assert ("preparing images" in capfd.readouterr().err) == (patience == 0)
+
+
 def test_a_changed_mask_is_merged_again(tmp_path):
     write_capture(tmp_path, count=2)
     add_masks(tmp_path)
