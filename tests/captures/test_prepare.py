@@ -338,6 +338,15 @@ def test_a_transparent_photo_keeps_its_transparency_beside_a_mask(tmp_path, mask
     assert ("mask" in item) == (masks == "ignore")
 
 
+def test_masks_of_images_of_different_sizes_cannot_be_ignored(tmp_path):
+    write_capture(tmp_path, count=3)
+    edit(tmp_path, lambda meta: [meta.pop(name) for name in ("w", "h")])
+    Image.new("RGB", (20, 16)).save(tmp_path / "images" / "002.png")
+    add_masks(tmp_path, which=lambda i: i == 0)
+    refused(tmp_path, "images of different sizes cannot be trained with --masks ignore", masks="ignore")
+    assert [photo.camera.width for photo in prepare(tmp_path).capture.photos] == [24, 24, 20]
+
+
 def test_a_mask_that_is_black_everywhere_is_noted_and_masks_that_all_are_is_refused(tmp_path):
     write_capture(tmp_path, count=2)
     add_masks(tmp_path, LEFT * 0, which=lambda i: i == 0, name="black.png")
