@@ -143,10 +143,17 @@ def _plans(photos: Sequence[Photo], masks: Masks, factor: int | None, limit: int
     any_mask = any(photo.mask is not None for photo in photos)
     has_alpha = any(photo.has_alpha for photo in photos) or (any_mask and masks == "background")
     has_mask = any_mask and masks == "ignore"
-    return [
+    plans = [
         Plan(photo, *_sizes(photo.camera, factor, limit), masks, has_alpha=has_alpha, has_mask=has_mask)
         for photo in photos
     ]
+    if has_mask and len({plan.size for plan in plans}) > 1:
+        # In nerfstudio 1.1.5 `rejection_sample_mask` fails for images of several sizes.
+        raise CaptureError(
+            "images of different sizes cannot be trained with --masks ignore.\n"
+            "Use --masks background, or reduce or crop the images to one size."
+        )
+    return plans
 
 
 def _check(photos: Sequence[Photo], factor: int | None, limit: int | None) -> None:

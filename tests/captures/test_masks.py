@@ -52,6 +52,7 @@ KINDS = {
     "bits.png": lambda path: Image.fromarray(LEFT).save(path),
     "rgb.png": lambda path: Image.fromarray(np.where(LEFT[..., None], (0, 0, 255), 0).astype(np.uint8)).save(path),
     "palette.png": lambda path: two_colors(path, [0, 0, 0, 255, 255, 255]),
+    "palette of greys.png": lambda path: two_colors(path, [90, 90, 90, 200, 200, 200]),
     "labels.png": lambda path: two_colors(path, [0, 0, 0, 90, 0, 0]),
     "alpha.png": lambda path: with_alpha(path, 255),
     "cut-out.webp": lambda path: with_alpha(path, (9, 200, 30)),
@@ -88,6 +89,12 @@ def test_a_frame_without_the_object_is_black_although_its_noise_is_the_largest_v
     least = threshold([tmp_path / "noise.jpg", tmp_path / "object.png"])
     assert least == 128
     assert not read_mask(tmp_path / "noise.jpg", SIZE, least=least).any()
+
+
+def test_dim_masks_of_a_capture_have_one_threshold(tmp_path):
+    grey(tmp_path / "object.png", 100)
+    grey(tmp_path / "noise.png", 40)
+    assert threshold([tmp_path / "object.png", tmp_path / "noise.png"]) == 50
 
 
 def test_masks_that_are_all_black_are_refused(tmp_path):

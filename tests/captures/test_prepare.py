@@ -194,6 +194,15 @@ def test_a_second_start_reads_no_pixels(tmp_path, monkeypatch):
         assert [photo.image for photo in second.capture.photos] == [photo.image for photo in first.capture.photos]
 
 
+@pytest.mark.parametrize("patience", [0.0, 1000.0])
+def test_progress_is_shown_only_if_it_takes_long(tmp_path, monkeypatch, capfd, patience):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+    monkeypatch.setattr("staf_nerf.captures.prepare.PATIENCE", patience)
+    write_capture(tmp_path)
+    prepare(tmp_path, downscale_factor=2)
+    assert ("preparing images" in capfd.readouterr().err) == (patience == 0)
+
+
 def test_a_changed_mask_is_merged_again(tmp_path):
     write_capture(tmp_path, count=2)
     add_masks(tmp_path)
@@ -318,6 +327,15 @@ def test_a_transparent_photo_keeps_its_transparency_beside_a_mask(tmp_path, mask
     item = in_nerfstudio(prepared)[0]
     np.testing.assert_array_equal(item["image"][..., 3], np.minimum(own, LEFT) if masks == "background" else own)
     assert ("mask" in item) == (masks == "ignore")
+
+
+def test_masks_of_images_of_different_sizes_cannot_be_ignored(tmp_path):
+    write_capture(tmp_path, count=3)
+    edit(tmp_path, lambda meta: [meta.pop(name) for name in ("w", "h")])
+    Image.new("RGB", (20, 16)).save(tmp_path / "images" / "002.png")
+    add_masks(tmp_path, which=lambda i: i == 0)
+    refused(tmp_path, "images of different sizes cannot be trained with --masks ignore", masks="ignore")
+    assert [photo.camera.width for photo in prepare(tmp_path).capture.photos] == [24, 24, 20]
 
 
 def test_a_mask_that_is_black_everywhere_is_noted_and_masks_that_all_are_is_refused(tmp_path):
