@@ -253,7 +253,7 @@ def summary(prepared: Prepared, scene: Scene, data: Path) -> list[str]:
             f"{missing} do not exist and are skipped: {names}{more}"
         )
     if prepared.factor > 1:
-        lines.append(f"Images are reduced by a factor of {prepared.factor}, in {capture.photos[0].image.parent}")
+        lines.append(f"Images are reduced by a factor of {prepared.factor:g}, in {capture.photos[0].image.parent}")
     return [*lines, *capture.notes]
 
 
