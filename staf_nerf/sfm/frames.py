@@ -22,8 +22,8 @@ EXAMINED_A_SECOND = 12.0
 """Frames a second that are examined at most: at 30 a second every second or third one."""
 A_SECOND, FEWEST, MOST = 2.5, 40, 200
 """Frames a second that are chosen, and the least and the largest number of them."""
-LEAST_MOTION = 0.01
-"""Motion between two chosen frames, at least. With less they show the same, and their depths cannot be told."""
+LEAST_MOTION = 0.004
+"""Motion between two chosen frames, at least. With less they show the same. Around an object its middle moves little."""
 CUT = 0.25
 """Motion between two examined frames that counts at most: a cut of the film is not worth many frames."""
 INNER = 0.6
