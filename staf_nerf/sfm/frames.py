@@ -18,16 +18,18 @@ from staf_nerf.sfm.photos import Upright, sharpness, write_whole_image
 
 SMALL = 480
 """Longest side, in pixels, of the reduced frames that are examined."""
-EXAMINED_A_SECOND = 12.0
-"""Frames a second that are examined at most: at 30 a second every second or third one."""
+EXAMINED_A_SECOND, EXAMINED = 12.0, 240
+"""Frames a second that are examined: at 30 a second every second or third one. Of a short film more, up to 240."""
 A_SECOND, FEWEST, MOST = 2.5, 40, 200
 """Frames a second that are chosen, and the least and the largest number of them."""
-LEAST_MOTION = 0.01
-"""Motion between two chosen frames, at least. With less they show the same, and their depths cannot be told."""
+LEAST_MOTION = 0.004
+"""Motion between two chosen frames, at least. With less they show the same. It is small where a camera circles."""
 CUT = 0.25
 """Motion between two examined frames that counts at most: a cut of the film is not worth many frames."""
 INNER = 0.6
 """Share of a stretch of motion, in its middle, from which its frame is taken."""
+OUTER = 0.7
+"""What the sharpness of frames near the ends of a stretch counts."""
 TRACKED = 0.25
 """Share of the points that must be found again. With fewer, two frames show different things."""
 POINTS = 200
@@ -74,19 +76,16 @@ def spread(examined: Sequence[Examined], count: int) -> list[Examined]:
     """Returns the sharpest frame of each of `count` equal stretches of motion.
 
     A stretch has at least the least motion. So where the camera stands still, one frame is taken. Frames near the ends
-    of a stretch are taken if it has no others: two of them, on both sides of an end, could be alike.
+    of a stretch are taken only if they are far sharper: two of them, on both sides of an end, could be alike.
     """
     travelled = np.cumsum([0.0, *(min(frame.motion, CUT) for frame in examined[1:])])
     stretches = max(min(count, int(travelled[-1] / LEAST_MOTION) + 1), 1)
     positions = stretches * travelled / max(travelled[-1], 1e-12)
     places = np.minimum(positions.astype(int), stretches - 1)
-    inner = np.abs(positions - places - 0.5) < INNER / 2
-    chosen = []
-    for place in np.unique(places):
-        members = np.flatnonzero((places == place) & inner)
-        members = members if len(members) else np.flatnonzero(places == place)
-        chosen.append(examined[max(members, key=lambda member: examined[member].sharpness)])
-    return chosen
+    weights = np.where(np.abs(positions - places - 0.5) < INNER / 2, 1.0, OUTER)
+    scores = weights * [frame.sharpness for frame in examined]
+    members = (np.flatnonzero(places == place) for place in np.unique(places))
+    return [examined[found[scores[found].argmax()]] for found in members]
 
 
 def examine(video: Path, *, report: Callable[[float], None] = lambda done: None) -> Iterator[Examined]:
@@ -97,7 +96,7 @@ def examine(video: Path, *, report: Callable[[float], None] = lambda done: None)
         seconds = float(frame.time) if frame.time is not None else index / 25.0
         if seconds < due:
             continue
-        due = seconds + 0.999 / EXAMINED_A_SECOND
+        due = seconds + 0.999 / max(EXAMINED_A_SECOND, EXAMINED / duration if duration else 0.0)
         grey = _small(frame)
         yield Examined(index, seconds, sharpness(grey), 0.0 if before is None else motion(before, grey))
         before = grey

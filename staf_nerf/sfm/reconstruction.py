@@ -35,6 +35,8 @@ FARTHEST_CENTER = 0.1
 """Distance of a principal point from the middle of the image, in longest sides, up to which it is believed."""
 LARGEST_DISTORTION = 0.5
 """Largest displacement by distortion in the image's corner, as a share of the distance from the middle."""
+LARGEST_ERROR, SMALLEST_ANGLE = 4.0, 0.7
+"""Points of a larger reprojection error in pixels, or seen under a smaller angle in degrees, are left out."""
 INLIERS = 15
 """Matches that two images need to count as connected. COLMAP's default."""
 OPENCV_TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -193,11 +195,13 @@ def refine(model: Any) -> None:
         return
     before = {number: model.cameras[number].params.copy() for number in ready}
     _adjust(model, ready, with_center=True)
-    if not all(_is_believable(model.cameras[number]) for number in ready):
+    believable = all(_is_believable(model.cameras[number]) for number in ready)
+    if not believable:
         for number, params in before.items():
             model.cameras[number].params = params
         _adjust(model, ready, with_center=False)
-    pycolmap.ObservationManager(model).filter_all_points3D(4.0, 1.0)
+    pycolmap.ObservationManager(model).filter_all_points3D(LARGEST_ERROR, SMALLEST_ANGLE)
+    _adjust(model, ready, with_center=believable)  # without the points that were wrong
     model.update_point_3d_errors()
 
 

@@ -18,7 +18,7 @@ from benchmarks.poses import errors
 from staf_nerf.captures.load import load
 from staf_nerf.jobs.capture import CapturePhotos
 from tests.conftest import ROOT
-from tests.sfm.room import FOCAL, SIZE, walk, write_photos
+from tests.sfm.room import FOCAL, SIZE, photo, walk, write_photos
 
 pytest.importorskip("pycolmap")
 
@@ -91,13 +91,11 @@ def test_points_lie_on_the_walls_and_their_observations_where_they_are_seen(scen
     with np.load(output / "observations.npz") as found:
         seen, pixels = found["observations"], found["pixels"]
     assert len(points) > 300
-    photos, camera = capture.photos, capture.photos[0].camera
+    camera = capture.photos[0].camera
     offsets = []
-    for (photo, point), pixel in list(zip(seen, pixels, strict=True))[::50]:
-        local = np.linalg.inv(photos[photo].pose) @ [*points[point], 1.0]
-        offsets.append(
-            [camera.cx - camera.fx * local[0] / local[2], camera.cy + camera.fy * local[1] / local[2]] - pixel
-        )
+    for (image, point), pixel in list(zip(seen, pixels, strict=True))[::50]:
+        x, y, z, _ = np.linalg.inv(capture.photos[image].pose) @ [*points[point], 1.0]
+        offsets.append([camera.cx - camera.fx * x / z, camera.cy + camera.fy * y / z] - pixel)
     assert np.median(np.linalg.norm(offsets, axis=-1)) < 1.5, "pixels; distortion is left out here"
 
 
@@ -216,6 +214,32 @@ def test_a_photo_that_cannot_be_read_is_named_and_nothing_is_left_behind(photos,
     assert result.returncode == 1
     assert f"{tmp_path / 'photos' / 'b.jpg'} cannot be read" in result.stderr
     assert not (tmp_path / "scene").exists()
+
+
+def test_a_film_becomes_a_capture_of_frames_that_are_not_blurred(tmp_path):
+    import av
+    import cv2
+
+    poses = walk(45)
+    with av.open(str(tmp_path / "film.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=15)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 320, 240, "yuv420p", {"crf": "18"}
+        for number, camera in enumerate(poses):
+            picture = photo(camera, size=(320, 240), focal=300.0)
+            picture = cv2.blur(picture, (15, 1)) if number % 3 == 1 else picture
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    result = run(tmp_path / "film.mp4", "-o", tmp_path / "scene", "--frames", 14, *FAST)
+    assert result.returncode == 0, result.stderr
+    told = json.loads((tmp_path / "scene" / "report.json").read_text())
+    assert told["images"] == 14
+    assert told["registered"] >= 13, "nine in ten"
+    frames = load(tmp_path / "scene").photos
+    numbers = [int(frame.image.stem.removeprefix("frame_")) for frame in frames]
+    assert not [number for number in numbers if number % 3 == 1]
+    rotations, places = errors(np.stack([frame.pose for frame in frames]), np.stack([poses[i] for i in numbers]))
+    assert np.ptp(rotations) < 0.3, "all share the error of the principal point"
+    assert places.max() < 0.01
 
 
 def test_a_number_of_frames_is_refused_for_photos(photos, tmp_path):

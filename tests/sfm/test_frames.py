@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from staf_nerf.captures.capture import CaptureError
-from staf_nerf.sfm.frames import LEAST_MOTION, Examined, choose_frames, spread, write_frames
+from staf_nerf.sfm.frames import LEAST_MOTION, Examined, choose_frames, examine, spread, write_frames
 
 WIDTH, HEIGHT = 160, 120
 DIAGONAL = 200.0
@@ -79,6 +79,11 @@ def test_a_variable_frame_rate_changes_nothing(tmp_path, ground):
         "from the inner 24 of 40 columns"
     )
     assert chosen[-1].seconds == pytest.approx(times[chosen[-1].index], abs=2e-3), "of a clock in milliseconds"
+
+
+def test_a_short_film_is_looked_at_frame_by_frame(tmp_path, ground):
+    path = film(tmp_path / "a.mp4", ground, np.arange(60) * 10.0, rate=60)
+    assert len(list(examine(path))) == 60
 
 
 def test_more_frames_than_the_motion_is_worth_are_not_taken():
