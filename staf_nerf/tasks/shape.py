@@ -90,7 +90,10 @@ class ShapeProblem(Problem):
         return make_field(self.config, start_as_sphere=isinstance(self.shape, PointCloud), generator=generator)
 
     def check(self, field: nn.Module, options: ShapeOptions) -> list[str]:
-        refuse_without_effect(self.config, is_cloud=isinstance(self.shape, PointCloud))
+        try:
+            refuse_without_effect(self.config, is_cloud=isinstance(self.shape, PointCloud))
+        except ValueError as error:
+            raise ValueError(f"{self.file}: {error}") from error
         source = MeshSource(field, bounds_of(self.config, self.frame), detail=finest_cell(field))
         return too_fine(options.resolution, source.finest(), "the details that the field can hold")
 

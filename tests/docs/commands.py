@@ -99,6 +99,8 @@ def needs_nerfstudio(words: list[str]) -> bool:
 def shortened(words: list[str]) -> list[str]:
     """The command with the options of `SHORTER`: in the place of those it has, else before its other options."""
     options = next((short for prefix, short in SHORTER.items() if _starts(words, prefix)), {})
+    if any(word.endswith(".xyz") for word in words):  # points have no cache
+        options = {name: value for name, value in options.items() if name != "--cached-points"}
     if "--load-dir" in words:  # the number of steps counts those of the run that goes on
         options = options | {"--max-num-iterations": "10"}
     found = list(words)

@@ -31,6 +31,8 @@ SMALL = ShapeConfig(
     fit=FitConfig(steps=300, points=4096, hidden_learning_rate=5e-3),
     cached_points=2**17,
 )
+OF_POINTS = dataclasses.replace(SMALL, cached_points=ShapeConfig().cached_points)
+"""The same without an option of meshes."""
 
 
 def fit_shape(file, config, **options):
@@ -108,7 +110,7 @@ def test_passes_are_scored_where_they_can_be_counted(ring, tmp_path):
 def test_points_with_normals_become_a_surface_through_them(tmp_path):
     points, index = sphere(2.0, (5.0, 0.0, 0.0)).sample(3000, np.random.default_rng(0))
     np.savez(tmp_path / "ball.npz", points=points, normals=sphere(2.0).normals[index])
-    config = dataclasses.replace(SMALL, fit=FitConfig(steps=250, points=2048))
+    config = dataclasses.replace(OF_POINTS, fit=FitConfig(steps=250, points=2048))
     found = fit_shape(tmp_path / "ball.npz", config, output=tmp_path / "out", resolution=64)["metrics"]
     assert found["mean_distance"] < 0.02
     assert found["normal_agreement"] > 0.98
@@ -121,7 +123,7 @@ def test_points_with_normals_become_a_surface_through_them(tmp_path):
 
 def test_points_without_normals_become_a_surface_through_them(tmp_path):
     np.savetxt(tmp_path / "ball.xyz", sphere(2.0, (5.0, 0.0, 0.0)).sample(3000, np.random.default_rng(0))[0])
-    config = dataclasses.replace(SMALL, fit=FitConfig(steps=250, points=2048))
+    config = dataclasses.replace(OF_POINTS, fit=FitConfig(steps=250, points=2048))
     found = fit_shape(tmp_path / "ball.xyz", config, output=tmp_path / "out", resolution=64)["metrics"]
     assert found["mean_distance"] < 0.03
     assert found["stray_part"] == 0.0
@@ -322,6 +324,6 @@ def test_what_a_fit_of_a_shape_cannot_use_is_said_before_it_starts(tmp_path):
     assert said.index("--resolution 16") < said.index("fitting")
     refused = command("staf", "fit", "shape", "cloud.xyz", "--softness", 0.5, "-o", "out", cwd=tmp_path, check=False)
     assert refused.stdout.strip() == (
-        "staf: options without effect on a point cloud: softness; leave them at their defaults"
+        "staf: cloud.xyz: options without effect on a point cloud: softness; leave them at their defaults"
     )
     assert not (tmp_path / "out").exists()
