@@ -1,7 +1,9 @@
-"""Sparse points in PLY files."""
+"""Sparse points in PLY files, and which photo sees which of them."""
 
 from __future__ import annotations
 
+import dataclasses
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,23 @@ def read_ply(path: Path) -> tuple[SparsePoints | None, str | None]:
         return None, f"There are no sparse points: {error}."
     except Exception as error:  # a damaged file raises errors of many kinds in trimesh
         return None, f"The sparse points in {path} cannot be read: {error}."
+
+
+def with_observations(points: SparsePoints, path: Path, photos: int) -> SparsePoints:
+    """Returns points with which photo sees which, as `staf capture` writes it, if the file is there and fits.
+
+    Args:
+        points: The points.
+        path: The file `observations.npz`.
+        photos: Number of listed photos.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            seen = np.asarray(arrays["observations"], dtype=np.int64).reshape(-1, 2)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return points
+    fits = len(seen) > 0 and seen.min() >= 0 and (seen.max(0) < (photos, len(points.positions))).all()
+    return dataclasses.replace(points, observations=seen) if fits else points
 
 
 def _read(path: Path) -> SparsePoints:

@@ -13,7 +13,7 @@ from typing import Any
 from staf_nerf.captures.capture import SPLITS, CaptureError, ListedPhoto, Listing
 from staf_nerf.captures.files import LFS_HEAD, counted, read_json
 from staf_nerf.captures.lenses import KEYS, is_set
-from staf_nerf.captures.points import read_ply
+from staf_nerf.captures.points import read_ply, with_observations
 
 FILES = "transforms.json (nerfstudio, instant-ngp)"
 
@@ -72,6 +72,8 @@ def read_frames(path: Path) -> Listing:
         ply = path.parent / str(world["ply_file_path"]).replace("\\", "/")
         world["ply_file_path"] = str(ply)
         points, trouble = read_ply(ply)
+        if points is not None and isinstance(meta.get("observations_path"), str):
+            points = with_observations(points, path.parent / meta["observations_path"], len(photos))
     return Listing(path, photos, _splits(path, meta), world, points, notes=(*notes, *([trouble] if trouble else [])))
 
 

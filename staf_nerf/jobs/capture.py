@@ -18,13 +18,15 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from staf_nerf.captures.capture import CaptureError
+from staf_nerf.captures.drawing import draw, scene_of, write_page
+from staf_nerf.captures.load import load
+from staf_nerf.captures.region import region_of_interest
 from staf_nerf.jobs.output import write_json
 from staf_nerf.progress import Stages
 from staf_nerf.sfm import frames as film
 from staf_nerf.sfm.advice import GOOD_ERROR, advice, missing
 from staf_nerf.sfm.pairs import Matching
 from staf_nerf.sfm.photos import Source, Upright, check_formats, gather, write_upright
-from staf_nerf.sfm.picture import draw_cameras
 from staf_nerf.sfm.process import Diagnosis, Job, JobCamera, JobImage, Model, reconstruct, threads
 from staf_nerf.sfm.scene import scaled, upright, write_scene
 
@@ -32,7 +34,7 @@ WORK = ".capture"
 """Folder in the output in which an unfinished capture lies."""
 INPUTS = "inputs.json"
 """File in the work folder: photos and settings. The same ones go on with what was begun."""
-PICTURE, REPORT = "cameras.png", "report.json"
+PICTURE, PAGE, REPORT = "cameras.png", "cameras.html", "report.json"
 MOST_LINES = 12
 """The most photos without a pose that are named on screen. The report names all."""
 
@@ -262,11 +264,20 @@ def _write(
     for name in ("images", "masks") if any(listed.values()) else ("images",):
         shutil.rmtree(job.output / name, ignore_errors=True)
         shutil.copytree(job.work / name, job.output / name, copy_function=_linked)
-    draw_cameras(model, job.output / PICTURE)
     write_json(_report(task, model, diagnosis, images, seconds), job.output / REPORT)
     write_scene(model, {image.name: image for image in images}, listed, job.output)
     if not job.keep_work:
         shutil.rmtree(job.work, ignore_errors=True)
+    _draw(job.output)
+
+
+def _draw(folder: Path) -> None:
+    """Draws a capture that is written."""
+    capture = load(folder)
+    region = region_of_interest(capture)
+    scene = scene_of(capture.photos, capture.points, center=region.center, radius=region.radius)
+    draw(scene, folder / PICTURE)
+    write_page(scene, capture.photos, folder / PAGE, title=folder.name, marked=frozenset())
 
 
 def _linked(source: str, target: str) -> None:
@@ -325,5 +336,7 @@ def _tell(
         for sentence in sentences:
             say(f"  {sentence}")
     scale = "metres" if job.distance is not None else "no known unit (--distance gives one)"
-    say(f"Wrote {job.output}: z points up by the cameras, lengths in {scale}. {PICTURE} shows cameras and points.")
+    say(
+        f"Wrote {job.output}: z points up by the cameras, lengths in {scale}. {PAGE} shows cameras and points in a browser."
+    )
     say(f"Next: ns-train staf-nerf --data {shlex.quote(str(job.output))}")

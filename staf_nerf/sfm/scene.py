@@ -137,7 +137,13 @@ def transforms(model: Model, images: Mapping[str, Upright], listed: Mapping[str,
             frame["mask_path"] = f"masks/{name}.png"
         frames.append({**frame, **({} if one else intrinsics), "transform_matrix": pose.tolist()})
     shared = found[0] if one else {}
-    return {"camera_model": "OPENCV", **shared, "ply_file_path": POINTS, "frames": frames}
+    return {
+        "camera_model": "OPENCV",
+        **shared,
+        "ply_file_path": POINTS,
+        "observations_path": OBSERVATIONS,
+        "frames": frames,
+    }
 
 
 def write_points(model: Model, path: Path) -> None:

@@ -111,7 +111,8 @@ def test_what_was_found_and_what_not_is_told_with_the_reason(scene):
 
 def test_the_folder_holds_the_capture_and_nothing_else(scene):
     names = {path.name for path in scene[0].iterdir()}
-    assert names == {"cameras.png", "images", "observations.npz", "report.json", "sparse_points.ply", "transforms.json"}
+    pictures = {"cameras.html", "cameras.png"}
+    assert names == {*pictures, "images", "observations.npz", "report.json", "sparse_points.ply", "transforms.json"}
 
 
 def test_a_capture_is_never_overwritten(scene, photos):

@@ -12,9 +12,8 @@ from staf_nerf.captures.capture import CaptureError
 from staf_nerf.captures.load import load
 from staf_nerf.sfm.advice import advice, missing
 from staf_nerf.sfm.photos import Upright
-from staf_nerf.sfm.picture import draw_cameras
 from staf_nerf.sfm.process import Diagnosis, Job, JobCamera, JobImage, Model
-from staf_nerf.sfm.scene import scaled, up_direction, upright, write_points, write_scene
+from staf_nerf.sfm.scene import scaled, up_direction, upright, write_scene
 from tests.sfm.room import pose, walk, write_photos
 
 INTRINSICS = {"fl_x": 380.0, "fl_y": 381.0, "cx": 200.0, "cy": 150.0, "k1": 0.01, "k2": 0.0, "p1": 0.0, "p2": 0.001}
@@ -110,6 +109,7 @@ def test_the_capture_that_is_written_is_read_with_the_same_poses_and_cameras(tmp
 
 def test_points_and_who_sees_them_are_written_in_one_order(tmp_path):
     model = model_of(around())
+    write_photos(tmp_path / "images", model.poses)
     write_scene(model, {image.name: image for image in images_of(model.names)}, {}, tmp_path)
     told = json.loads((tmp_path / "transforms.json").read_text())
     cloud = trimesh.load(tmp_path / told["ply_file_path"])
@@ -119,17 +119,20 @@ def test_points_and_who_sees_them_are_written_in_one_order(tmp_path):
         assert found["images"].tolist() == [frame["file_path"] for frame in told["frames"]]
         assert np.array_equal(found["observations"], model.observations)
         assert found["pixels"].shape == (2, 2)
+    points = load(tmp_path).points
+    np.testing.assert_array_equal(points.positions, model.positions)
+    np.testing.assert_array_equal(points.observations, model.observations)
 
 
 def test_a_model_without_points_can_be_written(tmp_path):
     import dataclasses
 
+    write_photos(tmp_path / "images", around())
     model = dataclasses.replace(
         model_of(around()), positions=np.zeros((0, 3)), colors=np.zeros((0, 3), np.uint8), errors=np.zeros(0)
     )
-    write_points(model, tmp_path / "a.ply")
-    draw_cameras(upright(model), tmp_path / "a.png")
-    assert (tmp_path / "a.png").stat().st_size > 1000
+    write_scene(model, {image.name: image for image in images_of(model.names)}, {}, tmp_path)
+    assert load(tmp_path).points is None
 
 
 def test_masks_are_listed_at_their_frames(tmp_path):
