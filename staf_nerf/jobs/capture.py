@@ -336,7 +336,5 @@ def _tell(
         for sentence in sentences:
             say(f"  {sentence}")
     scale = "metres" if job.distance is not None else "no known unit (--distance gives one)"
-    say(
-        f"Wrote {job.output}: z points up by the cameras, lengths in {scale}. {PAGE} shows cameras and points in a browser."
-    )
+    say(f"Wrote {job.output}: z points up by the cameras, lengths in {scale}. Look at {PAGE} in a browser.")
     say(f"Next: ns-train staf-nerf --data {shlex.quote(str(job.output))}")
