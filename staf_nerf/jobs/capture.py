@@ -20,6 +20,7 @@ from tyro.conf import Positional, arg
 from staf_nerf.captures.capture import CaptureError
 from staf_nerf.captures.drawing import draw, scene_of, write_page
 from staf_nerf.captures.load import load
+from staf_nerf.captures.masks import WHITE_ENOUGH, threshold
 from staf_nerf.captures.region import region_of_interest
 from staf_nerf.jobs.output import write_json
 from staf_nerf.progress import Stages
@@ -176,10 +177,12 @@ def _copied(job: CapturePhotos, photos: Sequence[Source], stages: Stages) -> lis
     if not photos:
         return []
     images, masks = job.work / "images", job.work / "masks"
+    own = [photo.mask for photo in photos if photo.mask is not None]
+    least = threshold(own) if own else WHITE_ENOUGH
     with stages("photos") as report, ThreadPoolExecutor(threads()) as pool:
         written = []
         try:
-            for image in pool.map(lambda photo: write_upright(photo, images, masks), photos):
+            for image in pool.map(lambda photo: write_upright(photo, images, masks, least), photos):
                 written.append(image)
                 report(len(written) / len(photos), f"{len(written)} of {len(photos)}")
         except BaseException:

@@ -20,11 +20,12 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from staf_nerf.captures.capture import CaptureError
+from staf_nerf.captures.images import RAW_SUFFIXES, open_photo, opened, read_header
+from staf_nerf.captures.masks import WHITE_ENOUGH, read_mask
 
 PHOTOS = (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".webp", ".bmp", ".jp2", ".ppm", ".heic", ".heif", ".avif")
 VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".3gp", ".wmv", ".mpg", ".mpeg")
 HEIC = (".heic", ".heif")
-RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
 MASK_FOLDERS = ("masks", "mask")
 MASK_SUFFIXES = (".mask.png", "_mask.png")
 REDUCED = "images_"
@@ -121,7 +122,7 @@ def _held(path: Path) -> tuple[list[Path], list[Path]]:
     if photos:
         return photos, []
     if not videos:
-        raw = next((file for file in files if file.suffix.lower() in RAW), None)
+        raw = next((file for file in files if file.suffix.lower() in RAW_SUFFIXES), None)
         if raw is not None:
             _refuse_unreadable(raw)
         raise CaptureError(f"{path} holds no photos and no video. Photos end in {', '.join(PHOTOS)}")
@@ -130,7 +131,7 @@ def _held(path: Path) -> tuple[list[Path], list[Path]]:
 
 def _refuse_unreadable(path: Path) -> None:
     suffix = path.suffix.lower()
-    if suffix in RAW:
+    if suffix in RAW_SUFFIXES:
         raise CaptureError(f"{path} is a raw photo. Convert raw photos to JPEG or TIFF, all with the same settings")
     if suffix not in (*PHOTOS, *VIDEOS):
         raise CaptureError(f"{path} is no photo and no video: photos end in {', '.join(PHOTOS)}")
@@ -205,47 +206,37 @@ def check_formats(sources: Iterable[Source]) -> None:
         return
     if importlib.util.find_spec("pillow_heif") is None:
         raise CaptureError(f"{first} is HEIC. To read it: pip install pillow-heif (or convert the photos to JPEG)")
-    import pillow_heif  # pyright: ignore[reportMissingImports]
-
-    pillow_heif.register_heif_opener()
 
 
-def write_upright(source: Source, images: Path, masks: Path) -> Upright:
+def write_upright(source: Source, images: Path, masks: Path, least: float = WHITE_ENOUGH) -> Upright:
     """Writes an upright copy of a photo and of its mask, unless they exist, and says what EXIF tells of the camera.
 
-    A photo that is upright already is copied as it is, if it is an 8-bit JPEG or PNG.
+    A photo that is upright already is copied as it is, if it is an 8-bit JPEG or PNG in sRGB.
+
+    Args:
+        source: The photo.
+        images: Folder of the copies.
+        masks: Folder of the masks of the copies.
+        least: Least value of a mask's pixel that counts, from `staf_nerf.captures.masks.threshold`.
 
     Raises:
         CaptureError: If the photo or its mask cannot be read.
     """
-    try:
-        with Image.open(source.path) as image:
-            exif, as_it_is = _exif(image), image.format in ("JPEG", "MPO", "PNG") and image.mode in ("RGB", "RGBA")
-            is_lossy, stored = image.format not in ("PNG", "TIFF", "BMP", "PPM"), image.size
-            as_it_is &= exif.get(ExifTags.Base.Orientation, 1) == 1 and not getattr(image, "is_animated", False)
-            upright = colours(ImageOps.exif_transpose(image))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(str(source.path), "the file")
-        raise CaptureError(f"the photo {source.path} cannot be read: {reason}. Remove it, or copy it again") from error
+    header = read_header(source.path)
+    with opened(source.path, "photo") as image:
+        exif, kind, is_animated = _exif(image), image.format, getattr(image, "is_animated", False)
+    as_it_is = header.is_plain and header.orientation == 1 and kind in ("JPEG", "MPO", "PNG") and not is_animated
+    is_lossy, stored = kind not in ("PNG", "TIFF", "BMP", "PPM"), header.size
+    upright = Image.fromarray(open_photo(source.path, orientation=header.orientation))
     suffix = source.path.suffix.lower() if as_it_is else ".jpg" if is_lossy and upright.mode == "RGB" else ".png"
     target = images / f"{source.stem}{suffix}"
     if not target.is_file():
         _write(target, upright, source.path if as_it_is else None)
-    masked = _write_mask(source, upright, stored, exif, masks / f"{target.name}.png")
+    masked = _write_mask(source, upright, header.orientation, least, masks / f"{target.name}.png")
     width, height = upright.size
     grey = np.asarray(ImageOps.contain(upright.convert("L"), (SEEN, SEEN), Image.Resampling.BOX))
     camera = (*_body(exif), width, height)
     return Upright(target.name, upright.size, camera, focal_length(exif, stored), sharpness(grey), masked)
-
-
-def colours(image: Image.Image) -> Image.Image:
-    """Returns an image of 8 bits a channel: RGB, or RGBA if it has transparency."""
-    if image.mode in ("I;16", "I;16L", "I;16B", "I", "F"):
-        values = np.asarray(image, dtype=np.float64)
-        scale = 255.0 / 65535.0 if values.max() > 255.0 else 1.0 if values.max() > 1.0 else 255.0
-        image = Image.fromarray((scale * values).round().clip(0, 255).astype(np.uint8))
-    has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-    return image.convert("RGBA" if has_alpha else "RGB")
 
 
 def sharpness(grey: np.ndarray) -> float:
@@ -279,47 +270,27 @@ def _write(target: Path, image: Image.Image, original: Path | None) -> None:
     os.replace(partial, target)
 
 
-def _write_mask(source: Source, image: Image.Image, stored: tuple[int, int], exif: Any, target: Path) -> bool:
+def _write_mask(source: Source, image: Image.Image, orientation: int, least: float, target: Path) -> bool:
     """Writes the mask of a photo at the photo's size, and returns whether there is one.
 
     Transparency is no mask of its own, as the copy has it too. But features must not lie where nothing is seen, so
     it is written as one beside the others.
     """
-    mask = _alpha_mask(image) if source.mask is None else _read_mask(source.mask, image.size, stored, exif)
+    if source.mask is not None:
+        mask = read_mask(source.mask, image.size, least=least, orientation=orientation)
+    else:
+        mask = _alpha_mask(image)
     if mask is not None and not target.is_file():
-        write_whole_image(target, mask)
+        write_whole_image(target, Image.fromarray(mask))
     return mask is not None
 
 
-def _alpha_mask(image: Image.Image) -> Image.Image | None:
-    """Returns where an image is not transparent, or None if it is nowhere."""
+def _alpha_mask(image: Image.Image) -> np.ndarray | None:
+    """Returns 255 where an image is not transparent and 0 elsewhere, or None if it is opaque everywhere."""
     if image.mode != "RGBA":
         return None
     alpha = np.asarray(image.getchannel("A"))
-    return _black_and_white(alpha) if alpha.min() < 128 else None
-
-
-def _read_mask(path: Path, size: tuple[int, int], stored: tuple[int, int], exif: Any) -> Image.Image:
-    """Returns a mask of 0 and 255 at a photo's size. One that lies as the photo is stored is turned with it."""
-    try:
-        with Image.open(path) as opened:
-            mask = colours(ImageOps.exif_transpose(opened))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise CaptureError(f"the mask {path} cannot be read: {error}") from error
-    if mask.size == stored != size:
-        mask.getexif()[ExifTags.Base.Orientation] = exif[ExifTags.Base.Orientation]
-        mask = ImageOps.exif_transpose(mask)
-    ratios = [width / height for width, height in (mask.size, size)]
-    if abs(ratios[0] / ratios[1] - 1) > SAME_RATIO:
-        raise CaptureError(f"the mask {path} has size {mask.size[0]}x{mask.size[1]}, its photo {size[0]}x{size[1]}")
-    found = _alpha_mask(mask) or _black_and_white(np.asarray(mask.convert("L")))
-    return found.resize(size, Image.Resampling.NEAREST)
-
-
-def _black_and_white(grey: np.ndarray) -> Image.Image:
-    """Returns a mask (H, W) as 0 and 255. Some programs write 0 and 1."""
-    threshold = 128 if grey.max() > 1 else 1
-    return Image.fromarray(np.where(grey >= threshold, 255, 0).astype(np.uint8))
+    return np.where(alpha >= WHITE_ENOUGH, 255, 0).astype(np.uint8) if alpha.min() < WHITE_ENOUGH else None
 
 
 # --- EXIF ------------------------------------------------------------------------------------------------------------
