@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 import zlib
 from collections import Counter
@@ -11,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from staf_nerf.captures.capture import CaptureError, ListedPhoto
+from staf_nerf.captures.files import is_lfs_pointer
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".heic", ".bmp")
 """Suffixes of images, in the order in which they are tried."""
@@ -154,15 +153,6 @@ def left_out(count: int, of: int, why: str) -> tuple[str, ...]:
     return (f"{count} of {of} images {why}, and {'is' if count == 1 else 'are'} left out.",)
 
 
-def read_json(path: Path) -> Any:
-    """Returns the content of a JSON file.
-
-    Raises:
-        ValueError: If it is none. Call it inside `readable`.
-    """
-    return json.loads(path.read_text(encoding="utf-8-sig"))
-
-
 @contextmanager
 def readable(path: Path, what: str) -> Iterator[None]:
     """Turns errors in reading a file into a CaptureError that names the file.
@@ -180,7 +170,7 @@ def readable(path: Path, what: str) -> Iterator[None]:
 
 
 def _message(path: Path, what: str, error: Exception) -> str:
-    if path.is_file() and _head(path).startswith(b"version https://git-lfs"):
+    if path.is_file() and is_lfs_pointer(path):
         return f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` in its repository"
     reason = f"{error} is missing" if isinstance(error, KeyError) else f"{error}"
     return f"{path} is not {what}: {reason or 'it is cut off'}.\nExport it again, or copy the whole file."

@@ -20,6 +20,7 @@ from staf_nerf.captures.conventions import (
     from_pixel_centers,
     opengl_pose,
 )
+from staf_nerf.captures.files import read_json
 from staf_nerf.captures.folders import (
     IMAGE_FOLDERS,
     Images,
@@ -27,7 +28,6 @@ from staf_nerf.captures.folders import (
     find_file,
     folder_of,
     left_out,
-    read_json,
     readable,
 )
 

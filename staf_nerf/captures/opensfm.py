@@ -14,13 +14,13 @@ import numpy as np
 
 from staf_nerf.captures.capture import CaptureError, ListedPhoto, Listing, SparsePoints
 from staf_nerf.captures.conventions import FISHEYE, PERSPECTIVE, UNDISTORT, equirectangular, inverse, opengl_pose
+from staf_nerf.captures.files import read_json
 from staf_nerf.captures.folders import (
     Images,
     check_photos,
     find_file,
     folder_of,
     left_out,
-    read_json,
     readable,
 )
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from staf_nerf.captures.capture import ListedPhoto, Listing
 from staf_nerf.captures.conventions import PERSPECTIVE, Y_UP
+from staf_nerf.captures.files import read_json
 from staf_nerf.captures.folders import (
     Images,
     check_photos,
     images_in,
     left_out,
-    read_json,
     readable,
 )
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from staf_nerf.captures.capture import ListedPhoto, Listing
 from staf_nerf.captures.conventions import PERSPECTIVE, Y_UP, intrinsics
-from staf_nerf.captures.folders import check_photos, find_file, images_in, left_out, read_json, readable
+from staf_nerf.captures.files import read_json
+from staf_nerf.captures.folders import check_photos, find_file, images_in, left_out, readable
 
 FILES = "metadata.json with rgb or rgbd (Record3D)"
 
