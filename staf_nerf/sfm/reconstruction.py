@@ -75,24 +75,22 @@ ATTEMPTS = (
 
 
 def find_features(job: Job, attempt: Attempt, work: Path, report: Callable[[float], None]) -> None:
-    """Finds features of all images that have none yet, a few images in one call."""
+    """Finds features of all images, a few in one call. pycolmap leaves out those that have some in the database."""
     path = work / attempt.database
     ids = _camera_ids(job, path)
     options: Any = pycolmap.FeatureExtractionOptions()
     options.use_gpu, options.num_threads, options.max_image_size = False, threads(), job.image_size
     options.sift.max_num_features = job.features * (2 if attempt.robust else 1)
     options.sift.estimate_affine_shape = options.sift.domain_size_pooling = attempt.robust
-    known = {image.name for image in _images(path)}
     done = 0
     for names, camera in _batches(job, 2 * threads()):
-        if missing := [name for name in names if name not in known]:
-            reader: Any = pycolmap.ImageReaderOptions()
-            reader.existing_camera_id = ids[camera]
-            if attempt.masked and any(image.masked for image in job.images):
-                reader.mask_path = str(work / "masks")
-            pycolmap.extract_features(
-                path, work / "images", missing, pycolmap.CameraMode.AUTO, reader, options, pycolmap.Device.cpu
-            )
+        reader: Any = pycolmap.ImageReaderOptions()
+        reader.existing_camera_id = ids[camera]
+        if attempt.masked and any(image.masked for image in job.images):
+            reader.mask_path = str(work / "masks")
+        pycolmap.extract_features(
+            path, work / "images", names, pycolmap.CameraMode.AUTO, reader, options, pycolmap.Device.cpu
+        )
         done += len(names)
         report(done / len(job.images))
 
@@ -119,7 +117,7 @@ def _batches(job: Job, size: int) -> Iterator[tuple[list[str], int]]:
 
 
 def match(job: Job, attempt: Attempt, work: Path, report: Callable[[float], None]) -> None:
-    """Matches pairs of images that are not matched yet, and checks their geometry."""
+    """Matches pairs of images, and checks their geometry. pycolmap leaves out those in the database."""
     path = work / attempt.database
     names = [image.name for image in job.images]
     blocks = pairing.blocks(_chosen_pairs(job, path))
