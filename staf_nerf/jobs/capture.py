@@ -77,6 +77,8 @@ class CapturePhotos:
                 raise ValueError(f"{name} must be >= {least}, got {value}")
         if not self.inputs:
             raise ValueError("inputs must name photos, a video or a folder")
+        if self.distance is not None and not self.distance[2] > 0:
+            raise ValueError(f"distance must be positive, got {self.distance[2]:g}")
 
     @property
     def work(self) -> Path:
@@ -105,11 +107,9 @@ def capture_photos(job: CapturePhotos) -> Path:
     try:
         with Stages(console) as stages:
             images = [*_copied(job, photos, stages), *_framed(job, videos, stages)]
+            _check_distance(job, images)
             task = _task(job, images, is_video=not photos)
             model, diagnosis = _reconstructed(task, job.work, stages)
-        model = upright(model)
-        if job.distance is not None:
-            model = scaled(model, *job.distance)
     except CaptureError:
         shutil.rmtree(job.work, ignore_errors=True)
         if is_new:
@@ -119,6 +119,7 @@ def capture_photos(job: CapturePhotos) -> Path:
     except KeyboardInterrupt:
         console.print("The same command goes on with what was found so far.")
         raise
+    model, job = _with_scale(job, upright(model), console)
     _write(job, task, model, diagnosis, images, {photo.stem for photo in photos if photo.mask}, stages.seconds)
     _tell(console, job, task, model, diagnosis, images)
     return job.output
@@ -135,6 +136,25 @@ def _check_inputs(job: CapturePhotos, photos: Sequence[Source], videos: Sequence
     if job.frames is not None and not videos:
         raise ValueError("--frames has no effect on photos; it is the number of frames of a video")
     check_formats(photos)
+
+
+def _check_distance(job: CapturePhotos, images: Sequence[Upright]) -> None:
+    """Refuses a distance between photos that do not exist, before the long work."""
+    known = {name for image in images for name in (image.name, Path(image.name).stem)}
+    for name in job.distance[:2] if job.distance is not None else ():
+        if name not in known:
+            raise CaptureError(f"--distance: there is no photo {name}; there is, for example, {images[0].name}")
+
+
+def _with_scale(job: CapturePhotos, model: Model, console: Console) -> tuple[Model, CapturePhotos]:
+    """Returns the model in metres. If one of the two photos has no pose, the work is not lost: it has no scale then."""
+    if job.distance is None:
+        return model, job
+    try:
+        return scaled(model, *job.distance), job
+    except CaptureError as error:
+        console.print(f"--distance has no effect: {error}", style="yellow", markup=False, soft_wrap=True)
+        return model, dataclasses.replace(job, distance=None)
 
 
 def _prepare_work(job: CapturePhotos, files: Sequence[Path]) -> bool:

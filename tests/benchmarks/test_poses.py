@@ -44,14 +44,14 @@ def test_a_similarity_is_no_error(tmp_path):
 
 
 def test_a_turn_of_one_camera_and_a_step_of_another_are_measured(tmp_path):
-    truth = poses()
+    truth = poses(200)
     other = moved(truth)
     other[3, :3, :3] = other[3, :3, :3] @ Rotation.from_euler("y", 2, degrees=True).as_matrix()
     extent = max(np.linalg.norm(p[:3, 3] - q[:3, 3]) for p in truth for q in truth)
     other[5, :3, 3] += 3 * 0.01 * extent * np.array([1.0, 0.0, 0.0])
     found = run(ComparePoses(write(tmp_path / "a.json", other), write(tmp_path / "b.json", truth)))
-    assert found["rotation_degrees"]["max"] == pytest.approx(2, abs=0.2), "one step in twenty turns the alignment"
-    assert found["position_percent"]["max"] == pytest.approx(1, abs=0.15), "and moves it by its share"
+    assert found["rotation_degrees"]["max"] == pytest.approx(2, abs=0.05), "the step turns the alignment a little"
+    assert found["position_percent"]["max"] == pytest.approx(1, abs=0.05), "and moves it by its share, a few in 200"
     assert found["position_percent"]["median"] < 0.1
 
 

@@ -265,6 +265,22 @@ def test_a_film_becomes_a_capture_of_frames_that_are_not_blurred(tmp_path):
     assert places.max() < 0.01
 
 
+def test_a_distance_between_unknown_photos_is_refused_before_the_work(photos, tmp_path):
+    result = run(photos, "-o", tmp_path / "scene", "--distance", "photo_00", "photo_77", 1)
+    assert "--distance: there is no photo photo_77; there is, for example, photo_00.jpg" in result.stderr
+    assert not (tmp_path / "scene").exists()
+    with pytest.raises(ValueError, match="distance must be positive, got 0"):
+        CapturePhotos((photos,), distance=("a", "b", 0.0))
+
+
+def test_a_distance_to_a_photo_without_a_pose_does_not_lose_the_work(photos, tmp_path):
+    chosen = [photos / f"photo_{number:02d}.jpg" for number in (*range(3, 8), 99)]
+    result = run(*chosen, "-o", tmp_path / "scene", "--distance", "photo_03", "photo_99", 1, *FAST)
+    assert result.returncode == 0, result.stderr
+    assert "--distance has no effect: photo_99 has no pose" in result.stdout
+    assert len(load(tmp_path / "scene").photos) == 5
+
+
 def test_a_number_of_frames_is_refused_for_photos(photos, tmp_path):
     result = run(photos, "-o", tmp_path / "scene", "--frames", 50)
     assert "--frames has no effect on photos" in result.stderr
