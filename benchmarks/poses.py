@@ -20,9 +20,9 @@ class ComparePoses:
     """Compares the poses of two transforms files, photo by photo, and prints JSON."""
 
     found: Annotated[Positional[Path], tyro.conf.arg(metavar="FOUND")]
-    """The transforms.json to judge."""
+    """The transforms.json to judge, or its folder."""
     reference: Annotated[Positional[Path], tyro.conf.arg(metavar="REFERENCE")]
-    """The transforms.json to compare with. Photos are matched by their names without suffix."""
+    """The transforms.json to compare with, or its folder. Photos are matched by their names without suffix."""
 
 
 def run(job: ComparePoses) -> dict[str, Any]:
@@ -76,7 +76,8 @@ def _orthonormal(poses: np.ndarray) -> np.ndarray:
 
 def _poses(path: Path) -> dict[str, np.ndarray]:
     """Returns the poses of a transforms file by the photos' names without suffix."""
-    frames = json.loads(path.read_text(encoding="utf-8"))["frames"]
+    file = path / "transforms.json" if path.is_dir() else path
+    frames = json.loads(file.read_text(encoding="utf-8"))["frames"]
     return {Path(frame["file_path"]).stem: np.array(frame["transform_matrix"], dtype=np.float64) for frame in frames}
 
 

@@ -37,7 +37,8 @@ def moved(matrices):
 
 def test_a_similarity_is_no_error(tmp_path):
     truth = poses()
-    found = run(ComparePoses(write(tmp_path / "a.json", moved(truth)), write(tmp_path / "b.json", truth)))
+    write(tmp_path / "transforms.json", truth)
+    found = run(ComparePoses(write(tmp_path / "a.json", moved(truth)), tmp_path))
     assert found["photos"] == 20
     assert found["rotation_degrees"]["max"] < 1e-5
     assert found["position_percent"]["max"] < 1e-9
