@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,7 @@ from tyro.conf import Positional, arg
 from staf_nerf.captures.capture import Capture, Photo
 from staf_nerf.captures.drawing import draw, scene_of, write_page
 from staf_nerf.captures.load import READERS, load
+from staf_nerf.captures.masks import read_mask, threshold
 from staf_nerf.captures.quality import Quality, measure_quality
 from staf_nerf.captures.region import NO_DEPTH, RegionOfInterest, describe, region_of_interest
 from staf_nerf.jobs.output import prepare_folder, write_json
@@ -63,14 +65,15 @@ def check_capture(job: Check, console: Console | None = None) -> dict[str, Any]:
             capture = load(data)
             region = region_of_interest(capture)
             quality = measure_quality(capture.photos)
+            used = _used(capture.photos)
         prepare_folder(folder, overwrite=True)
         with stages.attempt("pictures"):
             _draw(folder, data.stem, capture, region, quality)
         if job.cost:
             with stages.attempt("cost"):
                 cost = _measure_cost(job.method, data)
-    found = _found(data, capture, region, quality, cost)
-    console.print(_table(capture, region, quality, cost))
+    found = _found(data, capture, region, quality, used, cost)
+    console.print(_table(capture, region, quality, used, cost))
     no_depth = [NO_DEPTH] if region.cameras == "one place" else []
     for note in (*no_depth, *capture.notes):
         console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
@@ -99,8 +102,28 @@ def _draw(folder: Path, title: str, capture: Capture, region: RegionOfInterest, 
     write_page(scene, capture.photos, folder / "cameras.html", title=title, marked=marked)
 
 
+def _used(photos: Sequence[Photo]) -> float | None:
+    """Returns the part of the pixels that masks leave, over the photos that have one. None: no photo has one.
+
+    Raises:
+        CaptureError: If a mask cannot be used.
+    """
+    masked = [photo for photo in photos if photo.mask is not None]
+    if not masked:
+        return None
+    least = threshold([photo.mask for photo in masked if photo.mask is not None])
+
+    def part(photo: Photo) -> float:
+        assert photo.mask is not None
+        size = photo.camera.width, photo.camera.height
+        return float(read_mask(photo.mask, size, least=least, orientation=photo.orientation).mean() / 255)
+
+    with ThreadPoolExecutor() as pool:
+        return float(np.mean(list(pool.map(part, masked))))
+
+
 def _found(
-    data: Path, capture: Capture, region: RegionOfInterest, quality: Quality, cost: Cost | None
+    data: Path, capture: Capture, region: RegionOfInterest, quality: Quality, used: float | None, cost: Cost | None
 ) -> dict[str, Any]:
     """Returns the content of check.json."""
     return {
@@ -110,6 +133,7 @@ def _found(
         "sizes": [[*size, count] for size, count in _sizes(capture.photos).most_common()],
         "cameras": dict(_lenses(capture.photos)),
         "masks": sum(photo.mask is not None for photo in capture.photos),
+        "pixels_used": used,
         "transparent": sum(photo.has_alpha for photo in capture.photos),
         "missing": [str(path) for path in capture.dropped],
         "splits": {split: len(images) for split, images in capture.splits.items()},
@@ -121,14 +145,18 @@ def _found(
     }
 
 
-def _table(capture: Capture, region: RegionOfInterest, quality: Quality, cost: Cost | None) -> Table:
+def _table(
+    capture: Capture, region: RegionOfInterest, quality: Quality, used: float | None, cost: Cost | None
+) -> Table:
     table = Table(title="staf check", show_header=False)
-    for name, text in _rows(capture, region, quality, cost).items():
+    for name, text in _rows(capture, region, quality, used, cost).items():
         table.add_row(name, escape(text))
     return table
 
 
-def _rows(capture: Capture, region: RegionOfInterest, quality: Quality, cost: Cost | None) -> dict[str, str]:
+def _rows(
+    capture: Capture, region: RegionOfInterest, quality: Quality, used: float | None, cost: Cost | None
+) -> dict[str, str]:
     """Returns what is printed: a name and a text each."""
     photos = capture.photos
     masks, transparent = (
@@ -140,7 +168,9 @@ def _rows(capture: Capture, region: RegionOfInterest, quality: Quality, cost: Co
         "photos": f"{len(photos)}, {_counted(f'{w}x{h}' for w, h in _sizes(photos).elements())}",
         "format": READERS[capture.kind].FILES,
         "cameras": _counted(_lenses(photos).elements()),
-        "masks": f"{masks} of {len(photos)} photos" if masks else "none",
+        "masks": "none"
+        if used is None
+        else f"{masks} of {len(photos)} photos; {100 * used:.0f} % of their pixels count",
         "transparency": f"{transparent} of {len(photos)} photos" if transparent else "",
         "missing": _named([path.name for path in capture.dropped]),
         "splits": splits or "none listed: a tenth is held out",

@@ -62,3 +62,17 @@ def test_a_folder_without_a_capture_leaves_no_output(tmp_path):
     with pytest.raises(CaptureError):
         check(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_masks_are_read_and_the_part_of_the_pixels_that_count_is_said(tmp_path):
+    write_capture(tmp_path / "scene", count=4)
+    (tmp_path / "scene" / "masks").mkdir()
+    for i in range(3):
+        Image.new("L", (24, 16), 255 if i == 0 else 0).save(tmp_path / "scene" / "masks" / f"{i:03d}.png")
+    found, text = check(tmp_path / "scene", tmp_path / "out")
+    assert found["masks"] == 3
+    assert found["pixels_used"] == pytest.approx(1 / 3)
+    assert "3 of 4 photos; 33 % of their pixels count" in text
+    Image.new("L", (16, 24), 255).save(tmp_path / "scene" / "masks" / "001.png")
+    with pytest.raises(CaptureError, match=r"001\.png has size 16x24"):
+        check(tmp_path / "scene", tmp_path / "out")
