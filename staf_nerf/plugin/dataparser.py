@@ -69,9 +69,9 @@ class CaptureDataParserConfig(DataParserConfig):
     orientation_method: Orientation = "up"
     """How the scene is rotated to be upright. Synthetic (blender) scenes are not rotated."""
     center_method: Center = "region"
-    """Which point becomes the origin. "region": the middle of what the cameras are there for, found from sparse points
-    or from where the cameras look. "poses": the middle of the cameras. "focus": where the cameras look, by nerfstudio's
-    method. Synthetic (blender) scenes are not moved."""
+    """Which point becomes the origin. Synthetic (blender) scenes are not moved.
+    "region": the middle of the region of interest, which comes from sparse points, or else from the cameras.
+    "poses": the middle of the cameras. "focus": where the cameras look, by nerfstudio's method."""
     auto_scale_poses: bool = True
     """Scale the camera positions to [-1, 1], and with "region" the region of interest too.
     Synthetic (blender) scenes are not scaled."""
