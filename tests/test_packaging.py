@@ -80,7 +80,8 @@ def test_the_wheel_holds_every_module_preset_and_template_and_nothing_else(built
     templates = files("staf_nerf/export/templates", "*.[jgh]*")
     assert len(templates) == 11
     presets = {f"staf_nerf/{name}" for name in files("method_configs", "*.toml")}
-    expected = files("staf_nerf", "*.py") | presets | templates | {"staf_nerf/py.typed"}
+    pages = {"staf_nerf/captures/cameras.html"}
+    expected = files("staf_nerf", "*.py") | presets | templates | pages | {"staf_nerf/py.typed"}
     extra = {name for name in found - expected if ".dist-info/" not in name}
     assert expected <= found
     assert not extra, "such as scenes, tests, docs, C sources"
