@@ -192,18 +192,31 @@ def test_photos_that_show_different_things_are_an_error_that_leaves_nothing_behi
     assert not (tmp_path / "scene").exists()
 
 
-def test_masks_that_hide_everything_are_left_out_and_that_is_said(photos, tmp_path):
+def test_masks_that_hide_nearly_everything_are_left_out_and_that_is_said(photos, tmp_path):
     (tmp_path / "photos").mkdir()
+    spot = Image.new("L", SIZE)
+    spot.paste(255, (0, 0, 8, 8))
     for number in range(4, 9):
         path = tmp_path / "photos" / f"photo_{number:02d}.jpg"
         path.write_bytes((photos / path.name).read_bytes())
-        Image.new("L", SIZE).save(path.with_suffix(".mask.png"))
+        spot.save(path.with_suffix(".mask.png"))
     result = run(tmp_path / "photos", "-o", tmp_path / "scene", *FAST)
     assert result.returncode == 0, result.stderr
     assert "The masks were not used to find the cameras" in result.stdout
     capture = load(tmp_path / "scene")
     assert len(capture.photos) == 5
     assert all(photo.mask is not None and photo.mask.is_file() for photo in capture.photos), "they are kept"
+
+
+def test_masks_without_any_white_are_refused_before_the_work(photos, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in ("photo_04.jpg", "photo_05.jpg"):
+        (tmp_path / "photos" / name).write_bytes((photos / name).read_bytes())
+        Image.new("L", SIZE).save((tmp_path / "photos" / name).with_suffix(".mask.png"))
+    result = run(tmp_path / "photos", "-o", tmp_path / "scene", *FAST)
+    assert result.returncode != 0
+    assert "no mask has a white pixel" in result.stderr
+    assert not (tmp_path / "scene").exists()
 
 
 @pytest.mark.parametrize("matching", ["sequential", "retrieval"])
