@@ -9,7 +9,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +61,6 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file beside its place, and moves it there."""
-    partial = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
-
-
 def _record(folder: Path) -> dict[str, Any] | None:
     """Returns the record of a folder, or None if it is absent or has lost a file."""
     try:
@@ -94,18 +87,18 @@ def _made(folder: Path, make: Callable[[Path], Any]) -> Any:
 
 
 def _move(partial: Path, folder: Path) -> None:
-    """Moves a folder into its place, unless another process was first."""
-    if _record(folder) is None:
-        shutil.rmtree(folder, ignore_errors=True)
+    """Moves a folder into its place, unless another process was first. One that has lost a file is replaced."""
     try:
         os.rename(partial, folder)
     except OSError:
         if _record(folder) is None:
-            raise
+            shutil.rmtree(folder, ignore_errors=True)
+            os.rename(partial, folder)
 
 
 def _remove_abandoned(folder: Path) -> None:
     """Removes what processes left that were killed while they filled the same folder."""
     for partial in folder.parent.glob(f".{folder.name}-*"):
-        if time.time() - partial.stat().st_mtime > ABANDONED:
-            shutil.rmtree(partial, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process has just moved its own into place
+            if time.time() - partial.stat().st_mtime > ABANDONED:
+                shutil.rmtree(partial, ignore_errors=True)
