@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,21 +29,24 @@ def read_ply(path: Path) -> tuple[SparsePoints | None, str | None]:
         return None, f"The sparse points in {path} cannot be read: {error}."
 
 
-def with_observations(points: SparsePoints, path: Path, photos: int) -> SparsePoints:
+def with_observations(points: SparsePoints, path: Path, images: Sequence[Path]) -> SparsePoints:
     """Returns points with which photo sees which, as `staf capture` writes it, if the file is there and fits.
 
     Args:
         points: The points.
-        path: The file `observations.npz`.
-        photos: Number of listed photos.
+        path: The file `observations.npz`. It names images as the listing beside it does.
+        images: The images of the listed photos. What others see is left out.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            seen = np.asarray(arrays["observations"], dtype=np.int64).reshape(-1, 2)
+            names, seen = arrays["images"].tolist(), np.asarray(arrays["observations"], dtype=np.int64).reshape(-1, 2)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return points
-    fits = len(seen) > 0 and seen.min() >= 0 and (seen.max(0) < (photos, len(points.positions))).all()
-    return dataclasses.replace(points, observations=seen) if fits else points
+    if not len(seen) or seen.min() < 0 or (seen.max(0) >= (len(names), len(points.positions))).any():
+        return points
+    places = {image: place for place, image in enumerate(images)}
+    photos = np.array([places.get(path.parent / name, -1) for name in names])[seen[:, 0]]
+    return dataclasses.replace(points, observations=np.stack([photos, seen[:, 1]], 1)[photos >= 0])
 
 
 def _read(path: Path) -> SparsePoints:

@@ -17,7 +17,7 @@ from staf_nerf.captures.points import read_ply, with_observations
 
 FILES = "transforms.json (nerfstudio, instant-ngp)"
 
-WORLD = ("orientation_override", "applied_transform", "applied_scale", "ply_file_path", "fisheye_crop_radius")
+WORLD = ("orientation_override", "applied_transform", "applied_scale", "fisheye_crop_radius")
 
 BLENDER_FILES = tuple(f"transforms_{split}.json" for split in SPLITS)
 """Files that belong together: another reader's."""
@@ -68,12 +68,11 @@ def read_frames(path: Path) -> Listing:
     if without_pose := len(meta["frames"]) - len(photos):
         notes.append(f"{path.name}: {counted(without_pose, 'frame')} without a pose left out.")
     points, trouble = None, None
-    if "ply_file_path" in world:
-        ply = path.parent / str(world["ply_file_path"]).replace("\\", "/")
-        world["ply_file_path"] = str(ply)
-        points, trouble = read_ply(ply)
+    if meta.get("ply_file_path") is not None:
+        points, trouble = read_ply(path.parent / str(meta["ply_file_path"]).replace("\\", "/"))
         if points is not None and isinstance(meta.get("observations_path"), str):
-            points = with_observations(points, path.parent / meta["observations_path"], len(photos))
+            images = [photo.image for photo in photos]
+            points = with_observations(points, path.parent / meta["observations_path"], images)
     return Listing(path, photos, _splits(path, meta), world, points, notes=(*notes, *([trouble] if trouble else [])))
 
 

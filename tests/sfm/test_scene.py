@@ -122,6 +122,11 @@ def test_points_and_who_sees_them_are_written_in_one_order(tmp_path):
     points = load(tmp_path).points
     np.testing.assert_array_equal(points.positions, model.positions)
     np.testing.assert_array_equal(points.observations, model.observations)
+    del told["frames"][0]
+    (tmp_path / "transforms.json").write_text(json.dumps(told))
+    fewer = load(tmp_path).points.observations
+    kept = model.observations[model.observations[:, 0] > 0]
+    np.testing.assert_array_equal(fewer, kept - [1, 0], err_msg="the first photo is not listed any more")
 
 
 def test_a_model_without_points_can_be_written(tmp_path):
