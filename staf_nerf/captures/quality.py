@@ -83,9 +83,14 @@ def _measure(path: Path) -> _Measured:
 
 def sharpness(grey: np.ndarray) -> float:
     """Returns the mean squared Laplacian of an image (H, W), as a part of the image's variance."""
-    x = grey.astype(np.float64)
-    laplacian = x[:-2, 1:-1] + x[2:, 1:-1] + x[1:-1, :-2] + x[1:-1, 2:] - 4 * x[1:-1, 1:-1]
-    return float((laplacian**2).mean() / max(x.var(), 1.0)) if laplacian.size else 0.0
+    values = grey.astype(np.float64)
+    edges = laplacian(values)
+    return float((edges**2).mean() / max(values.var(), 1.0)) if edges.size else 0.0
+
+
+def laplacian(x: np.ndarray) -> np.ndarray:
+    """Returns the Laplacian of an image (H, W) of floating point numbers, without its border, (H - 2, W - 2)."""
+    return x[:-2, 1:-1] + x[2:, 1:-1] + x[1:-1, :-2] + x[1:-1, 2:] - 4 * x[1:-1, 1:-1]
 
 
 def _blurred(sharp: np.ndarray, poses: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from PIL import ExifTags, Image, ImageOps
 from staf_nerf.captures.capture import CaptureError
 from staf_nerf.captures.images import RAW_SUFFIXES, open_photo, opened, read_header
 from staf_nerf.captures.masks import WHITE_ENOUGH, read_mask
+from staf_nerf.captures.quality import laplacian
 
 PHOTOS = (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".webp", ".bmp", ".jp2", ".ppm", ".heic", ".heif", ".avif")
 VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mts", ".m2ts", ".3gp", ".wmv", ".mpg", ".mpeg")
@@ -244,10 +245,8 @@ def sharpness(grey: np.ndarray) -> float:
 
     Source: Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy, ICPR 2000.
     """
-    values = grey.astype(np.float32)
-    inner = values[1:-1, 1:-1]
-    around = values[:-2, 1:-1] + values[2:, 1:-1] + values[1:-1, :-2] + values[1:-1, 2:]
-    return float((around - 4 * inner).var()) if inner.size else 0.0
+    edges = laplacian(grey.astype(np.float32))
+    return float(edges.var()) if edges.size else 0.0
 
 
 def write_whole_image(path: Path, image: Image.Image) -> None:
